@@ -1,0 +1,68 @@
+"""Aliases: the names that people give to models (ALI-1, ALI-2).
+
+An alias is 1 to 64 letters, digits, ``.``, ``_`` and ``-``, starts with neither
+``-`` nor ``.``, doesn't look like an id, and is none of the reserved words. Two
+aliases that differ only by case are one (compared casefolded).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Final
+
+from sleap_rtc.domain.ids import is_id_prefix, is_model_id, is_uuid7
+from sleap_rtc.errors import InvalidName
+
+MAX_LENGTH: Final = 64
+RESERVED: Final = frozenset({"all", "latest", "none", "null"})
+
+_ALLOWED: Final = re.compile(r"[\w.-]+")
+_HEX_ONLY: Final = re.compile(r"[0-9a-f]{64}")
+
+
+def check(name: str) -> str:
+    """Return the alias if it is valid.
+
+    Raises:
+        InvalidName: With the one reason why it isn't.
+    """
+    why = _fault(name)
+    if why:
+        raise InvalidName(
+            kind="alias",
+            name=name[:80],
+            why=why,
+            hint="An alias has 1 to 64 letters, digits, '.', '_' or '-', as in fly-centroid-v2.",
+        )
+    return name
+
+
+def _fault(name: str) -> str:
+    if not name:
+        return "it is empty"
+    if len(name) > MAX_LENGTH:
+        return f"it has {len(name)} characters, and {MAX_LENGTH} are allowed"
+    if _ALLOWED.fullmatch(name) is None:
+        bad = next(c for c in name if _ALLOWED.fullmatch(c) is None)
+        return f"it contains {bad!r}"
+    if name[0] in "-.":
+        return f"it starts with {name[0]!r}"
+    if name.casefold() in RESERVED:
+        return "the word is reserved"
+    lower = name.lower()
+    if is_model_id(lower) or is_id_prefix(lower) or is_uuid7(lower) or _HEX_ONLY.fullmatch(lower):
+        return "it looks like an id"
+    return ""
+
+
+def key(name: str) -> str:
+    """What two aliases are compared by: the casefolded name."""
+    return name.casefold()
+
+
+def near(name: str, known: Iterable[str], *, most: int = 3) -> list[str]:
+    """Names like a mistyped one, the nearest first."""
+    by_key = {key(other): other for other in known}
+    return [by_key[hit] for hit in get_close_matches(key(name), by_key, n=most, cutoff=0.6)]

@@ -1,0 +1,205 @@
+"""Model records: what a library, a room or a message knows of one model (REG-3).
+
+The same value everywhere. An alias is not part of it: aliases belong to the
+registry that holds the record, which fills them in when it is read. Nor is the
+place on disk: a model's directory is ``<models>/{model_type}_{id}`` (REG-5), and
+paths in a record are relative to it.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Final, Literal, get_args
+
+from msgspec import Meta
+
+from sleap_rtc.domain.ids import ModelId, PackageId
+from sleap_rtc.domain.values import Document, Value
+
+Status = Literal["training", "completed", "interrupted", "failed", "imported", "missing"]
+Source = Literal[
+    "worker-training",
+    "worker-pull",
+    "client-upload",
+    "local-import",
+    "room-pull",
+    "hub",
+    "wandb",
+]
+
+STATUSES: Final[tuple[str, ...]] = get_args(Status)
+SOURCES: Final[tuple[str, ...]] = get_args(Source)
+
+Utc = Annotated[datetime, Meta(tz=True)]
+Line = Annotated[str, Meta(max_length=1_000)]
+Hex64 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+ModelType = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+Tag = Annotated[str, Meta(min_length=1, max_length=64)]
+
+
+class ModelFile(Value, frozen=True):
+    """One file of a model.
+
+    Attributes:
+        path: Relative to the model's directory, with ``/``.
+        size: Bytes.
+        blake3: Hash of the whole file, as ``b3sum`` prints it.
+        sha256: The same by SHA-256, where another system needed it.
+        link: Absolute path of the file this one is a link to, for imports by link.
+    """
+
+    path: Annotated[str, Meta(max_length=1024)]
+    size: Annotated[int, Meta(ge=0)]
+    blake3: Hex64
+    sha256: Hex64 | None = None
+    link: Annotated[str, Meta(max_length=4096)] | None = None
+
+
+class Metrics(Value, frozen=True):
+    """How well the model does. Losses are the trainer's own; None where it was never measured.
+
+    Attributes:
+        final_val_loss: Validation loss of the last epoch.
+        best_val_loss: The lowest validation loss.
+        final_train_loss: Mean training loss of the last epoch.
+        epochs: Whole epochs done, over all attempts.
+        best_epoch: The epoch of the lowest validation loss, counted from 0.
+        evaluation: Named results on labelled data, for example ``{"val.mean_error_px": 2.1}``.
+    """
+
+    final_val_loss: float | None = None
+    best_val_loss: float | None = None
+    final_train_loss: float | None = None
+    epochs: Annotated[int, Meta(ge=0)] | None = None
+    best_epoch: Annotated[int, Meta(ge=0)] | None = None
+    evaluation: dict[str, float | None] = {}
+
+
+class Training(Value, frozen=True):
+    """How the model came to be.
+
+    Attributes:
+        job: The job that made it.
+        engine: The trainer: ``sleap-nn``, ``tiny``.
+        engine_version: The trainer's own version.
+        dataset_name: File name of the labels.
+        dataset_hash: BLAKE3 of the labels file.
+        package: Id of the uploaded package.
+        hyperparameters: The settings that people compare, flat: ``{"max_epochs": 50, …}``.
+        duration_s: Seconds of training, over all attempts.
+        device: The GPU's model name, or ``cpu``.
+        worker: Name of the worker.
+        git_commit: Commit of the configuration's repository, where it has one.
+        resumed_from: Checkpoint lineage, oldest first: ``epoch 3``, …
+    """
+
+    job: str | None = None
+    engine: Line | None = None
+    engine_version: Line | None = None
+    dataset_name: Line | None = None
+    dataset_hash: Hex64 | None = None
+    package: Hex64 | None = None
+    hyperparameters: dict[str, Any] = {}
+    duration_s: Annotated[float, Meta(ge=0)] | None = None
+    device: Line | None = None
+    worker: Line | None = None
+    git_commit: Line | None = None
+    resumed_from: tuple[Line, ...] = ()
+
+
+class Location(Value, frozen=True):
+    """Another place that has the model.
+
+    Attributes:
+        kind: ``worker`` or ``room``.
+        name: The worker's or the room's name.
+        last_seen: When it was last known to be there, UTC.
+        path: Where it is there.
+    """
+
+    kind: Literal["worker", "room"]
+    name: Line
+    last_seen: Utc
+    path: Annotated[str, Meta(max_length=4096)] = ""
+
+
+class Interruption(Value, frozen=True):
+    """Where an interrupted training can go on.
+
+    Attributes:
+        epoch: Whole epochs that are in the checkpoint.
+        checkpoint: Relative path of the checkpoint, None when there was none yet.
+        reason: One sentence.
+    """
+
+    epoch: Annotated[int, Meta(ge=0)]
+    checkpoint: str | None = None
+    reason: Line = ""
+
+
+class ModelRecord(Document, frozen=True):
+    """What is known of one model.
+
+    Attributes:
+        id: Given once, when the record is made; it travels with the model.
+        name: Name of the run.
+        model_type: The head: ``centroid``, ``centered_instance``, ``single_instance``, …
+        status: Where it stands.
+        source: How it came to this library.
+        created_at: When the record was first made, UTC.
+        full_hash: SHA-256 of the recipe; None for an import without a configuration.
+        canonical: The recipe itself, JSON.
+        completed_at: When training ended well.
+        downloaded_at: When it came to this machine.
+        checkpoint: Relative path of the checkpoint to use.
+        config: Relative path of the training configuration.
+        files: Every file that belongs to it, and no other.
+        package: Id of the package of these files, once they are all there.
+        metrics: How well it does.
+        training: How it came to be.
+        tags: Sorted, unique.
+        notes: Free text, up to 1,000 characters.
+        locations: Where else it is.
+        parent: The model it was forked or fine-tuned from.
+        same_recipe_as: The model with the same recipe and other content, if any.
+        interruption: Where training can go on, while ``interrupted``.
+        failure: Why it failed, while ``failed``.
+        skeleton: Node names, where the configuration tells them.
+        deleted_at: Set on a tombstone.
+    """
+
+    id: ModelId
+    name: Line
+    model_type: ModelType
+    status: Status
+    source: Source
+    created_at: Utc
+    full_hash: Hex64 | None = None
+    canonical: Annotated[str, Meta(max_length=100_000)] | None = None
+    completed_at: Utc | None = None
+    downloaded_at: Utc | None = None
+    checkpoint: str | None = None
+    config: str | None = None
+    files: Annotated[tuple[ModelFile, ...], Meta(max_length=10_000)] = ()
+    package: PackageId | None = None
+    metrics: Metrics = Metrics()
+    training: Training = Training()
+    tags: Annotated[tuple[Tag, ...], Meta(max_length=100)] = ()
+    notes: Line = ""
+    locations: Annotated[tuple[Location, ...], Meta(max_length=1_000)] = ()
+    parent: ModelId | None = None
+    same_recipe_as: ModelId | None = None
+    interruption: Interruption | None = None
+    failure: Annotated[str, Meta(max_length=8_000)] | None = None
+    skeleton: Annotated[tuple[str, ...], Meta(max_length=1_000)] = ()
+    deleted_at: Utc | None = None
+
+    @property
+    def directory(self) -> str:
+        """Name of the model's directory (REG-5)."""
+        return f"{self.model_type}_{self.id}"
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(file.size for file in self.files)

@@ -1,0 +1,362 @@
+"""Every error that sleap-rtc raises on purpose.
+
+::
+
+    SleapRtcError                     exit 1   http 500
+    ├── UsageError                         2        400   the request itself is wrong
+    │   ├── InvalidName                                   an alias, room or worker name
+    │   ├── InvalidConfig                                 a setting or a training configuration
+    │   ├── InvalidLabels                                 a label file
+    │   └── AmbiguousName                                 a prefix that fits several models
+    ├── NotFound                           3        404
+    │   ├── UnknownModel
+    │   ├── UnknownJob
+    │   ├── UnknownRoom
+    │   ├── UnknownWorker
+    │   └── FilesMissing                                  a model whose files are gone
+    ├── Conflict                           4        409
+    │   ├── AliasTaken
+    │   ├── AlreadyExists
+    │   ├── Busy                                          claimed by another process
+    │   └── IllegalTransition                             a state machine refused an event
+    ├── NetworkError                       5        502
+    │   ├── ServerUnreachable
+    │   ├── PeerUnreachable
+    │   ├── LinkLost
+    │   └── DeadlineExceeded
+    ├── NotPermitted                       6        403
+    │   ├── NotSignedIn
+    │   ├── NotTrusted                                    signatures, invites, membership
+    │   └── PathNotPermitted
+    ├── ProtocolError                      5        400   what a peer sent breaks the rules
+    │   └── VersionMismatch
+    ├── DataError                          1        422   what a file says breaks the rules
+    │   ├── Damaged                                       a checksum differs
+    │   ├── SourceChanged                                 a file changed while it was sent
+    │   ├── NewerFormat                                   written by a later sleap-rtc
+    │   └── UnsafePath                                    a path that would leave its root
+    ├── OutOfSpace                         1        507
+    ├── EngineError                        1        500
+    │   ├── EngineMissing
+    │   └── TrainingFailed
+    └── Cancelled                        130        499
+
+The first line of a class's docstring is the sentence that the user reads; the
+names in braces are the keyword arguments it is raised with. ``code`` is stable
+and travels on the wire, so that the other side raises the same class again.
+A class that adds no sentence of its own is raised with ``message=``.
+"""
+
+from __future__ import annotations
+
+import string
+from typing import Any, ClassVar, Final
+
+MAX_DETAIL: Final = 2_000
+"""Characters of one detail that are kept; what a peer or a file says may be longer."""
+
+
+class SleapRtcError(Exception):
+    """{message}"""
+
+    code: ClassVar[str] = "error"
+    exit_code: ClassVar[int] = 1
+    http_status: ClassVar[int] = 500
+    hint: ClassVar[str] = ""
+    sentence: ClassVar[str] = "{message}"
+
+    def __init_subclass__(cls, **kwargs: object) -> None:
+        """Take the sentence from the docstring once; ``-OO`` would strip it later."""
+        super().__init_subclass__(**kwargs)
+        if cls.__doc__:
+            cls.sentence = cls.__doc__.strip().splitlines()[0]
+
+    def __init__(self, *, hint: str | None = None, **details: object) -> None:
+        self.details = {name: str(value)[:MAX_DETAIL] for name, value in details.items()}
+        self.hint_text = _fill(self.hint if hint is None else hint, self.details)
+        super().__init__(_fill(self.sentence, self.details))
+
+    @property
+    def message(self) -> str:
+        """The sentence, with its details filled in."""
+        return str(self.args[0])
+
+
+def _fill(template: str, details: dict[str, str]) -> str:
+    """Fill ``{name}`` from details; an unknown name stays as it is rather than raising."""
+
+    class Kept(dict[str, str]):
+        def __missing__(self, key: str) -> str:
+            return "{" + key + "}"
+
+    return string.Formatter().vformat(template, (), Kept(details))
+
+
+class UsageError(SleapRtcError):
+    """{message}"""
+
+    code, exit_code, http_status = "usage", 2, 400
+
+
+class InvalidName(UsageError):
+    """{kind} {name!r} is not valid: {why}."""
+
+    code = "invalid_name"
+
+
+class InvalidConfig(UsageError):
+    """{where}: {why}."""
+
+    code = "invalid_config"
+
+
+class InvalidLabels(UsageError):
+    """{path} is not a usable label file: {why}."""
+
+    code = "invalid_labels"
+    hint = "Save it from SLEAP as .pkg.slp (File > Export labels package)."
+
+
+class AmbiguousName(UsageError):
+    """{name!r} fits more than one model: {candidates}."""
+
+    code = "ambiguous_name"
+    hint = "Give more characters of the id, or an alias."
+
+
+class NotFound(SleapRtcError):
+    """{message}"""
+
+    code, exit_code, http_status = "not_found", 3, 404
+
+
+class UnknownModel(NotFound):
+    """There is no model {name!r} here."""
+
+    code = "unknown_model"
+    hint = "sleap-rtc list-models shows what there is."
+
+
+class UnknownJob(NotFound):
+    """There is no job {name!r}."""
+
+    code = "unknown_job"
+    hint = "sleap-rtc jobs shows what there is."
+
+
+class UnknownRoom(NotFound):
+    """There is no room {name!r} on this machine."""
+
+    code = "unknown_room"
+    hint = "sleap-rtc room list shows your rooms; sleap-rtc room join LINK adds one."
+
+
+class UnknownWorker(NotFound):
+    """No worker {name!r} is online in room {room!r}."""
+
+    code = "unknown_worker"
+    hint = "sleap-rtc workers shows who is online."
+
+
+class FilesMissing(NotFound):
+    """Model {name!r} lacks files: {files}."""
+
+    code = "files_missing"
+    hint = "Bring the files back, or pull the model again."
+
+
+class Conflict(SleapRtcError):
+    """{message}"""
+
+    code, exit_code, http_status = "conflict", 4, 409
+
+
+class AliasTaken(Conflict):
+    """The alias {alias!r} already names {owner}."""
+
+    code = "alias_taken"
+    hint = "Choose another, or add --force to move it."
+
+
+class AlreadyExists(Conflict):
+    """{what} already exists."""
+
+    code = "already_exists"
+
+
+class Busy(Conflict):
+    """{what} is in use by another process{by}."""
+
+    code = "busy"
+    hint = "Wait for it to finish, or end that process."
+
+
+class IllegalTransition(Conflict):
+    """{what} is {state}; {event} is not possible then."""
+
+    code = "illegal_transition"
+
+
+class NetworkError(SleapRtcError):
+    """{message}"""
+
+    code, exit_code, http_status = "network", 5, 502
+
+
+class ServerUnreachable(NetworkError):
+    """The server {url} cannot be reached: {why}."""
+
+    code = "server_unreachable"
+    hint = "Check the address and that the server runs; sleap-rtc doctor checks the rest."
+
+
+class PeerUnreachable(NetworkError):
+    """{peer} cannot be reached: {why}."""
+
+    code = "peer_unreachable"
+    hint = "sleap-rtc workers shows who is online; a TURN server may be needed between strict NATs."
+
+
+class LinkLost(NetworkError):
+    """The connection to {peer} was lost: {why}."""
+
+    code = "link_lost"
+    hint = "Nothing is lost: the same command takes up where this one stopped."
+
+
+class DeadlineExceeded(NetworkError):
+    """{what} took longer than {seconds} s."""
+
+    code = "deadline_exceeded"
+
+
+class NotPermitted(SleapRtcError):
+    """{message}"""
+
+    code, exit_code, http_status = "not_permitted", 6, 403
+
+
+class NotSignedIn(NotPermitted):
+    """This device is not signed in to {server}."""
+
+    code, http_status = "not_signed_in", 401
+    hint = "sleap-rtc login SERVER, with the set-up code that the server printed."
+
+
+class NotTrusted(NotPermitted):
+    """{who} is not trusted: {why}."""
+
+    code = "not_trusted"
+
+
+class PathNotPermitted(NotPermitted):
+    """{path}: {why}."""
+
+    code = "path_not_permitted"
+
+
+class ProtocolError(SleapRtcError):
+    """What {peer} sent breaks the protocol: {why}."""
+
+    code, exit_code, http_status = "protocol", 5, 400
+    hint = "One side may be older: compare sleap-rtc --version on both."
+
+
+class VersionMismatch(ProtocolError):
+    """{peer} speaks protocol versions {theirs}; this sleap-rtc speaks {ours}."""
+
+    code = "version_mismatch"
+    hint = "Update the older side."
+
+
+class DataError(SleapRtcError):
+    """{what}: {why}."""
+
+    code, exit_code, http_status = "data", 1, 422
+
+
+class Damaged(DataError):
+    """{what} is damaged: {why}."""
+
+    code = "damaged"
+
+
+class SourceChanged(DataError):
+    """{path} changed while it was being sent."""
+
+    code = "source_changed"
+    hint = "Start again when nothing writes to it any more."
+
+
+class NewerFormat(DataError):
+    """{what} has format {found}; this sleap-rtc reads up to {known}, and leaves it as it is."""
+
+    code = "newer_format"
+    hint = "Update sleap-rtc on this machine."
+
+
+class UnsafePath(DataError):
+    """The path {path!r} is refused: {why}."""
+
+    code = "unsafe_path"
+
+
+class OutOfSpace(SleapRtcError):
+    """{path} has {free} free, and {need} are needed."""
+
+    code, exit_code, http_status = "out_of_space", 1, 507
+    hint = "Make room and give the same command again; what has arrived is kept."
+
+
+class EngineError(SleapRtcError):
+    """{message}"""
+
+    code = "engine"
+
+
+class EngineMissing(EngineError):
+    """The engine {engine!r} is not installed on {where}."""
+
+    code = "engine_missing"
+    hint = "Run there: sleap-rtc engine install {engine}"
+
+
+class TrainingFailed(EngineError):
+    """{what} failed: {why}"""
+
+    code = "training_failed"
+
+
+class Cancelled(SleapRtcError):
+    """{what} was cancelled."""
+
+    code, exit_code, http_status = "cancelled", 130, 499
+
+
+def _tree(root: type[SleapRtcError]) -> dict[str, type[SleapRtcError]]:
+    found = {root.code: root}
+    for child in root.__subclasses__():
+        found |= _tree(child)
+    return found
+
+
+BY_CODE: Final[dict[str, type[SleapRtcError]]] = _tree(SleapRtcError)
+"""Stable code to class, for errors that arrive from the other side."""
+
+
+def from_wire(code: str, details: dict[str, Any], *, message: str, hint: str) -> SleapRtcError:
+    """Rebuild the error that the other side raised.
+
+    Args:
+        code: The class's stable code; an unknown one (a newer peer's) gives the base class.
+        details: The keyword arguments it was raised with.
+        message: The sentence as the other side wrote it, used when the code is unknown.
+        hint: The other side's hint, which is kept as it is.
+
+    Returns:
+        The error, ready to be raised.
+    """
+    known = BY_CODE.get(code)
+    if known is None:
+        return SleapRtcError(message=message, hint=hint)
+    return known(hint=hint, **{k: v for k, v in details.items() if k != "hint"})

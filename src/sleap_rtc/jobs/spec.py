@@ -1,0 +1,103 @@
+"""What a job is asked to do.
+
+Whoever submits a job makes its id (a UUIDv7), so that asking twice is asking
+once. Inputs travel as one package; paths in a specification are paths inside
+that package, never on the worker's disk.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from sleap_rtc.domain.ids import JobId, ModelId, PackageId, RoomId
+from sleap_rtc.domain.models import Hex64, Line, ModelType
+from sleap_rtc.domain.packages import PackageRef
+from sleap_rtc.domain.values import Document, Value
+
+EngineName = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
+PackagePath = Annotated[str, Meta(min_length=1, max_length=1024)]
+RunName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,99}$")]
+
+
+class TrainStage(Value, frozen=True):
+    """One model to train; a top-down pair is two stages of one job.
+
+    Attributes:
+        config: The training configuration's path in the package.
+        model_type: The head it declares; the worker checks that it does.
+        run_name: Names the run; part of the model's id.
+        resume: Model to go on from: it is on the worker, ``interrupted``, with this id.
+    """
+
+    config: PackagePath
+    model_type: ModelType
+    run_name: RunName
+    resume: ModelId | None = None
+
+
+class TrainSpec(Value, frozen=True, tag_field="kind", tag="train"):
+    """Train models, one stage after the other.
+
+    Attributes:
+        labels: The label file's path in the package.
+        stages: 1 to 8 models.
+        dataset_name: The label file's name at home, for the record.
+        dataset_hash: BLAKE3 of the label file (whole content).
+        val_labels: A second label file to validate on; None lets the configuration decide.
+    """
+
+    labels: PackagePath
+    stages: Annotated[tuple[TrainStage, ...], Meta(min_length=1, max_length=8)]
+    dataset_name: Line
+    dataset_hash: Hex64
+    val_labels: PackagePath | None = None
+
+
+class ModelRef(Value, frozen=True):
+    """A model by id and by content, so that one name can't silently mean two models.
+
+    Attributes:
+        id: The model's id, for people and for looking it up.
+        package: What its files must be.
+    """
+
+    id: ModelId
+    package: Annotated[PackageId, Meta(pattern=r"^[0-9a-f]{64}$")]
+
+
+class TrackSpec(Value, frozen=True, tag_field="kind", tag="track"):
+    """Run models over videos.
+
+    Attributes:
+        models: One model, or a top-down pair in order.
+        videos: The videos' paths in the package.
+        frames: Frame indices from first to last, both included; None is every frame.
+        tracking: Whether identities are linked over time.
+    """
+
+    models: Annotated[tuple[ModelRef, ...], Meta(min_length=1, max_length=4)]
+    videos: Annotated[tuple[PackagePath, ...], Meta(min_length=1, max_length=100)]
+    frames: tuple[Annotated[int, Meta(ge=0)], Annotated[int, Meta(ge=0)]] | None = None
+    tracking: bool = False
+
+
+class JobSpec(Document, frozen=True):
+    """What a job is asked to do.
+
+    Attributes:
+        id: Made by whoever asks.
+        engine: The trainer to use.
+        work: What to do.
+        inputs: The package with labels, configurations or videos.
+        room: The room it was submitted in.
+        name: What people call it, for example the label file's name.
+    """
+
+    id: JobId
+    engine: EngineName
+    work: TrainSpec | TrackSpec
+    inputs: PackageRef
+    room: RoomId
+    name: Line = ""
