@@ -96,7 +96,7 @@ def _canonical(value: Any) -> Any:
 
 
 def with_suffix(model_id: ModelId, number: int) -> ModelId:
-    """The id of the ``number``-th model with the same 8 digits: the bare id, then -2, -3 and so on."""
+    """The id of the ``number``-th model with the same 8 digits: bare, then -2, -3 and so on."""
     base = model_id.partition("-")[0]
     return ModelId(base if number < 2 else f"{base}-{number}")
 
