@@ -1,0 +1,1 @@
+"""Files on disk: atomic placement, copying and hashing, validation, links."""

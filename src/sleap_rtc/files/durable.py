@@ -1,0 +1,230 @@
+"""Files that are there whole or not at all, also after a kill or a power cut.
+
+Everything is first made under a temporary name ``.tmp-<16 hex digits>`` in the
+directory where it will stand, synced, and then given its name by one system
+call; last, the directory is synced, since a name is data of its directory.
+
+==================  =========================================  =======================
+call                decides by                                 when the name is taken
+==================  =========================================  =======================
+`write_new`         hard link, which fails if it exists        False, nothing changed
+`write_replacing`   rename                                     the old content is gone
+`place_directory`   rename, which fails on a filled directory  `AlreadyExists`
+==================  =========================================  =======================
+
+All three hold on NFS too. A hard link or a rename whose answer got lost is
+reported there as a failure although it was done; so after an error the file is
+asked: the temporary file's link count, or the directory's inode.
+
+Out of space becomes :class:`~sleap_rtc.errors.OutOfSpace`, and a missing
+permission :class:`~sleap_rtc.errors.PathNotPermitted`; any other ``OSError``
+is passed on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import secrets
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from sleap_rtc.errors import AlreadyExists, OutOfSpace, PathNotPermitted
+
+TEMPORARY: Final = ".tmp-"
+"""How the names of unfinished files begin; readers of a directory skip them."""
+
+_NO_HARD_LINKS: Final = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS})
+_NO_DIRECTORY_SYNC: Final = frozenset({errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS})
+
+
+def write_new(path: Path, data: bytes, *, mode: int = 0o666) -> bool:
+    """Make a file that must not exist yet; of several writers exactly one succeeds.
+
+    Args:
+        path: Where it will stand; its directory exists.
+        data: The whole content.
+        mode: Permission bits, before the umask.
+
+    Returns:
+        True when this call made it, False when the name is taken.
+
+    Raises:
+        OutOfSpace: The disk or the quota is full.
+        PathNotPermitted: This user may not write there.
+    """
+    with disk_errors(path, need=len(data)), _temporary(path.parent, data, mode) as temporary:
+        made = _link(temporary, path)
+        if made:
+            sync_directory(path.parent)
+        return made
+
+
+def write_replacing(path: Path, data: bytes, *, mode: int = 0o666) -> None:
+    """Write a file, in place of the old one if there is one; readers see either, never a mixture.
+
+    Args:
+        path: Where it will stand; its directory exists.
+        data: The whole content.
+        mode: Permission bits, before the umask; the old file's are not taken over.
+
+    Raises:
+        OutOfSpace: The disk or the quota is full; the old file stands.
+        PathNotPermitted: This user may not write there; the old file stands.
+    """
+    with disk_errors(path, need=len(data)), _temporary(path.parent, data, mode) as temporary:
+        temporary.rename(path)
+        sync_directory(path.parent)
+
+
+def place_directory(source: Path, target: Path) -> None:
+    """Give an assembled directory its final name, unless something is there.
+
+    The files in it are synced already, and so are its own directories. An empty directory that
+    another process makes at ``target`` in the same instant may be replaced: a rename does that,
+    and nothing is lost by it. One with content never is.
+
+    Args:
+        source: A directory with at least one entry, on the same file system.
+        target: Its new path.
+
+    Raises:
+        AlreadyExists: Something is at ``target``; both stay as they are.
+        OutOfSpace: The disk or the quota is full.
+        PathNotPermitted: This user may not write there.
+    """
+    if not any(source.iterdir()):
+        raise ValueError(f"{source} is empty: its rename would not fail on another empty one")
+    if os.path.lexists(target):
+        raise AlreadyExists(what=str(target))
+    inode = source.stat().st_ino
+    with disk_errors(target):
+        try:
+            source.rename(target)
+        except OSError as error:
+            if not _is_directory(target, inode):
+                if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                    raise AlreadyExists(what=str(target)) from None
+                raise
+        sync_directory(target.parent)
+        sync_directory(source.parent)
+
+
+def sync_file(fd: int) -> None:
+    """Wait until an open file's content is on the disk, through its write cache too."""
+    if sys.platform == "darwin":  # fsync leaves it in the drive's cache there
+        try:
+            fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
+        except OSError:  # network file systems don't know it
+            os.fsync(fd)
+    else:
+        os.fsync(fd)
+
+
+def sync_directory(path: Path) -> None:
+    """Wait until a directory's names are on the disk, where its file system can do that."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno not in _NO_DIRECTORY_SYNC:
+            raise
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path, *, need: int | None = None) -> Iterator[None]:
+    """Turn a full disk and missing permissions into errors that say what to do.
+
+    Args:
+        path: What is being written.
+        need: Bytes that are being written, where it is known.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise OutOfSpace(
+                path=str(path.parent),
+                free="none of this user's quota" if error.errno == errno.EDQUOT else _free(path),
+                need="more bytes" if need is None else f"{need} bytes",
+            ) from error
+        if error.errno == errno.EROFS:
+            raise PathNotPermitted(
+                path=str(path),
+                why="the file system is read-only",
+                hint="Mount it for writing, or choose another place (SLEAP_RTC_HOME moves all).",
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM):
+            raise PathNotPermitted(
+                path=str(path),
+                why="this user may not write here",
+                hint=f"Get write permission for {path.parent}, or choose another place "
+                "(SLEAP_RTC_HOME moves all).",
+            ) from error
+        raise
+
+
+@contextlib.contextmanager
+def _temporary(directory: Path, data: bytes, mode: int) -> Iterator[Path]:
+    """A synced file under a temporary name, which is gone afterwards."""
+    path = directory / f"{TEMPORARY}{secrets.token_hex(8)}"
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        with open(fd, "wb", buffering=0) as file:  # noqa: PTH123 - a descriptor has no path
+            rest = memoryview(data)
+            while rest:
+                rest = rest[file.write(rest) :]
+            sync_file(fd)
+        yield path
+    finally:
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def _link(temporary: Path, path: Path) -> bool:
+    try:
+        os.link(temporary, path)
+    except OSError as error:
+        # Over NFS the link may have been made and its reply lost: a second name tells.
+        if temporary.stat().st_nlink > 1:
+            return True
+        if error.errno == errno.EEXIST:
+            return False
+        if error.errno in _NO_HARD_LINKS:
+            return _rename_locked(temporary, path)
+        raise
+    return True
+
+
+def _rename_locked(temporary: Path, path: Path) -> bool:
+    """Where there are no hard links: look and rename, under a lock that holds on this host."""
+    fd = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        if os.path.lexists(path):
+            return False
+        temporary.rename(path)
+    finally:
+        os.close(fd)
+    return True
+
+
+def _is_directory(path: Path, inode: int) -> bool:
+    try:
+        return path.stat(follow_symlinks=False).st_ino == inode
+    except OSError:
+        return False
+
+
+def _free(path: Path) -> str:
+    try:
+        return f"{shutil.disk_usage(path.parent).free} bytes"
+    except OSError:
+        return "no space"
