@@ -1,0 +1,1 @@
+"""Messages, their codec and their rules: bytes in, values out, and nothing else."""
