@@ -1,0 +1,215 @@
+"""Requests, answers and pings of one authenticated connection, as a pure machine.
+
+It is given messages and the time, and returns what to do::
+
+    session.ask(body, …)          → [Send]
+    session.handle(frame, now)    → [Send | Asked | Withdrawn | Answered | Told | Left]
+    session.tick(now)             → [Send | Answered | Silent | Heard | Dead]
+
+Rules: a request is answered once; one that arrives again while it is worked on
+is dropped, and one that arrives again after that gets the same answer (the last
+:data:`~sleap_rtc.protocol.link.MAX_REQUESTS` answers are kept). An answer that
+comes after its deadline, or to nothing, is dropped. Anything heard counts as a
+sign of life, not only pongs.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import msgspec
+
+from sleap_rtc.errors import DeadlineExceeded, ProtocolError, SleapRtcError, from_wire
+from sleap_rtc.protocol import link
+from sleap_rtc.protocol.link import Failure, Frame, NoticeBody, Reply, ReplyBody, RequestBody
+
+
+class Send(msgspec.Struct, frozen=True):
+    """Send this message."""
+
+    frame: Frame
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """The peer asks; answer with :meth:`Session.answer` or :meth:`Session.refuse`."""
+
+    id: str
+    body: RequestBody
+    within_s: float
+
+
+class Withdrawn(msgspec.Struct, frozen=True):
+    """The peer doesn't want the answer to ``id`` any more."""
+
+    id: str
+
+
+class Answered(msgspec.Struct, frozen=True):
+    """Our request ``id`` has its answer: a body or an error."""
+
+    id: str
+    result: ReplyBody | SleapRtcError
+
+
+class Told(msgspec.Struct, frozen=True):
+    """The peer tells of something that we follow."""
+
+    body: NoticeBody
+
+
+class Left(msgspec.Struct, frozen=True):
+    """The peer said goodbye."""
+
+    reason: str
+
+
+class Silent(msgspec.Struct, frozen=True):
+    """Nothing was heard for :data:`~sleap_rtc.protocol.link.SILENT_AFTER_S` seconds."""
+
+
+class Heard(msgspec.Struct, frozen=True):
+    """The peer was silent and is heard again."""
+
+
+class Dead(msgspec.Struct, frozen=True):
+    """Nothing was heard for :data:`~sleap_rtc.protocol.link.DEAD_AFTER_S` seconds."""
+
+
+Effect = Send | Asked | Withdrawn | Answered | Told | Left | Silent | Heard | Dead
+
+
+class Session:
+    """The machine. Times are seconds of any clock that never goes back.
+
+    Args:
+        now: The present time.
+        peer: Names the peer in errors.
+    """
+
+    def __init__(self, *, now: float, peer: str) -> None:
+        self._peer = peer
+        self._waiting: dict[str, tuple[float, float]] = {}
+        self._working: set[str] = set()
+        self._answers: OrderedDict[str, Frame] = OrderedDict()
+        self._heard_at = now
+        self._ping_at = now
+        self._pings: dict[int, float] = {}
+        self._n = 0
+        self._silent = False
+        self.round_trip_s: float | None = None
+        """Seconds of the newest ping's round trip."""
+
+    @property
+    def silent(self) -> bool:
+        """Whether the peer counts as silent."""
+        return self._silent
+
+    def ask(self, body: RequestBody, *, id: str, now: float, within_s: float) -> list[Effect]:  # noqa: A002
+        """Ask the peer; the answer comes as :class:`Answered`."""
+        self._waiting[id] = (now + within_s, within_s)
+        return [Send(link.Request(id=id, within_s=within_s, body=body))]
+
+    def forget(self, id: str) -> list[Effect]:  # noqa: A002
+        """Give up a request of ours."""
+        if self._waiting.pop(id, None) is None:
+            return []
+        return [Send(link.Withdraw(id=id))]
+
+    def answer(self, id: str, body: ReplyBody) -> list[Effect]:  # noqa: A002
+        """Answer the peer's request."""
+        return self._close(id, Reply(id=id, body=body))
+
+    def refuse(self, id: str, error: SleapRtcError) -> list[Effect]:  # noqa: A002
+        """Refuse the peer's request."""
+        failure = Failure(
+            id=id,
+            code=error.code,
+            message=error.message[:4_000],
+            hint=error.hint_text[:1_000],
+            details=dict(list(error.details.items())[:16]),
+        )
+        return self._close(id, failure)
+
+    def handle(self, frame: Frame, now: float) -> list[Effect]:
+        """Take a message that has arrived.
+
+        Raises:
+            ProtocolError: The peer breaks the rules; the connection is to be closed.
+        """
+        effects = self.heard(now)
+        match frame:
+            case link.Request():
+                return effects + self._asked(frame)
+            case Reply():
+                return effects + self._answered(frame.id, frame.body)
+            case Failure():
+                error = from_wire(frame.code, frame.details, message=frame.message, hint=frame.hint)
+                return effects + self._answered(frame.id, error)
+            case link.Withdraw():
+                return [*effects, Withdrawn(frame.id)] if frame.id in self._working else effects
+            case link.Notice():
+                return [*effects, Told(frame.body)]
+            case link.Ping():
+                return [*effects, Send(link.Pong(n=frame.n))]
+            case link.Pong():
+                sent = self._pings.pop(frame.n, None)
+                if sent is not None:
+                    self.round_trip_s = now - sent
+                return effects
+            case link.Bye():
+                return [*effects, Left(frame.reason)]
+
+    def heard(self, now: float) -> list[Effect]:
+        """Something arrived, of whatever kind."""
+        self._heard_at = max(self._heard_at, now)
+        if not self._silent:
+            return []
+        self._silent = False
+        return [Heard()]
+
+    def tick(self, now: float) -> list[Effect]:
+        """Let time pass; to be called about four times a second."""
+        effects: list[Effect] = []
+        for id_, (deadline, seconds) in list(self._waiting.items()):
+            if now >= deadline:
+                del self._waiting[id_]
+                error = DeadlineExceeded(what=f"An answer of {self._peer}", seconds=f"{seconds:g}")
+                effects += [Send(link.Withdraw(id=id_)), Answered(id_, error)]
+        quiet = now - self._heard_at
+        if quiet >= link.DEAD_AFTER_S:
+            return [*effects, Dead()]
+        if quiet >= link.SILENT_AFTER_S and not self._silent:
+            self._silent = True
+            effects.append(Silent())
+        if now >= self._ping_at:
+            self._ping_at = now + link.PING_EVERY_S
+            self._n += 1
+            self._pings = {n: at for n, at in self._pings.items() if now - at < link.DEAD_AFTER_S}
+            self._pings[self._n] = now
+            effects.append(Send(link.Ping(n=self._n)))
+        return effects
+
+    def _asked(self, frame: link.Request) -> list[Effect]:
+        if frame.id in self._working:
+            return []
+        if frame.id in self._answers:
+            return [Send(self._answers[frame.id])]
+        if len(self._working) >= link.MAX_REQUESTS:
+            why = f"more than {link.MAX_REQUESTS} requests at a time"
+            raise ProtocolError(peer=self._peer, why=why)
+        self._working.add(frame.id)
+        return [Asked(frame.id, frame.body, frame.within_s)]
+
+    def _answered(self, id: str, result: ReplyBody | SleapRtcError) -> list[Effect]:  # noqa: A002
+        if self._waiting.pop(id, None) is None:
+            return []
+        return [Answered(id, result)]
+
+    def _close(self, id: str, frame: Reply | Failure) -> list[Effect]:  # noqa: A002
+        if id not in self._working:
+            return []
+        self._working.discard(id)
+        self._answers[id] = frame
+        while len(self._answers) > link.MAX_REQUESTS:
+            self._answers.popitem(last=False)
+        return [Send(frame)]
