@@ -7,6 +7,7 @@
     │   ├── InvalidName                                   an alias, room or worker name
     │   ├── InvalidConfig                                 a setting or a training configuration
     │   ├── InvalidLabels                                 a label file
+    │   ├── InvalidCode                                   an invite link, a recovery code
     │   └── AmbiguousName                                 a prefix that fits several models
     ├── NotFound                           3        404
     │   ├── UnknownModel
@@ -115,6 +116,12 @@ class InvalidLabels(UsageError):
 
     code = "invalid_labels"
     hint = "Save it from SLEAP as .pkg.slp (File > Export labels package)."
+
+
+class InvalidCode(UsageError):
+    """{kind} can't be used: {why}."""
+
+    code = "invalid_code"
 
 
 class AmbiguousName(UsageError):
