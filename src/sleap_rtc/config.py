@@ -346,7 +346,7 @@ def _convert(
         plain = str(plain)
 
     def hook(_kind: type, value: object) -> object:
-        if kind is Path and isinstance(value, (str, Path)) and str(value):
+        if isinstance(value, str) and value:
             found = _path(value, user_home)
             return found if base is None else base / found
         raise ValueError(f"Expected a path, got {value!r}")
