@@ -1,0 +1,1 @@
+"""The worker: a daemon that takes jobs, and one runner process for each of them."""
