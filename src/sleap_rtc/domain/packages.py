@@ -249,7 +249,6 @@ def _check(files: tuple[FileEntry, ...]) -> None:
     if len(files) > MAX_FILES:
         raise _bad(f"it has {len(files)} files, more than the {MAX_FILES} allowed")
     seen: dict[str, str] = {}
-    folders: dict[str, str] = {}
     for entry in files:
         check_path(entry.path)
         if not 0 <= entry.size <= MAX_SIZE or len(entry.hashes) != entry.block_count * HASH:
@@ -258,12 +257,12 @@ def _check(files: tuple[FileEntry, ...]) -> None:
         if folded in seen:
             raise UnsafePath(path=entry.path, why=f"it can't stand beside {seen[folded]!r}")
         seen[folded] = entry.path
-        parts = folded.split("/")
-        for end in range(1, len(parts)):
-            folders.setdefault("/".join(parts[:end]), entry.path)
-    for folder, inside in folders.items():
-        if folder in seen:
-            raise UnsafePath(path=seen[folder], why=f"it is also a folder, of {inside!r}")
+    # With a separator that sorts before every other character, what is below a path follows it
+    # at once. Listing each file's folders instead would cost a hostile listing's depth squared.
+    for above, below in itertools.pairwise(sorted(path.replace("/", "\0") for path in seen)):
+        if below.startswith(above + "\0"):
+            outer, inner = (seen[path.replace("\0", "/")] for path in (above, below))
+            raise UnsafePath(path=outer, why=f"it is also a folder, of {inner!r}")
 
 
 def _folded(path: str) -> str:

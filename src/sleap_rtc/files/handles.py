@@ -1,0 +1,57 @@
+"""A few open files out of many, shared by threads."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+
+
+class Handles:
+    """Keeps the files that were used last open, and closes the others.
+
+    Args:
+        opener: Gives a new descriptor for a file's index.
+        limit: How many stay open; more are only while more are in use at once.
+    """
+
+    def __init__(self, opener: Callable[[int], int], *, limit: int = 32) -> None:
+        self._opener = opener
+        self._limit = limit
+        self._lock = threading.Lock()
+        self._idle: OrderedDict[int, int] = OrderedDict()
+        self._used: dict[int, tuple[int, int]] = {}
+
+    @contextlib.contextmanager
+    def use(self, index: int) -> Iterator[int]:
+        """The file's descriptor, which stays open at least until the block ends.
+
+        Raises:
+            Exception: Whatever the opener raises.
+        """
+        with self._lock:
+            fd, users = self._used.get(index, (-1, 0))
+            if not users:
+                fd = self._idle.pop(index, -1)
+            if fd < 0:
+                fd = self._opener(index)
+            self._used[index] = (fd, users + 1)
+        try:
+            yield fd
+        finally:
+            with self._lock:
+                fd, users = self._used.pop(index)
+                if users > 1:
+                    self._used[index] = (fd, users - 1)
+                else:
+                    self._idle[index] = fd
+                    if len(self._idle) > self._limit:
+                        os.close(self._idle.popitem(last=False)[1])
+
+    def close(self) -> None:
+        """Close what is not in use."""
+        with self._lock:
+            while self._idle:
+                os.close(self._idle.popitem()[1])

@@ -1,0 +1,423 @@
+"""What has arrived of a package, kept until it is whole and placed.
+
+::
+
+    <incoming>/<package id>-<16 hex digits of the destination's BLAKE3>/
+        lock        held by the process that works here
+        listing     the package's listing
+        files/      the files at full length, with their room on the disk reserved
+        journal     which blocks are there
+
+The journal's records, one line each (:mod:`sleap_rtc.files.journal`)::
+
+    w 17        block 17 was handed to the operating system
+    x 17        block 17 turned out damaged, and is missing again
+    s 40        what the first 40 of the w and x lines tell is on the disk
+
+Data is synced before the ``s`` that speaks of it. When the folder is claimed
+again, blocks after the last ``s`` are hashed again: a kill loses none of them,
+a power cut loses what the disk didn't get. Before the files are handed over
+all of them are read and hashed once more, whatever the journal says.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final
+
+from blake3 import blake3
+
+from sleap_rtc.domain.ids import PackageId
+from sleap_rtc.domain.layout import Layout
+from sleap_rtc.domain.packages import BLOCK, Package, listing_of, parse
+from sleap_rtc.errors import Damaged, OutOfSpace, SleapRtcError, UnsafePath
+from sleap_rtc.files.beneath import Root
+from sleap_rtc.files.claim import Claim
+from sleap_rtc.files.durable import disk_errors, sync_directory, sync_file, write_replacing
+from sleap_rtc.files.handles import Handles
+from sleap_rtc.files.journal import Journal
+from sleap_rtc.files.space import check_space, reserve
+from sleap_rtc.files.staged import Staged
+
+SYNC_BYTES: Final = 64 * 1024 * 1024
+SYNC_SECONDS: Final = 2.0
+
+_PER_FILE: Final = 4096
+"""Bytes that a file may take on the disk beyond its content."""
+_SYNC_TOGETHER: Final = 32
+"""From this many files on, one sync of the file system is cheaper than one each."""
+_CHECKED_AT_ONCE: Final = 64
+"""Blocks that one thread checks before it takes others."""
+
+
+def folder_of(incoming: Path, package: PackageId, destination: str) -> Path:
+    """Where the partial data of a package for a destination is.
+
+    Args:
+        incoming: The folder of all partial data, on the destination's file system.
+        package: Its id.
+        destination: Names where the package will go, for example the final path.
+    """
+    return incoming / f"{package}-{blake3(destination.encode()).hexdigest()[:16]}"
+
+
+def claim_partial(incoming: Path, package: PackageId, destination: str) -> Claim:
+    """Claim the partial data of a package for a destination, if there is any yet or not.
+
+    Raises:
+        Busy: Another process is fetching the same for the same place.
+        OutOfSpace: Not even a folder can be made.
+        PathNotPermitted: This user may not write there.
+    """
+    folder = folder_of(incoming, package, destination)
+    return Claim(folder, what=f"The unfinished transfer {folder}")
+
+
+def known_listing(claim: Claim, package: PackageId) -> Package | None:
+    """The package whose listing was kept in a claimed folder; None when it is not there whole."""
+    try:
+        return parse((claim.directory / "listing").read_bytes(), expect=package)
+    except (OSError, SleapRtcError):
+        return None
+
+
+class PartialStore:
+    """The partial data of one package, in a claimed folder. For several threads.
+
+    Args:
+        claim: From `claim_partial`; it is released by `close`, or goes to what `finish` returns.
+        package: What is being fetched.
+        clock: Seconds, monotonic; decides when to sync.
+
+    Attributes:
+        layout: The numbers of the package's blocks.
+        done: One byte per block, 1 for those that are here.
+
+    Raises:
+        OutOfSpace: There is no room for what is missing.
+        PathNotPermitted: This user may not write there.
+        UnsafePath: Something that is not ours stands where a file should.
+    """
+
+    def __init__(
+        self, claim: Claim, package: Package, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.layout = Layout(package)
+        self.done = bytearray(self.layout.count)
+        self._claim = claim
+        self._package = package
+        self._path = claim.directory / "files"
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._syncing = threading.Lock()
+        self._entries = 0
+        self._unsynced_bytes = 0
+        self._unsynced_files: set[int] = set()
+        self._synced_at = clock()
+
+        if known_listing(claim, package.id) is None:
+            write_replacing(claim.directory / "listing", listing_of(package.files))
+        with disk_errors(self._path):
+            self._path.mkdir(exist_ok=True)
+            self._root = Root(self._path)
+        self._handles = Handles(self._open)
+        self._journal = Journal(claim.directory / "journal")
+        try:
+            self._take_up()
+            self._reserve()
+        except BaseException:
+            self._close_files()
+            raise
+
+    def write_block(self, file: int, block: int, data: bytes) -> bool:
+        """Check a block and keep it.
+
+        Args:
+            file: Index of the file in the package.
+            block: Index of the block in the file.
+            data: Its content as it arrived.
+
+        Returns:
+            False when the data is not what the listing says; nothing was written then.
+
+        Raises:
+            IndexError: There is no such block.
+            OutOfSpace: The disk is full; what is here stays.
+        """
+        number = self.layout.number(file, block)
+        entry = self._package.files[file]
+        # BLAKE3 tells lengths apart as well.
+        if blake3(data).digest() != entry.block_hash(block):
+            return False
+        with self._disk(len(data)), self._handles.use(file) as fd:
+            offset = block * BLOCK
+            written = os.pwrite(fd, data, offset)
+            while written < len(data):
+                written += os.pwrite(fd, data[written:], offset + written)
+        with self._lock:
+            self._note(number, here=True)
+            self._unsynced_files.add(file)
+            self._unsynced_bytes += len(data)
+            waiting = self._unsynced_bytes
+            due = waiting >= SYNC_BYTES or self._clock() - self._synced_at >= SYNC_SECONDS
+        # While one thread syncs the others go on, but not so far that much would be unsynced.
+        if due and self._syncing.acquire(blocking=waiting >= 2 * SYNC_BYTES):
+            try:
+                self._sync()
+            finally:
+                self._syncing.release()
+        return True
+
+    def sync(self) -> None:
+        """Wait until every block that was written is on the disk, and the journal says so.
+
+        Raises:
+            OutOfSpace: The disk is full.
+        """
+        with self._syncing:
+            self._sync()
+
+    def verify(
+        self, *, progress: Callable[[int], None] | None = None, threads: int = 2
+    ) -> list[int]:
+        """Read and hash every file, and take back the blocks that are not as they should be.
+
+        Args:
+            progress: Told of the bytes that were just checked, from any of the threads; what it
+                raises ends the check.
+            threads: How many read at once.
+
+        Returns:
+            Numbers of the blocks that must be fetched again; empty when all is well.
+
+        Raises:
+            UnsafePath: Something else took a file's place.
+            OSError: A file can't be read.
+        """
+        self._right_lengths()
+        count = self.layout.count
+        runs = [
+            range(first, min(first + _CHECKED_AT_ONCE, count))
+            for first in range(0, count, _CHECKED_AT_ONCE)
+        ]
+        with ThreadPoolExecutor(threads, thread_name_prefix="verify") as pool:
+            found = pool.map(lambda run: self._wrong(run, progress), runs)
+            bad = [number for numbers in found for number in numbers]
+        with self._lock:
+            for number in bad:
+                if self.done[number]:
+                    self._note(number, here=False)
+        return bad
+
+    def finish(self) -> Staged:
+        """Hand over the files, which `verify` has found whole; nothing else is in their folder.
+
+        Returns:
+            The staged folder, which now has the claim; this store is closed.
+
+        Raises:
+            Damaged: A block is missing.
+            OutOfSpace: The disk is full.
+        """
+        missing = self.done.count(0)
+        if missing:
+            raise Damaged(what=str(self._path), why=f"{missing} blocks are missing")
+        self.sync()
+        self._remove_strangers()
+        with disk_errors(self._path):
+            self._sync_directories()
+        self._close_files()
+        return Staged(path=self._path, package=self._package, claim=self._claim)
+
+    def close(self) -> None:
+        """Sync what is here for a later attempt, and let go of the folder.
+
+        Raises:
+            OutOfSpace: The last blocks could not be synced; they will be hashed again.
+        """
+        try:
+            self.sync()
+        finally:
+            self._close_files()
+            self._claim.release()
+
+    def discard(self) -> None:
+        """Remove everything that has arrived."""
+        self._close_files()
+        self._claim.remove()
+
+    def _close_files(self) -> None:
+        self._handles.close()
+        self._journal.close()
+        self._root.close()
+
+    def _open(self, file: int) -> int:
+        return self._root.open(self._package.files[file].path, os.O_RDWR | os.O_CREAT)
+
+    def _disk(self, need: int | None = None) -> contextlib.AbstractContextManager[None]:
+        return disk_errors(self._path, need=need)
+
+    def _note(self, number: int, *, here: bool) -> None:
+        """Journal that a block is here, or is not any more. The lock is held."""
+        self._journal.append(b"%c %d" % (b"w" if here else b"x", number))
+        self._entries += 1
+        self.done[number] = here
+
+    def _sync(self) -> None:
+        with self._lock:
+            entries = self._entries
+            files, self._unsynced_files = self._unsynced_files, set()
+            self._unsynced_bytes = 0
+            self._synced_at = self._clock()
+        if not files:
+            return
+        try:
+            with self._disk():
+                self._sync_files(files)
+            with self._lock:
+                self._journal.append(b"s %d" % entries)
+            self._journal.sync()
+        except BaseException:
+            with self._lock:
+                self._unsynced_files |= files
+            raise
+
+    def _sync_files(self, files: Iterable[int]) -> None:
+        files = list(files)
+        if len(files) >= _SYNC_TOGETHER and self._root.sync_file_system():
+            return
+        for file in files:
+            with self._handles.use(file) as fd:
+                sync_file(fd)
+
+    def _sync_directories(self) -> None:
+        """Sync the names of all files, up to that of this folder."""
+        folders = _folders(self._package)
+        if len(folders) < _SYNC_TOGETHER or not self._root.sync_file_system():
+            for folder in sorted(folders, reverse=True):
+                sync_directory(self._path / folder)
+        sync_directory(self._path)
+        sync_directory(self._path.parent)
+        sync_directory(self._path.parent.parent)
+
+    def _reserve(self) -> None:
+        """Make the files that aren't there yet, and take the room that they will need."""
+        lacking: list[int] = []
+        need = 0
+        for file, entry in enumerate(self._package.files):
+            with self._disk(), self._handles.use(file) as fd:
+                found = os.fstat(fd)
+            if found.st_nlink != 1:
+                raise UnsafePath(path=entry.path, why="its partial data has a second name")
+            numbers = self.layout.numbers(file)
+            missing = self.done.count(0, numbers.start, numbers.stop) * BLOCK
+            if found.st_size == entry.size and not missing:
+                continue
+            lacking.append(file)
+            # What is reserved already is not free any more, and where the file system compresses
+            # a whole file takes less than its size: so neither alone tells what is needed.
+            need += min(missing, max(0, entry.size - found.st_blocks * 512))
+            need += _PER_FILE if found.st_size != entry.size else 0
+        check_space(self._path, need)
+        try:
+            for file in lacking:
+                size = self._package.files[file].size
+                with self._disk(size), self._handles.use(file) as fd:
+                    if os.fstat(fd).st_size > size:
+                        os.ftruncate(fd, size)
+                    reserve(fd, size)
+        except OutOfSpace:
+            self._give_back(lacking)
+            raise
+        if lacking:
+            with disk_errors(self._path):
+                self._sync_directories()
+
+    def _give_back(self, files: Iterable[int]) -> None:
+        """Free the room of files that hold nothing yet: others may need it before we try again."""
+        for file in files:
+            numbers = self.layout.numbers(file)
+            if not self.done.count(1, numbers.start, numbers.stop):
+                with self._handles.use(file) as fd:
+                    os.ftruncate(fd, 0)
+
+    def _take_up(self) -> None:
+        """Go on from the journal; what was written after its last sync is hashed again."""
+        synced = 0
+        written: dict[int, int] = {}
+        for record in self._journal.records:
+            kind, _, text = record.partition(b" ")
+            value = int(text) if text.isdigit() and len(text) < 20 else -1
+            if kind == b"s":
+                synced = max(synced, value)
+                continue
+            self._entries += 1
+            if not 0 <= value < self.layout.count:
+                continue
+            if kind == b"w":
+                written[value] = self._entries
+            else:
+                written.pop(value, None)
+        for number, entry in written.items():
+            if entry <= synced or not self._wrong((number,)):
+                self.done[number] = 1
+                if entry > synced:
+                    self._unsynced_files.add(self.layout.locate(number)[0])
+        self._journal.records.clear()
+
+    def _right_lengths(self) -> None:
+        """Give files their lengths again; blocks that this makes wrong are found by hashing."""
+        for file, entry in enumerate(self._package.files):
+            with self._disk(), self._handles.use(file) as fd:
+                if os.fstat(fd).st_size != entry.size:
+                    os.ftruncate(fd, entry.size)
+
+    def _wrong(
+        self, numbers: Iterable[int], progress: Callable[[int], None] | None = None
+    ) -> list[int]:
+        """Those of the blocks whose content on the disk doesn't have the right hash."""
+        bad: list[int] = []
+        for number in numbers:
+            file, block = self.layout.locate(number)
+            entry = self._package.files[file]
+            size = entry.block_size(block)
+            with self._handles.use(file) as fd:
+                data = os.pread(fd, size, block * BLOCK)
+            if blake3(data).digest() != entry.block_hash(block):
+                bad.append(number)
+            if progress is not None:
+                progress(size)
+        return bad
+
+    def _remove_strangers(self) -> None:
+        """Remove what the package doesn't list, for example what a failed placement had added."""
+        files = {entry.path for entry in self._package.files}
+        folders = _folders(self._package)
+        for here, directories, names in os.walk(self._path, topdown=False):
+            base = Path(here)
+            prefix = "" if base == self._path else f"{base.relative_to(self._path).as_posix()}/"
+            for name in names:
+                if prefix + name not in files:
+                    (base / name).unlink()
+            for name in directories:
+                if (base / name).is_symlink():
+                    (base / name).unlink()
+                elif prefix + name not in folders:
+                    (base / name).rmdir()
+
+
+def _folders(package: Package) -> set[str]:
+    """The paths of all folders that the package's files are in, without the uppermost."""
+    folders: set[str] = set()
+    for entry in package.files:
+        path = entry.path.rpartition("/")[0]
+        while path and path not in folders:
+            folders.add(path)
+            path = path.rpartition("/")[0]
+    return folders

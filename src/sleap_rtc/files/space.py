@@ -1,0 +1,101 @@
+"""Room on the disk: asked for, and reserved, before the first byte."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import functools
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from sleap_rtc.domain.units import format_bytes
+from sleap_rtc.errors import OutOfSpace
+
+_NOT_SUPPORTED: Final = frozenset({errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL})
+
+
+def free_space(path: Path) -> int:
+    """Bytes that this user may still write on the file system of ``path``."""
+    found = os.statvfs(path)
+    return found.f_bavail * found.f_frsize
+
+
+def check_space(path: Path, need: int) -> None:
+    """Check that there is room.
+
+    Args:
+        path: Something on the file system that is written to.
+        need: Bytes.
+
+    Raises:
+        OutOfSpace: There is less.
+    """
+    free = free_space(path)
+    if free < need:
+        raise OutOfSpace(path=str(path), free=format_bytes(free), need=format_bytes(need))
+
+
+def reserve(fd: int, size: int) -> None:
+    """Make a file ``size`` bytes long, with its room on the disk taken where that is possible.
+
+    Elsewhere the file is sparse, and the disk may still run full later. The C library's
+    ``posix_fallocate`` isn't used: where the file system can't, it writes to every block.
+
+    Raises:
+        OSError: ``ENOSPC`` or ``EDQUOT`` when there is no room.
+    """
+    call = _libc("fallocate", ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+    if call is not None and size:
+        failed = call(fd, 0, 0, size)
+        if not failed:
+            return
+        if failed not in _NOT_SUPPORTED:
+            raise OSError(failed, os.strerror(failed))
+    os.ftruncate(fd, size)
+
+
+def sync_file_system(fd: int) -> bool:
+    """Wait until all of the file system is on the disk; one call instead of one per small file.
+
+    Args:
+        fd: Any open file or directory on it.
+
+    Returns:
+        False where there is no such call: sync each file.
+
+    Raises:
+        OSError: Something could not be written.
+    """
+    call = _libc("syncfs", ctypes.c_int)
+    if call is None:
+        return False
+    failed = call(fd)
+    if failed in _NOT_SUPPORTED:
+        return False
+    if failed:
+        raise OSError(failed, os.strerror(failed))
+    return True
+
+
+@functools.cache
+def _libc(name: str, *arguments: type) -> Callable[..., int] | None:
+    """A function of 64-bit Linux' C library, giving 0 or an errno; None where there is none."""
+    if sys.platform != "linux" or sys.maxsize < 1 << 32:  # offsets have 64 bits only there
+        return None
+    try:
+        found = getattr(ctypes.CDLL(None, use_errno=True), name)
+    except (OSError, AttributeError):
+        return None
+    found.argtypes, found.restype = arguments, ctypes.c_int
+
+    def call(*values: int) -> int:
+        while True:
+            if found(*values) == 0:
+                return 0
+            if ctypes.get_errno() != errno.EINTR:
+                return ctypes.get_errno()
+
+    return call

@@ -1,0 +1,383 @@
+"""Which block is asked of which source, and what happens when it doesn't come.
+
+A download knows its missing blocks and its sources. Every event gives effects, which the shell
+carries out in their order. Blocks go by their numbers (:class:`~sleap_rtc.domain.layout.Layout`)::
+
+    missing ──Request──► asked ──Arrived──► storing ──Stored──► done
+       ▲                   │                   │                 │
+       └───── SourceLost ──┘                   │                 │
+       └───────────────────── Rejected ────────┴──── Rotten ─────┘
+
+A rejected block is asked again alone, of another source where there is one; the third time the
+download fails. The phase follows:
+
+===========  ============================================  ==============================
+phase        event                                         next
+===========  ============================================  ==============================
+waiting      SourceAdded                                   receiving
+receiving    the last source is lost                       waiting
+receiving    the last source refuses                       failed, with its reason
+receiving    a block is rejected for the third time        failed, naming file and block
+any          a source's file changed or breaks the rules   failed, with its reason
+any          the last block is stored                      complete
+complete     Rotten                                        receiving, or waiting
+failed       anything                                      failed, without effects
+===========  ============================================  ==============================
+
+A source has a window of bytes that are asked or being stored, so that neither side's memory grows
+with the package. Every event costs what it changes, not what the package holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import IntEnum, StrEnum
+from typing import Final, NewType, assert_never
+
+import msgspec
+
+from sleap_rtc.domain.layout import Layout
+from sleap_rtc.errors import Damaged, DataError, SleapRtcError
+
+SourceId = NewType("SourceId", int)
+
+WINDOW: Final = 12 * 1024 * 1024
+"""Bytes that may be under way from one source."""
+MAX_ASKED: Final = 256
+"""Blocks that may be under way from one source: small files have small blocks."""
+MAX_FAILURES: Final = 3
+
+
+class Phase(StrEnum):
+    """What a download is doing."""
+
+    WAITING = "waiting"
+    RECEIVING = "receiving"
+    COMPLETE = "complete"
+    FAILED = "failed"
+
+
+class SourceAdded(msgspec.Struct, frozen=True):
+    """A source is there; ``window`` is in bytes. Its id was never used before."""
+
+    source: SourceId
+    window: int = WINDOW
+
+
+class SourceLost(msgspec.Struct, frozen=True):
+    """A source is gone, through no fault of the package."""
+
+    source: SourceId
+
+
+class SourceRefused(msgspec.Struct, frozen=True):
+    """A source answered with an error instead of a block."""
+
+    source: SourceId
+    error: SleapRtcError
+
+
+class Arrived(msgspec.Struct, frozen=True):
+    """A source sent a block; it is not checked yet."""
+
+    source: SourceId
+    block: int
+
+
+class Stored(msgspec.Struct, frozen=True):
+    """A block that arrived had the right hash and was written."""
+
+    block: int
+
+
+class Rejected(msgspec.Struct, frozen=True):
+    """A block that arrived had the wrong hash or length."""
+
+    block: int
+
+
+class Rotten(msgspec.Struct, frozen=True):
+    """Blocks that were stored are wrong on the disk."""
+
+    blocks: tuple[int, ...]
+
+
+Event = SourceAdded | SourceLost | SourceRefused | Arrived | Stored | Rejected | Rotten
+
+
+class Request(msgspec.Struct, frozen=True):
+    """Ask the source for the block."""
+
+    source: SourceId
+    block: int
+
+
+class Store(msgspec.Struct, frozen=True):
+    """Check the block that this source sent, write it, and say `Stored` or `Rejected`."""
+
+    source: SourceId
+    block: int
+
+
+class Drop(msgspec.Struct, frozen=True):
+    """Use the source no more; what it still sends is ignored."""
+
+    source: SourceId
+    error: SleapRtcError
+
+
+class Complete(msgspec.Struct, frozen=True):
+    """Every block is stored: check them all, and say `Rotten` if some are wrong."""
+
+
+class Fail(msgspec.Struct, frozen=True):
+    """The download has failed. What is stored stays useful for another attempt."""
+
+    error: SleapRtcError
+
+
+Effect = Request | Store | Drop | Complete | Fail
+
+
+class _Block(IntEnum):
+    MISSING = 0
+    SUSPECT = 1  # missing, and was rejected before
+    ASKED = 2
+    STORING = 3
+    DONE = 4
+
+
+class _Source:
+    """A source that is in use."""
+
+    def __init__(self, window: int) -> None:
+        self.window = window
+        self.used = 0
+        self.blocks: set[int] = set()
+        self.rejected = 0
+
+
+class Download:
+    """The machine of one download.
+
+    Args:
+        layout: The package's blocks.
+        done: One byte per block, not 0 for those that are here already.
+
+    Attributes:
+        phase: What it is doing.
+        done_bytes: Bytes that are stored.
+    """
+
+    def __init__(self, layout: Layout, done: bytes | bytearray) -> None:
+        if len(done) != layout.count:
+            raise ValueError(f"{len(done)} marks for {layout.count} blocks")
+        self.phase = Phase.WAITING
+        self._layout = layout
+        self._states = bytearray(
+            done.translate(bytes([_Block.MISSING]) + bytes([_Block.DONE]) * 255)
+        )
+        self._left = self._states.count(_Block.MISSING)
+        self.done_bytes = layout.package.size - sum(map(layout.size, self._missing()))
+        self._cursor = 0
+        self._sources: dict[SourceId, _Source] = {}
+        self._holders: dict[int, SourceId] = {}
+        self._failures: dict[int, int] = {}
+        self._suspects: dict[int, set[SourceId]] = {}
+
+    def begin(self) -> list[Effect]:
+        """The first effects: none, unless nothing is missing."""
+        return self._completed() if not self._left else []
+
+    def handle(self, event: Event) -> list[Effect]:
+        """Take an event in.
+
+        Events about sources and blocks that are not under way any more are ignored, so the shell
+        needn't track what became pointless.
+        """
+        if self.phase is Phase.FAILED:
+            return []
+        match event:
+            case SourceAdded():
+                return self._added(event)
+            case SourceLost():
+                return self._lost(event.source)
+            case SourceRefused():
+                return self._refused(event.source, event.error)
+            case Arrived():
+                return self._arrived(event.source, event.block)
+            case Stored():
+                return self._stored(event.block)
+            case Rejected():
+                return self._rejected(event.block)
+            case Rotten():
+                return self._rotten(event.blocks)
+            case _:  # pragma: no cover
+                assert_never(event)
+
+    def _added(self, event: SourceAdded) -> list[Effect]:
+        if event.source in self._sources:
+            raise ValueError(f"source {event.source} is there already")
+        self._sources[event.source] = _Source(event.window)
+        if self.phase is Phase.WAITING:
+            self.phase = Phase.RECEIVING
+        return self._ask(event.source)
+
+    def _lost(self, source: SourceId) -> list[Effect]:
+        if not self._forget(source):
+            return []
+        return self._ask_all()
+
+    def _refused(self, source: SourceId, error: SleapRtcError) -> list[Effect]:
+        if source not in self._sources:
+            return []
+        # Another source would have other bytes under the same id, or none: there is no such thing.
+        if isinstance(error, DataError):
+            return self._failed(error)
+        self._forget(source)
+        if not self._sources and self.phase is Phase.WAITING:
+            return [Drop(source, error), *self._failed(error)]
+        return [Drop(source, error), *self._ask_all()]
+
+    def _arrived(self, source: SourceId, block: int) -> list[Effect]:
+        if self._holders.get(block) != source or self._states[block] != _Block.ASKED:
+            return []
+        self._states[block] = _Block.STORING
+        return [Store(source, block)]
+
+    def _stored(self, block: int) -> list[Effect]:
+        source = self._settle(block)
+        if source is None:
+            return []
+        self._states[block] = _Block.DONE
+        self._suspects.pop(block, None)
+        self._left -= 1
+        self.done_bytes += self._layout.size(block)
+        if not self._left:
+            return self._completed()
+        return self._ask(source)
+
+    def _rejected(self, block: int) -> list[Effect]:
+        source = self._settle(block)
+        if source is None:
+            return []
+        effects = self._suspect(block, source)
+        if self.phase is Phase.FAILED:
+            return effects
+        sender = self._sources.get(source)
+        if sender is not None:
+            sender.rejected += 1
+            # Alone it may go on until a block has failed three times, which is the clearer end.
+            if sender.rejected >= MAX_FAILURES and len(self._sources) > 1:
+                self._forget(source)
+                why = f"{sender.rejected} of its blocks were damaged"
+                effects.append(Drop(source, DataError(what="a source", why=why)))
+        return effects + self._ask_all()
+
+    def _rotten(self, blocks: Iterable[int]) -> list[Effect]:
+        if self.phase is not Phase.COMPLETE:
+            return []
+        self.phase = Phase.RECEIVING if self._sources else Phase.WAITING
+        for block in set(blocks):
+            if self._states[block] == _Block.DONE:
+                self._left += 1
+                self.done_bytes -= self._layout.size(block)
+                effects = self._suspect(block, None)
+                if effects:
+                    return effects
+        return self._ask_all() if self._left else self._completed()
+
+    def _suspect(self, block: int, source: SourceId | None) -> list[Effect]:
+        """Count a failure of the block, and have it asked again unless it was the last."""
+        failures = self._failures[block] = self._failures.get(block, 0) + 1
+        if failures >= MAX_FAILURES:
+            file, index = self._layout.locate(block)
+            entry = self._layout.package.files[file]
+            why = f"block {index + 1} of {entry.block_count} was wrong {failures} times"
+            return self._failed(Damaged(what=entry.path, why=why))
+        if source is None:
+            self._miss(block)
+        else:
+            self._states[block] = _Block.SUSPECT
+            self._suspects.setdefault(block, set()).add(source)
+        return []
+
+    def _miss(self, block: int) -> None:
+        self._states[block] = _Block.MISSING
+        self._cursor = min(self._cursor, block)
+
+    def _settle(self, block: int) -> SourceId | None:
+        """A block isn't under way any more: free its part of the window. None if it never was."""
+        if not 0 <= block < len(self._states) or self._states[block] != _Block.STORING:
+            return None
+        source = self._holders.pop(block)
+        sender = self._sources.get(source)
+        if sender is not None:
+            sender.blocks.discard(block)
+            sender.used -= self._layout.size(block)
+        return source
+
+    def _forget(self, source: SourceId) -> bool:
+        """Remove a source; what it was asked for is missing again, what it sent is still stored."""
+        sender = self._sources.pop(source, None)
+        if sender is None:
+            return False
+        for block in sender.blocks:
+            if self._states[block] == _Block.ASKED:
+                del self._holders[block]
+                if block in self._suspects:
+                    self._states[block] = _Block.SUSPECT
+                else:
+                    self._miss(block)
+        if not self._sources and self.phase is Phase.RECEIVING:
+            self.phase = Phase.WAITING
+        return True
+
+    def _ask_all(self) -> list[Effect]:
+        return [effect for source in self._sources for effect in self._ask(source)]
+
+    def _ask(self, source: SourceId) -> list[Effect]:
+        """Fill the source's window."""
+        sender = self._sources.get(source)
+        effects: list[Effect] = []
+        if sender is None or self.phase is not Phase.RECEIVING:
+            return effects
+        while len(sender.blocks) < MAX_ASKED:
+            block = self._next(source)
+            if block is None:
+                break
+            size = self._layout.size(block)
+            # One block always goes: a window smaller than a block would stop everything.
+            if sender.used and sender.used + size > sender.window:
+                break
+            self._states[block] = _Block.ASKED
+            self._holders[block] = source
+            sender.blocks.add(block)
+            sender.used += size
+            effects.append(Request(source, block))
+        return effects
+
+    def _next(self, source: SourceId) -> int | None:
+        """The block to ask this source for: a suspect one first, then the first that is missing."""
+        for block, avoid in self._suspects.items():
+            if self._states[block] == _Block.SUSPECT and (
+                source not in avoid or self._sources.keys() <= avoid
+            ):
+                return block
+        found = self._states.find(_Block.MISSING, self._cursor)
+        self._cursor = found if found >= 0 else len(self._states)
+        return None if found < 0 else found
+
+    def _missing(self) -> Iterable[int]:
+        at = self._states.find(_Block.MISSING)
+        while at >= 0:
+            yield at
+            at = self._states.find(_Block.MISSING, at + 1)
+
+    def _completed(self) -> list[Effect]:
+        self.phase = Phase.COMPLETE
+        return [Complete()]
+
+    def _failed(self, error: SleapRtcError) -> list[Effect]:
+        self.phase = Phase.FAILED
+        return [Fail(error)]

@@ -1,0 +1,1 @@
+"""Where bytes come from: sources of blocks, links to peers, and the shells of a transfer."""

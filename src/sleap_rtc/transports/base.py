@@ -1,0 +1,96 @@
+"""The seam of a transfer: what every source of blocks can do, and the set of those in use."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from sleap_rtc.domain.ids import PackageId
+from sleap_rtc.domain.packages import PackageRef
+from sleap_rtc.transfer.machine import SourceId
+
+
+class BlockSource(Protocol):
+    """Gives blocks of packages: a peer, object storage, a folder on this machine.
+
+    Nothing it gives is trusted: listings are checked against the package's id, blocks against the
+    listing. Several calls may be under way at once, and each may be cancelled.
+    """
+
+    @property
+    def name(self) -> str:
+        """Names it in messages and logs."""
+
+    async def listing(self, ref: PackageRef) -> bytes:
+        """The package's listing.
+
+        Raises:
+            NetworkError: The source is gone, or doesn't answer.
+            NotFound: It doesn't have the package.
+            NotPermitted: Not for us.
+            ProtocolError: What it sent breaks the rules.
+        """
+
+    async def block(self, package: PackageId, file: int, block: int, size: int) -> bytes:
+        """The content of one block.
+
+        Args:
+            package: The package.
+            file: Index of the file in it.
+            block: Index of the block in the file.
+            size: Bytes that the block has.
+
+        Raises:
+            SourceChanged: The file isn't any more what was packed; this ends the transfer.
+            NetworkError: The source is gone, or doesn't answer; others are asked.
+            NotFound: It doesn't have the package any more.
+            NotPermitted: Not for us.
+            ProtocolError: What it sent breaks the rules.
+        """
+
+
+class Sources:
+    """The sources that a transfer may use; they come and go while it runs. For one event loop.
+
+    Args:
+        sources: Those that are there from the beginning.
+    """
+
+    def __init__(self, *sources: BlockSource) -> None:
+        self._ids = itertools.count(1)
+        self._current: dict[SourceId, BlockSource] = {}
+        self._watchers: list[Callable[[], None]] = []
+        for source in sources:
+            self.add(source)
+
+    @property
+    def current(self) -> dict[SourceId, BlockSource]:
+        """The sources under ids that are never used twice."""
+        return dict(self._current)
+
+    def add(self, source: BlockSource) -> None:
+        """Add a source; one that was lost and is back is a new one."""
+        self._current[SourceId(next(self._ids))] = source
+        self._changed()
+
+    def remove(self, source: BlockSource) -> None:
+        """Remove a source, if it is there; what it was asked for is asked of others."""
+        kept = {key: value for key, value in self._current.items() if value is not source}
+        if len(kept) != len(self._current):
+            self._current = kept
+            self._changed()
+
+    @contextmanager
+    def watch(self, changed: Callable[[], None]) -> Iterator[None]:
+        """Call ``changed`` after every change, until the block ends."""
+        self._watchers.append(changed)
+        try:
+            yield
+        finally:
+            self._watchers.remove(changed)
+
+    def _changed(self) -> None:
+        for watcher in tuple(self._watchers):
+            watcher()

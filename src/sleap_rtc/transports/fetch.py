@@ -1,0 +1,154 @@
+"""Fetching a package, or the rest of it.
+
+::
+
+    claim the place ─► listing ─► room on the disk ─► blocks ─► check all ─► staged folder
+                                                        ▲           │
+                                                        └── wrong ──┘
+
+What has arrived survives everything: an error, a cancellation, a kill. The
+same call takes up from there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+from sleap_rtc.domain.packages import Package, PackageRef, parse
+from sleap_rtc.errors import DataError, LinkLost, NetworkError, SleapRtcError
+from sleap_rtc.files.claim import Claim
+from sleap_rtc.files.partial import PartialStore, claim_partial, known_listing
+from sleap_rtc.files.staged import Staged
+from sleap_rtc.transfer.machine import WINDOW, SourceId
+from sleap_rtc.transports.base import Sources
+from sleap_rtc.transports.receiving import OnProgress, Receiving
+from sleap_rtc.transports.throttle import Throttle
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+async def fetch(
+    ref: PackageRef,
+    *,
+    sources: Sources,
+    destination: str,
+    incoming: Path,
+    on_progress: OnProgress | None = None,
+    throttle: Throttle | None = None,
+    patience: float | None = None,
+    window: int = WINDOW,
+) -> Staged:
+    """Fetch a package, or the rest of it.
+
+    While no source is there it waits for one. Cancelled or failed, it leaves what has arrived for
+    another call with the same package and destination.
+
+    Args:
+        ref: What to fetch.
+        sources: Where from; more may be added, and lost ones replaced, at any time.
+        destination: Names where the files will go, for example the final path: two calls for the
+            same package and destination exclude each other.
+        incoming: The folder of all partial data, on the destination's file system.
+        on_progress: Called on the event loop, about four times a second and at the end.
+        throttle: The bandwidth limit, shared with other transfers.
+        patience: Seconds to wait for a source before giving up; None for ever.
+        window: Bytes under way from each source, which is what this needs of memory.
+
+    Returns:
+        The checked and synced files, to be placed within a ``with`` block.
+
+    Raises:
+        Busy: Another process is fetching the same for the same place.
+        OutOfSpace: There is no room for it.
+        LinkLost: No source for longer than ``patience``.
+        Damaged: A block was wrong three times.
+        SourceChanged: A file changed at a source.
+        DataError: The listing is not of this package, or breaks the rules.
+        SleapRtcError: What the last source refused with.
+    """
+    async with AsyncExitStack() as undo:
+        claim = await _make(undo, Claim.release, claim_partial, incoming, ref.id, destination)
+        package = await _package(ref, sources, claim, patience)
+        store = await _make(undo, PartialStore.close, PartialStore, claim, package)
+        receiving = Receiving(
+            store,
+            sources,
+            on_progress=on_progress,
+            throttle=throttle,
+            patience=patience,
+            window=window,
+        )
+        await receiving.run()
+        staged = await _make(undo, Staged.release, store.finish)
+        undo.pop_all()
+    return staged
+
+
+async def _make(
+    undo: AsyncExitStack,
+    close: Callable[[T], None],
+    call: Callable[P, T],
+    *args: P.args,
+    **kwargs: P.kwargs,
+) -> T:
+    """Make something in a thread, and have it closed when the stack is unwound.
+
+    A thread can't be cancelled: what it makes is closed also when nobody waits for it any more.
+    """
+    making = asyncio.ensure_future(asyncio.to_thread(call, *args, **kwargs))
+
+    async def unmake() -> None:
+        await asyncio.wait([making])
+        if making.exception() is None:
+            await asyncio.to_thread(close, making.result())
+
+    undo.push_async_callback(unmake)
+    return await asyncio.shield(making)
+
+
+async def _package(
+    ref: PackageRef, sources: Sources, claim: Claim, patience: float | None
+) -> Package:
+    """The package with its files, from an earlier attempt or from a source."""
+    package = await asyncio.to_thread(known_listing, claim, ref.id)
+    if package is None:
+        package = await _ask(ref, sources, patience)
+    if package.size != ref.size or len(package.files) != ref.files:
+        raise DataError(what=f"package {ref.id[:12]}…", why="it is not as large as was said")
+    return package
+
+
+async def _ask(ref: PackageRef, sources: Sources, patience: float | None) -> Package:
+    """The listing, from the first source that gives a right one."""
+    changed = asyncio.Event()
+    asked: set[SourceId] = set()
+    refusal: SleapRtcError | None = None
+    with sources.watch(changed.set):
+        while True:
+            changed.clear()
+            key, source = next(
+                ((k, s) for k, s in sources.current.items() if k not in asked), (None, None)
+            )
+            if key is None or source is None:
+                if refusal is not None:
+                    raise refusal
+                try:
+                    await asyncio.wait_for(changed.wait(), patience)
+                except TimeoutError:
+                    raise LinkLost(peer="every source", why=f"none for {patience} s") from None
+                continue
+            asked.add(key)
+            try:
+                listing = await source.listing(ref)
+                if len(listing) != ref.listing:
+                    raise DataError(what="package listing", why="it is not as long as was said")
+                return await asyncio.to_thread(parse, listing, expect=ref.id)
+            except NetworkError:
+                continue
+            except SleapRtcError as error:
+                refusal = error

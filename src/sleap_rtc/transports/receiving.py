@@ -1,0 +1,256 @@
+"""One run of the transfer machine: its requests as tasks, its writes in threads."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, assert_never
+
+from loguru import logger
+
+from sleap_rtc.errors import Cancelled, LinkLost, NetworkError, SleapRtcError
+from sleap_rtc.files.partial import PartialStore
+from sleap_rtc.transfer.machine import (
+    Arrived,
+    Complete,
+    Download,
+    Drop,
+    Effect,
+    Event,
+    Fail,
+    Phase,
+    Rejected,
+    Request,
+    Rotten,
+    SourceAdded,
+    SourceId,
+    SourceLost,
+    SourceRefused,
+    Store,
+    Stored,
+)
+from sleap_rtc.transfer.progress import Meter, Progress
+from sleap_rtc.transports.base import BlockSource, Sources
+from sleap_rtc.transports.throttle import Throttle
+
+REPORT_SECONDS: Final = 0.25
+_WRITERS: Final = 3
+
+OnProgress = Callable[[Progress], None]
+
+
+class Receiving:
+    """Brings all missing blocks into a store, and checks it. Runs once.
+
+    Args:
+        store: What is here, and where it goes.
+        sources: Where from; they may come and go.
+        on_progress: Called on the event loop.
+        throttle: The bandwidth limit.
+        patience: Seconds without a source before giving up; None for ever.
+        window: Bytes under way from each source.
+    """
+
+    def __init__(
+        self,
+        store: PartialStore,
+        sources: Sources,
+        *,
+        on_progress: OnProgress | None,
+        throttle: Throttle | None,
+        patience: float | None,
+        window: int,
+    ) -> None:
+        self._store = store
+        self._layout = store.layout
+        self._sources = sources
+        self._on_progress = on_progress
+        self._throttle = throttle
+        self._patience = patience
+        self._window = window
+        self._machine = Download(store.layout, store.done)
+        self._writers = ThreadPoolExecutor(_WRITERS, thread_name_prefix="blocks")
+        self._used: dict[SourceId, BlockSource] = {}
+        self._given_up: set[SourceId] = set()
+        self._requests: dict[SourceId, set[asyncio.Task[None]]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._data: dict[int, bytes] = {}
+        self._outcome: asyncio.Future[None]
+        self._checking = False
+        self._checked = 0
+        self._stopped = False
+        self._lock = threading.Lock()
+
+    async def run(self) -> None:
+        """Run until everything is here and checked.
+
+        Raises:
+            SleapRtcError: As `sleap_rtc.transports.fetch.fetch`.
+        """
+        self._outcome = asyncio.get_running_loop().create_future()
+        try:
+            with self._sources.watch(self._sources_changed):
+                self._spawn(self._report())
+                self._carry_out(self._machine.begin())
+                self._sources_changed()
+                while True:
+                    await self._outcome
+                    wrong = await self._verify()
+                    if not wrong:
+                        break
+                    logger.bind(blocks=len(wrong)).warning("stored blocks are wrong, asking again")
+                    self._outcome = asyncio.get_running_loop().create_future()
+                    self._feed(Rotten(tuple(wrong)))
+        finally:
+            await self._stop()
+        if self._on_progress is not None:
+            total = self._layout.package.size
+            self._on_progress(Progress(phase="done", done=total, total=total, eta_s=0.0))
+
+    async def _stop(self) -> None:
+        """End all tasks and threads: nobody touches the store after this."""
+        self._stopped = True
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.to_thread(self._writers.shutdown, cancel_futures=True)
+        self._data.clear()
+        if not self._outcome.cancel() and not self._outcome.cancelled():
+            self._outcome.exception()  # seen, or it would be reported as lost
+
+    def _sources_changed(self) -> None:
+        current = self._sources.current
+        for key in self._used.keys() - current.keys():
+            self._stop_using(key)
+            self._feed(SourceLost(key))
+        for key, source in current.items():
+            if key not in self._used and key not in self._given_up:
+                self._used[key] = source
+                self._requests[key] = set()
+                self._feed(SourceAdded(key, self._window))
+
+    def _stop_using(self, key: SourceId) -> None:
+        self._given_up.add(key)
+        self._used.pop(key, None)
+        for task in self._requests.pop(key, set()):
+            if task is not asyncio.current_task():
+                task.cancel()
+
+    def _feed(self, event: Event) -> None:
+        self._carry_out(self._machine.handle(event))
+
+    def _carry_out(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case Request():
+                    task = self._spawn(self._request(effect.source, effect.block))
+                    requests = self._requests[effect.source]
+                    requests.add(task)
+                    task.add_done_callback(requests.discard)
+                case Store():
+                    self._spawn(self._keep(effect.block, self._data.pop(effect.block)))
+                case Drop():
+                    source = self._used[effect.source]
+                    logger.bind(source=source.name, why=str(effect.error)).warning("source dropped")
+                    self._stop_using(effect.source)
+                case Complete():
+                    self._outcome.set_result(None)
+                case Fail():
+                    self._break(effect.error)
+                case _:  # pragma: no cover
+                    assert_never(effect)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._break(error)
+
+    def _break(self, error: BaseException) -> None:
+        if not self._outcome.done():
+            self._outcome.set_exception(error)
+
+    async def _request(self, key: SourceId, block: int) -> None:
+        file, index = self._layout.locate(block)
+        size = self._layout.size(block)
+        source = self._used[key]
+        try:
+            if self._throttle is not None:
+                await self._throttle.take(size)
+            data = await source.block(self._layout.package.id, file, index, size)
+        except NetworkError as error:
+            logger.bind(source=source.name, why=str(error)).info("source lost")
+            self._stop_using(key)
+            self._feed(SourceLost(key))
+        except SleapRtcError as error:
+            self._feed(SourceRefused(key, error))
+        else:
+            self._data[block] = data
+            self._feed(Arrived(key, block))
+            self._data.pop(block, None)
+
+    async def _keep(self, block: int, data: bytes) -> None:
+        file, index = self._layout.locate(block)
+        loop = asyncio.get_running_loop()
+        right = await loop.run_in_executor(
+            self._writers, self._store.write_block, file, index, data
+        )
+        self._feed(Stored(block) if right else Rejected(block))
+
+    async def _verify(self) -> list[int]:
+        self._checking, self._checked = True, 0
+        check = asyncio.ensure_future(
+            asyncio.to_thread(self._store.verify, progress=self._block_checked)
+        )
+        try:
+            return await asyncio.shield(check)
+        except asyncio.CancelledError:
+            self._stopped = True
+            await asyncio.wait([check])
+            check.exception()  # its Cancelled is ours
+            raise
+        finally:
+            self._checking = False
+
+    def _block_checked(self, size: int) -> None:
+        """Count checked bytes; called in threads."""
+        if self._stopped:
+            raise Cancelled(what="The check")
+        with self._lock:
+            self._checked += size
+
+    async def _report(self) -> None:
+        """Tell the progress, and notice when nobody sends for too long."""
+        clock = time.monotonic
+        total = self._layout.package.size
+        meter = Meter("receiving", done=self._machine.done_bytes, total=total, now=clock())
+        checking = False
+        alone_since = clock()
+        while True:
+            now = clock()
+            if self._machine.phase is not Phase.WAITING:
+                alone_since = now
+            elif self._patience is not None and now - alone_since >= self._patience:
+                raise LinkLost(peer="every source", why=f"none for {self._patience} s")
+            if self._checking is not checking:
+                checking = self._checking
+                done = 0 if checking else self._machine.done_bytes
+                name = "verifying" if checking else "receiving"
+                meter = Meter(name, done=done, total=total, now=now)
+            if self._on_progress is not None:
+                if checking:
+                    self._on_progress(meter.update(self._checked, now))
+                else:
+                    waiting = self._machine.phase is Phase.WAITING
+                    phase = "waiting" if waiting else None
+                    self._on_progress(meter.update(self._machine.done_bytes, now, phase=phase))
+            await asyncio.sleep(REPORT_SECONDS)
