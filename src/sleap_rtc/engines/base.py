@@ -245,6 +245,15 @@ class Engine(Protocol):
         """
         ...
 
+    def inspect(self, plan: TrainPlan) -> Outcome:
+        """What a run left in ``plan.directory`` that nobody saw end: its runner was killed.
+
+        Looks at files alone; the process is gone. The outcome's kind is ``died`` whatever is
+        found, with the whole epochs, the checkpoint to go on from and the files there are; it has
+        neither when no checkpoint was written.
+        """
+        ...
+
     async def start_tracking(self, plan: TrackPlan) -> Run:
         """Start to track.
 
