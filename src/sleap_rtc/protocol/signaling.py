@@ -29,11 +29,13 @@ from typing import Annotated, Final
 
 from msgspec import Meta
 
-from sleap_rtc.domain.ids import DeviceId, RoomId
-from sleap_rtc.domain.models import Hex64, Line
+from sleap_rtc.domain.models import Line
 from sleap_rtc.domain.places import DeviceKind, Name, Presence, WorkerInfo
 from sleap_rtc.domain.values import Value
+from sleap_rtc.errors import SleapRtcError, from_wire
 from sleap_rtc.protocol.codec import Codec, Message
+from sleap_rtc.protocol.signed import KeyId as Device
+from sleap_rtc.protocol.signed import RoomName as Room
 
 SIGNALING_VERSION: Final = 1
 SIGN_IN_CONTEXT: Final = "sign-in"
@@ -43,8 +45,6 @@ PATH: Final = "/api/v1/signaling"
 
 RequestId = Annotated[int, Meta(ge=0, le=2**53)]
 ConnectionId = Annotated[str, Meta(min_length=1, max_length=64)]
-Room = Annotated[RoomId, Meta(pattern=r"^[a-z2-7]{32}$")]
-Device = Annotated[DeviceId, Meta(pattern=r"^[0-9a-f]{64}$")]
 Blob = Annotated[str, Meta(max_length=48 * 1024)]
 """JSON text of a signed document; the server keeps and passes it on as it is."""
 Chain = Annotated[tuple[Blob, ...], Meta(max_length=8)]
@@ -69,6 +69,9 @@ class IceServer(Value, frozen=True):
     username: Annotated[str, Meta(max_length=512)] = ""
     credential: Annotated[str, Meta(max_length=512)] = ""
 
+    def __repr__(self) -> str:
+        return f"IceServer(urls={self.urls!r})"
+
 
 # ── server to device ─────────────────────────────────────────────────────────
 
@@ -76,7 +79,7 @@ class IceServer(Value, frozen=True):
 class Challenge(Message, frozen=True, tag="challenge"):
     """The first message. ``versions`` are the signaling versions that the server speaks."""
 
-    nonce: Hex64
+    nonce: Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
     versions: Annotated[tuple[int, ...], Meta(min_length=1, max_length=16)]
 
 
@@ -98,7 +101,7 @@ class Done(Message, frozen=True, tag="done"):
 class Entered(Message, frozen=True, tag="entered"):
     """Request ``id`` succeeded; these devices are online in the room, this one not included.
 
-    A room with more than 100 devices online sends the rest as ``present`` messages.
+    What doesn't fit this message, by number or by size, follows as ``present`` messages.
     """
 
     id: RequestId
@@ -120,6 +123,30 @@ class Refused(Message, frozen=True, tag="refused"):
     hint: Line = ""
     details: Annotated[dict[str, str], Meta(max_length=16)] = {}
     id: RequestId | None = None
+
+    @classmethod
+    def because(cls, error: SleapRtcError, request: int | None = None) -> Refused:
+        """The message that carries an error, cut to what a message may hold.
+
+        At worst each character takes 6 bytes: 10,000 of them fit, whatever they are.
+        """
+        details: dict[str, str] = {}
+        left = 8_000
+        for name, text in list(error.details.items())[:16]:
+            details[name] = text[: max(left - len(name), 0)]
+            left -= len(name) + len(details[name])
+        return cls(
+            code=error.code,
+            message=error.message[:1_000],
+            hint=error.hint_text[:1_000],
+            details=details,
+            id=request,
+        )
+
+    @property
+    def error(self) -> SleapRtcError:
+        """The error, to be raised again."""
+        return from_wire(self.code, self.details, message=self.message, hint=self.hint)
 
 
 class Present(Message, frozen=True, tag="present"):
@@ -156,17 +183,23 @@ class SignIn(Message, frozen=True, tag="sign_in"):
         signature: 128 hex digits over :func:`sign_in_payload`.
         name: What the device calls itself.
         program: Name and version of the program.
+        instance: Made once by each process. A connection takes the place of an earlier one of the
+            same device and instance, which the server may not have noticed to be dead.
         setup_code: Registers the device, the first time.
         invite: A join chain, which registers the device for that room alone.
     """
 
     version: int
     device: Device
-    signature: Annotated[str, Meta(pattern=r"^[0-9a-f]{128}$")]
+    signature: Annotated[str, Meta(pattern=r"\A[0-9a-f]{128}\Z")]
     name: Name
     program: Annotated[str, Meta(max_length=100)] = ""
+    instance: Annotated[str, Meta(max_length=64)] = ""
     setup_code: Annotated[str, Meta(max_length=64)] | None = None
     invite: Chain | None = None
+
+    def __repr__(self) -> str:
+        return f"SignIn(device={self.device!r}, name={self.name!r})"
 
 
 class CreateRoom(Message, frozen=True, tag="create_room"):
