@@ -357,7 +357,7 @@ def from_wire(code: str, details: dict[str, Any], *, message: str, hint: str) ->
     Args:
         code: The class's stable code; an unknown one (a newer peer's) gives the base class.
         details: The keyword arguments it was raised with.
-        message: The sentence as the other side wrote it, used when the code is unknown.
+        message: The sentence as the other side wrote it, which is kept.
         hint: The other side's hint, which is kept as it is.
 
     Returns:
@@ -366,4 +366,6 @@ def from_wire(code: str, details: dict[str, Any], *, message: str, hint: str) ->
     known = BY_CODE.get(code)
     if known is None:
         return SleapRtcError(message=message, hint=hint)
-    return known(hint=hint, **{k: v for k, v in details.items() if k != "hint"})
+    error = known(hint=hint, **{k: v for k, v in details.items() if k != "hint"})
+    error.args = (message[:MAX_DETAIL],)
+    return error

@@ -1,0 +1,212 @@
+"""Content over a link's block connection: asking for it, and serving it.
+
+Both halves work on one connection side by side. What is asked for and not yet
+answered is bounded on both sides (see ``protocol/frames.py``), and so is memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import Callable
+from typing import Protocol
+
+from loguru import logger
+
+from sleap_rtc.domain.ids import PackageId
+from sleap_rtc.domain.packages import PackageRef
+from sleap_rtc.errors import LinkLost, NotFound, ProtocolError, SleapRtcError, from_wire
+from sleap_rtc.protocol import frames
+from sleap_rtc.transports.connection import Connection
+
+
+class Served(Protocol):
+    """A package whose content can be given away."""
+
+    @property
+    def listing(self) -> bytes:
+        """The canonical listing."""
+        ...
+
+    def read(self, file: int, block: int) -> bytes:
+        """One block, checked against the listing. Blocking; called in a thread.
+
+        Raises:
+            SourceChanged: The file isn't what the listing says any more.
+            NotFound: There is no such file or block.
+        """
+        ...
+
+
+Shelf = Callable[[PackageId], Served | None]
+"""What this peer may fetch on this connection; None for everything else."""
+
+
+class _Wanted:
+    """An answer that is arriving."""
+
+    __slots__ = ("content", "done", "limit")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.content = bytearray()
+        self.done: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+
+class BlockClient:
+    """Fetches content from the peer: a ``BlockSource``.
+
+    Args:
+        connection: An authenticated block connection.
+        name: Names the peer in errors and progress.
+    """
+
+    def __init__(self, connection: Connection, *, name: str) -> None:
+        self.name = name
+        self._connection = connection
+        self._numbers = itertools.count(1)
+        self._wanted: dict[int, _Wanted] = {}
+        self._window = asyncio.Semaphore(frames.MAX_OUTSTANDING)
+        self._lost: LinkLost | None = None
+
+    async def listing(self, ref: PackageRef) -> bytes:
+        """The listing of a package, as long as its reference says.
+
+        Raises:
+            LinkLost: The connection ended.
+            SleapRtcError: The peer refused.
+        """
+        return await self._fetch(lambda n: frames.GetListing(n, ref.id), limit=ref.listing)
+
+    async def block(self, package: PackageId, file: int, block: int, size: int) -> bytes:
+        """One block of ``size`` bytes; its content is for the caller to check.
+
+        Raises:
+            LinkLost: The connection ended.
+            SleapRtcError: The peer refused.
+        """
+        return await self._fetch(lambda n: frames.GetBlock(n, package, file, block), limit=size)
+
+    async def _fetch(
+        self, ask: Callable[[int], frames.GetListing | frames.GetBlock], *, limit: int
+    ) -> bytes:
+        async with self._window:
+            if self._lost is not None:
+                raise self._lost
+            number = next(self._numbers)
+            wanted = self._wanted[number] = _Wanted(limit)
+            try:
+                await self._connection.send_binary(frames.encode(ask(number)))
+                return await wanted.done
+            except asyncio.CancelledError:
+                with contextlib.suppress(LinkLost):
+                    await self._connection.send_binary(frames.encode(frames.Withdraw(number)))
+                raise
+            finally:
+                self._wanted.pop(number, None)
+
+    def handle(self, frame: frames.Data | frames.End | frames.Refuse) -> None:
+        """Take a piece of an answer.
+
+        Raises:
+            ProtocolError: A piece out of place, or more than was asked for.
+        """
+        wanted = self._wanted.get(frame.request)
+        if wanted is None or wanted.done.done():
+            return  # withdrawn; what was under way still arrives
+        match frame:
+            case frames.Data():
+                if frame.offset != len(wanted.content):
+                    raise ProtocolError(peer=self.name, why="a piece of a block out of order")
+                if frame.offset + len(frame.content) > wanted.limit:
+                    raise ProtocolError(peer=self.name, why="a block longer than was asked for")
+                wanted.content += frame.content
+            case frames.End():
+                if frame.length != len(wanted.content):
+                    raise ProtocolError(peer=self.name, why="a block shorter than it says")
+                wanted.done.set_result(bytes(wanted.content))
+            case frames.Refuse():
+                error = from_wire(frame.code, {}, message=frame.message, hint="")
+                wanted.done.set_exception(error)
+
+    def end(self, error: LinkLost) -> None:
+        """The connection is gone; whoever waits is told."""
+        self._lost = error
+        for wanted in self._wanted.values():
+            if not wanted.done.done():
+                wanted.done.set_exception(error)
+
+
+class BlockServer:
+    """Serves content to the peer, one answer after the other, in the order of the requests.
+
+    Args:
+        connection: An authenticated block connection.
+        shelf: What this peer may fetch.
+        peer: Names the peer in errors.
+    """
+
+    def __init__(self, connection: Connection, *, shelf: Shelf, peer: str) -> None:
+        self._connection = connection
+        self._shelf = shelf
+        self._peer = peer
+        self._asked: dict[int, frames.GetListing | frames.GetBlock] = {}
+        self._queue: asyncio.Queue[int] = asyncio.Queue()
+        self._highest = 0
+
+    def handle(self, frame: frames.GetListing | frames.GetBlock | frames.Withdraw) -> None:
+        """Take a request.
+
+        Raises:
+            ProtocolError: A number used before, or more requests than the credit allows.
+        """
+        if isinstance(frame, frames.Withdraw):
+            self._asked.pop(frame.request, None)
+            return
+        if frame.request <= self._highest:
+            raise ProtocolError(peer=self._peer, why="a request number used twice")
+        # One place more than the credit: a withdrawal may still be on its way.
+        if self._queue.qsize() > 2 * frames.MAX_OUTSTANDING:
+            raise ProtocolError(peer=self._peer, why="more requests than the credit allows")
+        self._highest = frame.request
+        self._asked[frame.request] = frame
+        self._queue.put_nowait(frame.request)
+
+    async def run(self) -> None:
+        """Answer until cancelled or the connection is lost.
+
+        Raises:
+            LinkLost: The connection ended.
+        """
+        while True:
+            number = await self._queue.get()
+            asked = self._asked.get(number)
+            if asked is None:
+                continue
+            try:
+                content = await asyncio.to_thread(self._read, asked)
+            except SleapRtcError as error:
+                logger.bind(code=error.code).warning("not served to {}: {}", self._peer, error)
+                refusal = frames.Refuse(number, error.code, error.message)
+                await self._connection.send_binary(frames.encode(refusal))
+            else:
+                await self._send(number, content)
+            self._asked.pop(number, None)
+
+    def _read(self, asked: frames.GetListing | frames.GetBlock) -> bytes:
+        served = self._shelf(asked.package)
+        if served is None:
+            # The same words whether it exists or not: what is here is not for strangers to probe.
+            raise NotFound(message=f"Package {asked.package[:12]}… is not offered to you.")
+        if isinstance(asked, frames.GetListing):
+            return served.listing
+        return served.read(asked.file, asked.block)
+
+    async def _send(self, number: int, content: bytes) -> None:
+        view = memoryview(content)
+        for offset in range(0, len(view), frames.MAX_CHUNK):
+            if number not in self._asked:
+                return
+            await self._connection.send_binary(frames.data_frame(number, view, offset))
+        await self._connection.send_binary(frames.encode(frames.End(number, len(view))))

@@ -1,0 +1,377 @@
+"""One authenticated connection of a link: requests, notices and content over it.
+
+The rules are in pure machines (``auth/handshake.py``, ``protocol/session.py``,
+``protocol/frames.py``); this is the shell that reads, writes and keeps time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Final, Protocol
+
+from loguru import logger
+
+from sleap_rtc.auth.handshake import (
+    Authenticated,
+    Done,
+    Handshake,
+    Refuse,
+    SaveInvite,
+    SaveMembership,
+    Setup,
+)
+from sleap_rtc.auth.handshake import Send as SendHandshake
+from sleap_rtc.auth.membership import Membership
+from sleap_rtc.domain.ids import DeviceId
+from sleap_rtc.errors import LinkLost, PeerUnreachable, ProtocolError, SleapRtcError
+from sleap_rtc.protocol import frames
+from sleap_rtc.protocol.handshake import HANDSHAKE_SECONDS, Purpose, Side, handshake_codec
+from sleap_rtc.protocol.link import Bye, NoticeBody, ReplyBody, RequestBody
+from sleap_rtc.protocol.link import Notice as NoticeFrame
+from sleap_rtc.protocol.link import frames as link_codec
+from sleap_rtc.protocol.session import (
+    Answered,
+    Asked,
+    Dead,
+    Effect,
+    Heard,
+    Left,
+    Send,
+    Session,
+    Silent,
+    Told,
+    Withdrawn,
+)
+from sleap_rtc.transports.blocks import BlockClient, BlockServer, Shelf
+from sleap_rtc.transports.connection import Connection
+
+TICK_S: Final = 0.25
+
+
+class Trust(Protocol):
+    """What this device knows of a room's trust, and where it keeps what it learns."""
+
+    def setup(
+        self,
+        *,
+        side: Side,
+        session: str,
+        purpose: Purpose,
+        nonce: bytes,
+        own_fingerprint: bytes,
+        peer_fingerprint: bytes,
+        now: datetime,
+        expected: DeviceId | None,
+    ) -> Setup:
+        """What to bring to a handshake."""
+        ...
+
+    def save_membership(self, membership: Membership) -> None:
+        """Keep a newer membership list."""
+        ...
+
+    def save_invite(self, invite: DeviceId, device: DeviceId) -> None:
+        """Remember who used a single-use invite.
+
+        Raises:
+            NotTrusted: Another device has used it meanwhile.
+        """
+        ...
+
+
+async def authenticate(
+    connection: Connection,
+    trust: Trust,
+    *,
+    side: Side,
+    session: str,
+    purpose: Purpose,
+    expected: DeviceId | None = None,
+) -> Authenticated:
+    """Run the handshake over a fresh connection; it is closed when that fails.
+
+    Raises:
+        NotPermitted: The peer, or this device, isn't trusted, or the peer refused.
+        ProtocolError: The peer breaks the rules.
+        PeerUnreachable: It took longer than :data:`HANDSHAKE_SECONDS`.
+        LinkLost: The connection ended.
+    """
+    handshake = Handshake(
+        trust.setup(
+            side=side,
+            session=session,
+            purpose=purpose,
+            nonce=secrets.token_bytes(32),
+            own_fingerprint=connection.local_fingerprint,
+            peer_fingerprint=connection.remote_fingerprint,
+            now=datetime.now(UTC),
+            expected=expected,
+        )
+    )
+    try:
+        async with asyncio.timeout(HANDSHAKE_SECONDS):
+            return await _exchange(connection, handshake, trust)
+    except TimeoutError:
+        why = f"it did not prove itself within {HANDSHAKE_SECONDS} s"
+        raise PeerUnreachable(peer="The other side", why=why) from None
+    except BaseException:
+        await connection.close()
+        raise
+
+
+async def _exchange(connection: Connection, handshake: Handshake, trust: Trust) -> Authenticated:
+    effects = handshake.start()
+    while True:
+        for effect in effects:
+            match effect:
+                case SendHandshake():
+                    connection.send_text(handshake_codec.encode(effect.message))
+                case SaveMembership():
+                    await asyncio.to_thread(trust.save_membership, effect.membership)
+                case SaveInvite():
+                    await asyncio.to_thread(trust.save_invite, effect.invite, effect.device)
+                case Done():
+                    return effect.result
+                case Refuse():
+                    raise effect.error
+        arrived = await connection.receive()
+        try:
+            if arrived.binary:
+                raise ProtocolError(peer="The other side", why="content before the handshake")
+            effects = handshake.receive(handshake_codec.decode(arrived.data, peer="The other side"))
+        except ProtocolError as error:
+            effects = handshake.refuse(error)
+
+
+Handler = Callable[["Channel", RequestBody, str], Awaitable[ReplyBody]]
+"""Answers a request: gets the channel, the body and the request's id."""
+
+
+async def no_requests(channel: Channel, body: RequestBody, request: str) -> ReplyBody:
+    """The handler of a side that answers nothing."""
+    raise ProtocolError(peer=channel.peer_name, why=f"a request {type(body).__name__} to a client")
+
+
+class Channel:
+    """An authenticated connection at work.
+
+    Args:
+        connection: The connection, after the handshake.
+        proven: What the handshake proved.
+        handler: Answers the peer's requests.
+        shelf: What the peer may fetch here.
+        on_notice: Called with every notice.
+        on_life: Called with False when the peer falls silent and True when it is heard again.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        proven: Authenticated,
+        *,
+        handler: Handler = no_requests,
+        shelf: Shelf = lambda _: None,
+        on_notice: Callable[[NoticeBody], None] = lambda _: None,
+        on_life: Callable[[bool], None] = lambda _: None,
+    ) -> None:
+        self.proven = proven
+        self.peer_name = proven.peer.name
+        self.blocks = BlockClient(connection, name=self.peer_name)
+        self._connection = connection
+        self._session = Session(now=time.monotonic(), peer=self.peer_name)
+        self._handler = handler
+        self._server = BlockServer(connection, shelf=shelf, peer=self.peer_name)
+        self._on_notice = on_notice
+        self._on_life = on_life
+        self._asked: dict[str, asyncio.Future[ReplyBody]] = {}
+        self._working: dict[str, asyncio.Task[None]] = {}
+        self._closing = asyncio.Event()
+        self._why: SleapRtcError | None = None
+
+    @property
+    def open(self) -> bool:
+        """Whether it can be used."""
+        return self._why is None and not self._connection.closed
+
+    @property
+    def round_trip_s(self) -> float | None:
+        """Seconds of the newest ping's round trip."""
+        return self._session.round_trip_s
+
+    async def request(self, body: RequestBody, *, id: str, within_s: float) -> ReplyBody:  # noqa: A002
+        """Ask the peer.
+
+        Args:
+            body: What is asked.
+            id: The request's id; asking again with the same one is the same request.
+            within_s: Seconds to wait for the answer.
+
+        Raises:
+            LinkLost: The connection ended first.
+            DeadlineExceeded: No answer in time.
+            SleapRtcError: The peer's own error.
+        """
+        if not self.open:
+            raise self._lost()
+        future: asyncio.Future[ReplyBody] = asyncio.get_running_loop().create_future()
+        self._asked[id] = future
+        self._carry_out(self._session.ask(body, id=id, now=time.monotonic(), within_s=within_s))
+        try:
+            return await future
+        finally:
+            if self._asked.get(id) is future:
+                del self._asked[id]
+            if future.cancelled() and self.open:
+                self._carry_out(self._session.forget(id))
+
+    def tell(self, body: NoticeBody) -> None:
+        """Send a notice.
+
+        Raises:
+            LinkLost: The connection is closed.
+        """
+        self._connection.send_text(link_codec.encode(NoticeFrame(body=body)))
+
+    async def run(self) -> None:
+        """Work until the connection ends, for whatever reason; :attr:`ended_by` says which."""
+        tasks: list[asyncio.Task[None]] = [
+            asyncio.create_task(self._read()),
+            asyncio.create_task(self._keep_time()),
+            asyncio.create_task(self._until_closed()),
+        ]
+        if self.proven.purpose == "blocks":
+            tasks.append(asyncio.create_task(self._server.run()))
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                error = task.exception()
+                if isinstance(error, SleapRtcError):
+                    self._why = self._why or error
+                elif error is not None:
+                    raise error
+        finally:
+            await self._finish([*tasks, *self._working.values()])
+
+    async def close(self, reason: str = "done") -> None:
+        """Say goodbye; :meth:`run` then ends."""
+        if self.open:
+            with contextlib.suppress(LinkLost):
+                self._connection.send_text(link_codec.encode(Bye(reason=reason[:1_000])))
+        self._why = self._why or LinkLost(peer=self.peer_name, why=reason)
+        self._closing.set()
+
+    @property
+    def ended_by(self) -> SleapRtcError | None:
+        """Why it ended, None while it works."""
+        return self._why
+
+    # ── tasks ────────────────────────────────────────────────────────────────
+
+    async def _read(self) -> None:
+        while True:
+            arrived = await self._connection.receive()
+            try:
+                if arrived.binary:
+                    self._content(arrived.data)
+                else:
+                    frame = link_codec.decode(arrived.data, peer=self.peer_name)
+                    self._carry_out(self._session.handle(frame, time.monotonic()))
+            except ProtocolError as error:
+                logger.warning("{}: {}", self.peer_name, error)
+                await self.close(error.message)
+                raise
+
+    def _content(self, raw: bytes) -> None:
+        if self.proven.purpose != "blocks":
+            raise ProtocolError(peer=self.peer_name, why="content on a control connection")
+        self._carry_out(self._session.heard(time.monotonic()))
+        frame = frames.decode(raw, peer=self.peer_name)
+        match frame:
+            case frames.Data() | frames.End() | frames.Refuse():
+                self.blocks.handle(frame)
+            case _:
+                self._server.handle(frame)
+
+    async def _keep_time(self) -> None:
+        while True:
+            self._carry_out(self._session.tick(time.monotonic()))
+            await asyncio.sleep(TICK_S)
+
+    async def _until_closed(self) -> None:
+        await self._closing.wait()
+
+    async def _finish(self, tasks: list[asyncio.Task[None]]) -> None:
+        self._why = self._why or self._lost()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._connection.close()
+        lost = self._lost()
+        self.blocks.end(lost)
+        for future in self._asked.values():
+            if not future.done():
+                future.set_exception(lost)
+
+    def _lost(self) -> LinkLost:
+        why = self._why.message if self._why is not None else "the connection ended"
+        return LinkLost(peer=self.peer_name, why=why)
+
+    # ── effects of the session machine ───────────────────────────────────────
+
+    def _carry_out(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case Send():
+                    self._connection.send_text(link_codec.encode(effect.frame))
+                case Asked():
+                    task = asyncio.create_task(self._work(effect))
+                    self._working[effect.id] = task
+                case Withdrawn():
+                    task_ = self._working.get(effect.id)
+                    if task_ is not None:
+                        task_.cancel()
+                case Answered():
+                    self._resolve(effect)
+                case Told():
+                    self._on_notice(effect.body)
+                case Left():
+                    raise LinkLost(peer=self.peer_name, why=effect.reason or "it said goodbye")
+                case Silent():
+                    self._on_life(False)
+                case Heard():
+                    self._on_life(True)
+                case Dead():
+                    raise LinkLost(peer=self.peer_name, why="nothing was heard from it any more")
+
+    def _resolve(self, answered: Answered) -> None:
+        future = self._asked.get(answered.id)
+        if future is None or future.done():
+            return
+        if isinstance(answered.result, SleapRtcError):
+            future.set_exception(answered.result)
+        else:
+            future.set_result(answered.result)
+
+    async def _work(self, asked: Asked) -> None:
+        try:
+            async with asyncio.timeout(asked.within_s):
+                body = await self._handler(self, asked.body, asked.id)
+            effects = self._session.answer(asked.id, body)
+        except SleapRtcError as error:
+            effects = self._session.refuse(asked.id, error)
+        except TimeoutError:
+            effects = []  # the asker's own deadline has passed too
+        except Exception:  # noqa: BLE001 - one bad request must not end the connection
+            # A fault of ours: the log has it whole, the peer learns only that it happened.
+            logger.exception("a request of {} failed", self.peer_name)
+            fault = SleapRtcError(message="The other side failed to answer; its log says why.")
+            effects = self._session.refuse(asked.id, fault)
+        finally:
+            self._working.pop(asked.id, None)
+        with contextlib.suppress(LinkLost):
+            self._carry_out(effects)

@@ -1,0 +1,78 @@
+"""The seam between the link and a network library: an ordered, reliable message pipe.
+
+A connection is made by a transport (``webrtc.py``; others later) and carries
+text and binary messages of at most 64 KiB. It isn't authenticated: that is what
+the link does with the two fingerprints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, Protocol
+
+import msgspec
+
+HIGH_WATER: Final = 8 * 1024 * 1024
+"""Bytes queued in the library above which a sender waits."""
+LOW_WATER: Final = 2 * 1024 * 1024
+"""Bytes queued below which it goes on."""
+MAX_UNREAD: Final = 32 * 1024 * 1024
+"""Bytes that may have arrived and not been read; a peer that sends more is cut off."""
+
+
+class Arrived(msgspec.Struct, frozen=True):
+    """A message."""
+
+    data: bytes
+    binary: bool
+
+
+class Connection(Protocol):
+    """One open connection. Used from one event loop."""
+
+    @property
+    def local_fingerprint(self) -> bytes:
+        """SHA-256 of our certificate, 32 bytes, from the description that we applied."""
+        ...
+
+    @property
+    def remote_fingerprint(self) -> bytes:
+        """SHA-256 of the peer's certificate, 32 bytes, from the description that we applied."""
+        ...
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing can be sent any more."""
+        ...
+
+    async def receive(self) -> Arrived:
+        """The next message.
+
+        Raises:
+            LinkLost: The connection is closed, by either side or by the network.
+        """
+        ...
+
+    def send_text(self, data: bytes) -> None:
+        """Queue a text message; control messages are small and don't wait.
+
+        Raises:
+            LinkLost: The connection is closed.
+        """
+        ...
+
+    async def send_binary(self, data: bytes) -> None:
+        """Queue a binary message, once fewer than :data:`HIGH_WATER` bytes are queued.
+
+        Raises:
+            LinkLost: The connection is closed.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Close it. Safe at any time and more than once."""
+        ...
+
+    def when_unsettled(self, callback: Callable[[bool], None]) -> None:
+        """Be told when the network path breaks (True) and when it works again (False)."""
+        ...

@@ -1,0 +1,255 @@
+"""A link to one peer: a session that outlives its connections.
+
+The side that opens a link (the client) dials, notices when a connection is gone
+and dials again, for as long as the link is wanted. Requests wait meanwhile: they
+have ids, so asking again is the same request. Content is asked for block by
+block, so a transfer goes on where it was.
+
+::
+
+    connecting ──► up ◄──► silent      nothing heard for 5 s, perhaps the network
+        ▲          │          │
+        └── down ◄─┴──────────┘        lost; dialled again, 0.5 s to 15 s apart
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Final, Literal
+
+from loguru import logger
+
+from sleap_rtc.domain.ids import PackageId, RoomId
+from sleap_rtc.domain.places import Presence
+from sleap_rtc.errors import (
+    LinkLost,
+    NetworkError,
+    NotFound,
+    PeerUnreachable,
+    SleapRtcError,
+)
+from sleap_rtc.protocol.handshake import Purpose
+from sleap_rtc.protocol.link import NoticeBody, ReplyBody, RequestBody
+from sleap_rtc.transports.blocks import BlockClient, Served
+from sleap_rtc.transports.channel import Channel
+from sleap_rtc.transports.switchboard import Switchboard
+
+State = Literal["connecting", "up", "silent", "down", "closed"]
+
+RETRY_FIRST_S: Final = 0.5
+RETRY_MOST_S: Final = 15.0
+
+
+class Link:
+    """A session with one peer. Use it as an asynchronous context manager.
+
+    Args:
+        switchboard: Makes the connections.
+        room: The room that both are in.
+        locate: Tells where the peer is online now; None while it isn't.
+        name: Names the peer in errors.
+        on_notice: Called with every notice.
+        on_state: Called with every change of the control connection's state.
+        on_up: Awaited after each (re)connection of control, before requests go on: what the
+            peer forgot with the old connection is said again here.
+        on_blocks: Called with each block connection that comes up, and with the same one and
+            False when it is gone.
+    """
+
+    def __init__(
+        self,
+        switchboard: Switchboard,
+        *,
+        room: RoomId,
+        locate: Callable[[], Presence | None],
+        name: str,
+        on_notice: Callable[[NoticeBody], None] = lambda _: None,
+        on_state: Callable[[State], None] = lambda _: None,
+        on_up: Callable[[Channel], Awaitable[None]] | None = None,
+        on_blocks: Callable[[BlockClient, bool], None] = lambda _client, _up: None,
+    ) -> None:
+        self.session = str(uuid.uuid4())
+        self.name = name
+        self.state: State = "connecting"
+        self._switchboard = switchboard
+        self._room = room
+        self._locate = locate
+        self._on_notice = on_notice
+        self._on_state = on_state
+        self._on_up = on_up
+        self._on_blocks = on_blocks
+        self._offered: dict[PackageId, Served] = {}
+        self._control: Channel | None = None
+        self._changed = asyncio.Event()
+        self._look = asyncio.Event()
+        self._final: SleapRtcError | None = None
+        self._trouble = ""
+        self._tasks: dict[Purpose, asyncio.Task[None]] = {}
+
+    async def __aenter__(self) -> Link:
+        """Start to dial; requests wait for the connection."""
+        self._keep("control")
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Say goodbye and end all connections."""
+        self._set("closed")
+        if self._control is not None:
+            await self._control.close()
+        for task in self._tasks.values():
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+    def offer(self, package: PackageId, served: Served) -> None:
+        """Let the peer fetch this package; opens a block connection where there is none."""
+        self._offered[package] = served
+        self._keep("blocks")
+
+    def want_blocks(self) -> None:
+        """Open a block connection where there is none, to fetch through ``on_blocks``."""
+        self._keep("blocks")
+
+    def look_again(self) -> None:
+        """The peer may be somewhere else now: dial at once instead of after the pause."""
+        self._look.set()
+
+    async def request(
+        self,
+        body: RequestBody,
+        *,
+        within_s: float = 30.0,
+        id: str | None = None,  # noqa: A002
+    ) -> ReplyBody:
+        """Ask the peer, over as many connections as it takes.
+
+        Args:
+            body: What is asked; it must mean the same when it is asked again.
+            within_s: Seconds for everything.
+            id: The request's id; a new one by default.
+
+        Raises:
+            PeerUnreachable: No connection in that time.
+            DeadlineExceeded: No answer in that time.
+            NotPermitted: One side doesn't trust the other.
+            SleapRtcError: The peer's own error.
+        """
+        request = id or str(uuid.uuid4())
+        end = time.monotonic() + within_s
+        while True:
+            channel = await self._channel(end, within_s)
+            left = end - time.monotonic()
+            try:
+                return await channel.request(body, id=request, within_s=max(left, 0.1))
+            except LinkLost:
+                if channel.open:
+                    raise
+                logger.debug("asking {} again over a new connection", self.name)
+
+    async def _channel(self, end: float, within_s: float) -> Channel:
+        while True:
+            if self._final is not None:
+                raise self._final
+            if self._control is not None and self._control.open:
+                return self._control
+            self._changed.clear()
+            try:
+                async with asyncio.timeout(max(0.0, end - time.monotonic())):
+                    await self._changed.wait()
+            except TimeoutError:
+                why = self._trouble or f"no connection within {within_s:g} s"
+                if self._locate() is None:
+                    why = "it is not online"
+                raise PeerUnreachable(peer=self.name, why=why) from None
+
+    def _set(self, state: State) -> None:
+        if self.state not in (state, "closed"):
+            self.state = state
+            self._on_state(state)
+
+    # ── keeping connections ──────────────────────────────────────────────────
+
+    def _keep(self, purpose: Purpose) -> None:
+        if purpose not in self._tasks and self.state != "closed":
+            self._tasks[purpose] = asyncio.create_task(self._keep_dialling(purpose))
+
+    async def _keep_dialling(self, purpose: Purpose) -> None:
+        pause = RETRY_FIRST_S
+        while self.state != "closed":
+            try:
+                channel = await self._dial(purpose)
+                pause = RETRY_FIRST_S
+                await self._work(purpose, channel)
+            except (NetworkError, NotFound) as error:
+                logger.debug("{} connection to {}: {}", purpose, self.name, error)
+                self._trouble = error.details.get("why", error.message)
+            except SleapRtcError as error:
+                self._fail(error)
+                return
+            if purpose == "control":
+                self._control = None
+                self._set("down")
+            self._look.clear()
+            with contextlib.suppress(TimeoutError):
+                # Full jitter: many clients of a restarted worker don't come back at once.
+                async with asyncio.timeout(random.uniform(RETRY_FIRST_S / 2, pause)):  # noqa: S311
+                    await self._look.wait()
+            pause = min(pause * 2, RETRY_MOST_S)
+
+    async def _dial(self, purpose: Purpose) -> Channel:
+        presence = self._locate()
+        if presence is None:
+            raise PeerUnreachable(peer=self.name, why="it is not online")
+        connection, proven = await self._switchboard.dial(
+            room=self._room,
+            to=presence.connection,
+            device=presence.device,
+            name=self.name,
+            session=self.session,
+            purpose=purpose,
+        )
+        return Channel(
+            connection,
+            proven,
+            shelf=self._offered.get,
+            on_notice=self._on_notice,
+            on_life=self._life if purpose == "control" else lambda _: None,
+        )
+
+    async def _work(self, purpose: Purpose, channel: Channel) -> None:
+        running = asyncio.create_task(channel.run())
+        try:
+            if purpose == "control":
+                if self._on_up is not None:
+                    await self._on_up(channel)
+                self._control = channel
+                self._set("up")
+                self._changed.set()
+            else:
+                self._on_blocks(channel.blocks, True)
+            await running
+        finally:
+            if purpose == "blocks":
+                self._on_blocks(channel.blocks, False)
+            if not running.done():
+                await channel.close("this side ends")
+                await running
+
+    def _life(self, alive: bool) -> None:
+        self._set("up" if alive else "silent")
+
+    def _fail(self, error: SleapRtcError) -> None:
+        """Nothing that waiting could mend: whoever asks is told."""
+        self._final = error
+        self._set("down")
+        self._changed.set()

@@ -1,0 +1,165 @@
+"""Two devices of one room in one process, joined by real WebRTC and a relay in memory.
+
+The relay stands for the server, which the server's own tests run for real; here
+it is where a test reads, changes and loses signaling messages.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
+
+import pytest
+
+from sleap_rtc.auth import certificates
+from sleap_rtc.auth.handshake import Setup
+from sleap_rtc.auth.keys import SigningKey
+from sleap_rtc.auth.membership import Membership
+from sleap_rtc.domain.ids import DeviceId, RoomId, room_id_of
+from sleap_rtc.domain.places import Presence
+from sleap_rtc.protocol.link import FEATURES, LINK_VERSIONS
+from sleap_rtc.protocol.peering import Peering, peering
+from sleap_rtc.protocol.signaling import IceServer, Relayed
+from sleap_rtc.testing import netns
+from sleap_rtc.transports.channel import Channel, Handler, no_requests
+from sleap_rtc.transports.switchboard import Switchboard
+
+
+class MemoryTrust:
+    """A room's trust, kept in memory."""
+
+    def __init__(self, key: SigningKey, chain: certificates.Chain, room: RoomId) -> None:
+        self.key, self.chain, self.room = key, chain, room
+        self.membership = Membership(room=room)
+        self.seen: dict[DeviceId, DeviceId] = {}
+
+    def setup(self, **given: object) -> Setup:
+        return Setup(
+            key=self.key,
+            chain=self.chain,
+            room=self.room,
+            membership=self.membership,
+            versions=LINK_VERSIONS,
+            features=FEATURES,
+            seen_invites=self.seen,
+            **given,
+        )
+
+    def save_membership(self, membership: Membership) -> None:
+        self.membership = membership
+
+    def save_invite(self, invite: DeviceId, device: DeviceId) -> None:
+        self.seen[invite] = device
+
+
+class Device:
+    """One end: its trust, its switchboard and the channels that came in."""
+
+    def __init__(self, rig: Rig, name: str, trust: MemoryTrust, *, accepts: bool) -> None:
+        self.rig, self.name, self.trust = rig, name, trust
+        self.ice_servers: tuple[IceServer, ...] = ()
+        self.handler: Handler = no_requests
+        self.shelf: Callable[..., object] = lambda _: None
+        self.channels: list[Channel] = []
+        self.arrivals: asyncio.Queue[Channel] = asyncio.Queue()
+        self.ended: dict[Channel, asyncio.Event] = {}
+        self.switchboard = Switchboard(
+            self,
+            trust=lambda room: trust if room == trust.room else None,
+            accept=self._accept if accepts else None,
+        )
+
+    @property
+    def presence(self) -> Presence:
+        return Presence(
+            device=self.trust.key.device,
+            connection=self.name,
+            room=self.trust.room,
+            name=self.name,
+            kind="worker",
+        )
+
+    async def relay(self, room: RoomId, to: str, payload: str) -> None:
+        await self.rig.carry(self, room, to, payload)
+
+    async def _accept(self, connection: object, proven: object) -> None:
+        channel = Channel(connection, proven, handler=self.handler, shelf=self.shelf)
+        self.channels.append(channel)
+        self.ended[channel] = asyncio.Event()
+        self.arrivals.put_nowait(channel)
+        try:
+            await channel.run()
+        finally:
+            self.ended[channel].set()
+
+
+class Rig:
+    """The room with both devices."""
+
+    def __init__(self) -> None:
+        self.room_key = SigningKey.generate()
+        self.room = room_id_of(self.room_key.public)
+        self.devices: dict[str, Device] = {}
+        self.change: Callable[[Peering], Peering | None] = lambda message: message
+        self.network = None
+
+    def trust(self, name: str) -> MemoryTrust:
+        key = SigningKey.generate()
+        chain = certificates.make_room(self.room_key, key.device, name=name, now=datetime.now(UTC))
+        return MemoryTrust(key, chain, self.room)
+
+    def stranger(self, name: str) -> MemoryTrust:
+        """Somebody who claims to be in the room, with another room's certificate."""
+        key = SigningKey.generate()
+        own = SigningKey.generate()
+        chain = certificates.make_room(own, key.device, name=name, now=datetime.now(UTC))
+        return MemoryTrust(key, chain, self.room)
+
+    def add(self, name: str, *, trust: MemoryTrust | None = None, accepts: bool = False) -> Device:
+        device = Device(self, name, trust or self.trust(name), accepts=accepts)
+        self.devices[name] = device
+        return device
+
+    async def carry(self, sender: Device, room: RoomId, to: str, payload: str) -> None:
+        message: Peering | None = self.change(peering.decode(payload, peer="test"))
+        if message is not None and self.network is not None:
+            message = await self.network.rewrite(message)
+        if message is None:
+            return
+        relayed = Relayed(
+            room=room,
+            sender=sender.name,
+            device=sender.trust.key.device,
+            payload=peering.encode(message).decode(),
+        )
+        self.devices[to].switchboard.handle(relayed)
+
+    async def close(self) -> None:
+        for device in self.devices.values():
+            for channel in device.channels:
+                await channel.close("the test is over")
+            await device.switchboard.close()
+        if self.network is not None:
+            self.network.close()
+
+
+@pytest.fixture
+def address() -> str:
+    """The namespace's address; WebRTC skips loopback."""
+    found = netns.inside()
+    if found is None:
+        pytest.skip("WebRTC needs an interface besides loopback; `make test` makes one")
+    return found
+
+
+@pytest.fixture
+async def rig(address: str) -> AsyncIterator[Rig]:
+    made = Rig()
+    try:
+        yield made
+    finally:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(10):
+                await made.close()

@@ -1,0 +1,370 @@
+"""The conformance suite of links, on real WebRTC connections."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+import threading
+
+import msgspec
+import pytest
+from blake3 import blake3
+
+from sleap_rtc.domain.packages import BLOCK, FileEntry, listing_of, package, ref
+from sleap_rtc.domain.places import WorkerInfo
+from sleap_rtc.errors import (
+    DeadlineExceeded,
+    NotFound,
+    NotPermitted,
+    PeerUnreachable,
+    ProtocolError,
+    SourceChanged,
+    UnknownModel,
+)
+from sleap_rtc.protocol import frames
+from sleap_rtc.protocol.link import Accepted, Describe, Description, FindModel, ListJobs
+from sleap_rtc.protocol.peering import Answer, Offer
+from sleap_rtc.testing.impairment import ImpairedNetwork, Weather
+from sleap_rtc.transports import switchboard
+from sleap_rtc.transports.link import Link
+
+pytestmark = [pytest.mark.webrtc]
+
+
+class MadeFile:
+    """A package of one file whose content is computed."""
+
+    def __init__(self, size: int) -> None:
+        self.content = random.Random(7).randbytes(size)
+        hashes = b"".join(
+            blake3(self.content[at : at + BLOCK]).digest() for at in range(0, size, BLOCK)
+        )
+        self.package = package([FileEntry(path="data.bin", size=size, hashes=hashes)])
+        self.ref = ref(self.package)
+        self.broken: set[int] = set()
+
+    @property
+    def listing(self) -> bytes:
+        return listing_of(self.package.files)
+
+    def read(self, file: int, block: int) -> bytes:
+        if file or block >= self.package.files[0].block_count:
+            raise NotFound(message="There is no such block.")
+        if block in self.broken:
+            raise SourceChanged(path="data.bin")
+        return self.content[block * BLOCK : (block + 1) * BLOCK]
+
+
+async def answers(_channel, body, _request):
+    if isinstance(body, Describe):
+        return Description(worker=WorkerInfo(version="1", models=3))
+    if isinstance(body, ListJobs):
+        await asyncio.Event().wait()
+    if isinstance(body, FindModel):
+        raise UnknownModel(name=body.name)
+    return Accepted()
+
+
+class Pair:
+    """A client's link to a worker, both ready."""
+
+    def __init__(self, rig):
+        self.client = rig.add("client")
+        self.worker = rig.add("worker", accepts=True)
+        self.worker.handler = answers
+        self.rig = rig
+        self.states = []
+        self.sources = asyncio.Queue()
+
+    def link(self, **options):
+        return Link(
+            self.client.switchboard,
+            room=self.rig.room,
+            locate=lambda: self.worker.presence,
+            name="worker",
+            on_state=self.states.append,
+            on_blocks=lambda source, up: self.sources.put_nowait(source) if up else None,
+            **options,
+        )
+
+    async def serve(self, made):
+        self.worker.shelf = {made.ref.id: made}.get
+
+
+@pytest.fixture
+def pair(rig):
+    return Pair(rig)
+
+
+async def fetch(source, made, *, at_once=8):
+    """Fetch every block, as a transfer would, and compare."""
+    assert await source.listing(made.ref) == made.listing
+    entry = made.package.files[0]
+    window = asyncio.Semaphore(at_once)
+
+    async def one(index):
+        async with window:
+            return await source.block(made.ref.id, 0, index, entry.block_size(index))
+
+    blocks = await asyncio.gather(*(one(i) for i in range(entry.block_count)))
+    assert b"".join(blocks) == made.content
+
+
+async def test_a_request_is_answered(pair):
+    async with pair.link() as link:
+        answer = await link.request(Describe())
+    assert answer == Description(worker=WorkerInfo(version="1", models=3))
+    assert pair.states == ["up", "closed"]
+
+
+async def test_the_peers_error_arrives_as_the_same_class(pair):
+    async with pair.link() as link:
+        with pytest.raises(UnknownModel, match="no model 'zebra'"):
+            await link.request(FindModel(name="zebra"))
+
+
+async def test_a_request_without_an_answer_ends_at_its_deadline(pair):
+    async with pair.link() as link:
+        await link.request(Describe())
+        with pytest.raises(DeadlineExceeded, match="worker"):
+            await link.request(ListJobs(), within_s=0.3)
+        assert isinstance(await link.request(Describe()), Description)
+
+
+async def test_a_client_answers_no_requests(pair):
+    async with pair.link() as link:
+        await link.request(Describe())
+        channel = pair.worker.channels[0]
+        with pytest.raises(ProtocolError, match="to a client"):
+            await channel.request(Describe(), id="1", within_s=5)
+
+
+async def test_blocks_arrive_whole_and_in_any_number(pair):
+    made = MadeFile(5 * BLOCK + 17)
+    await pair.serve(made)
+    async with pair.link() as link:
+        link.want_blocks()
+        source = await asyncio.wait_for(pair.sources.get(), 10)
+        await fetch(source, made)
+
+
+async def test_what_is_offered_goes_the_other_way(pair):
+    made = MadeFile(3 * BLOCK)
+    async with pair.link() as link:
+        link.offer(made.ref.id, made)
+        channel = await asyncio.wait_for(pair.worker.arrivals.get(), 10)
+        while channel.proven.purpose != "blocks":
+            channel = await asyncio.wait_for(pair.worker.arrivals.get(), 10)
+        await fetch(channel.blocks, made)
+
+
+async def test_nothing_is_served_that_was_not_offered(pair):
+    made = MadeFile(BLOCK)
+    async with pair.link() as link:
+        link.want_blocks()
+        source = await asyncio.wait_for(pair.sources.get(), 10)
+        with pytest.raises(NotFound, match="not offered to you"):
+            await source.listing(made.ref)
+        with pytest.raises(NotFound, match="not offered to you"):
+            await source.block(made.ref.id, 0, 0, BLOCK)
+
+
+async def test_a_file_that_changed_is_said_and_the_link_goes_on(pair):
+    made = MadeFile(2 * BLOCK)
+    made.broken.add(1)
+    await pair.serve(made)
+    async with pair.link() as link:
+        link.want_blocks()
+        source = await asyncio.wait_for(pair.sources.get(), 10)
+        with pytest.raises(SourceChanged, match=r"data\.bin changed"):
+            await source.block(made.ref.id, 0, 1, BLOCK)
+        assert await source.block(made.ref.id, 0, 0, BLOCK) == made.content[:BLOCK]
+
+
+async def test_a_peer_that_is_not_online_is_named(pair):
+    link = Link(pair.client.switchboard, room=pair.rig.room, locate=lambda: None, name="gpu-1")
+    async with link:
+        with pytest.raises(PeerUnreachable, match="gpu-1 cannot be reached: it is not online"):
+            await link.request(Describe(), within_s=0.2)
+
+
+async def test_a_lost_connection_is_built_anew_and_requests_go_on(pair):
+    ups = []
+
+    async def on_up(channel):
+        ups.append(channel)
+
+    async with pair.link(on_up=on_up) as link:
+        await link.request(Describe())
+        await pair.worker.channels[0].close("as a test wants it")
+        answer = await link.request(Describe(), within_s=20)
+        assert isinstance(answer, Description)
+        assert len(ups) == 2
+        assert pair.states[:3] == ["up", "down", "up"]
+
+
+async def test_a_request_that_was_on_its_way_is_asked_again(pair):
+    seen = []
+    asked = asyncio.Event()
+
+    async def slow(channel, body, request):
+        seen.append(request)
+        if len(seen) == 1:
+            asked.set()
+            await asyncio.Event().wait()
+        return await answers(channel, body, request)
+
+    pair.worker.handler = slow
+    async with pair.link() as link:
+        asking = asyncio.create_task(link.request(Describe(), within_s=20, id="the-one"))
+        channel = await asyncio.wait_for(pair.worker.arrivals.get(), 10)
+        await asyncio.wait_for(asked.wait(), 5)
+        await channel.close("as a test wants it")
+        assert isinstance(await asking, Description)
+        assert seen == ["the-one", "the-one"]
+
+
+def replaced_fingerprint(message):
+    """What a server in the middle would do: its own certificate in place of the peer's."""
+    if isinstance(message, Offer | Answer):
+        other = ":".join(["AB"] * 32)
+        line = f"a=fingerprint:sha-256 {other}\r\n"
+        sdp = re.sub(r"a=fingerprint:sha-256 \S+\r\n", line, message.sdp)
+        assert sdp != message.sdp
+        return msgspec.structs.replace(message, sdp=sdp)
+    return message
+
+
+async def test_a_replaced_fingerprint_never_connects(pair, monkeypatch):
+    monkeypatch.setattr(switchboard, "OPEN_WITHIN_S", 3.0)
+    pair.rig.change = replaced_fingerprint
+    async with pair.link() as link:
+        with pytest.raises(PeerUnreachable):
+            await link.request(Describe(), within_s=4)
+    assert pair.worker.channels == []
+
+
+async def test_a_server_in_the_middle_with_certificates_of_its_own_is_noticed(rig):
+    """It ends the connection of each side at itself: what the handshake is for."""
+    client, worker = rig.add("client"), rig.add("worker", accepts=True)
+    middle = rig.add("middle", trust=rig.trust("middle"), accepts=True)
+
+    # The client dials what the server calls the worker, and the device there is another one.
+    link = Link(
+        client.switchboard,
+        room=rig.room,
+        locate=lambda: msgspec.structs.replace(worker.presence, connection=middle.name),
+        name="worker",
+    )
+    async with link:
+        with pytest.raises(NotPermitted):
+            await link.request(Describe(), within_s=10)
+    assert worker.channels == []
+
+
+async def test_somebody_without_the_rooms_trust_is_refused(rig):
+    worker = rig.add("worker", accepts=True)
+    eve = rig.add("eve", trust=rig.stranger("eve"))
+    async with Link(
+        eve.switchboard, room=rig.room, locate=lambda: worker.presence, name="worker"
+    ) as link:
+        with pytest.raises(NotPermitted):
+            await link.request(Describe(), within_s=10)
+    assert worker.channels == []
+
+
+async def test_a_room_that_this_device_is_not_in_is_declined(rig):
+    client, deaf = rig.add("client"), rig.add("deaf", accepts=False)
+    async with Link(
+        client.switchboard, room=rig.room, locate=lambda: deaf.presence, name="deaf"
+    ) as link:
+        with pytest.raises(PeerUnreachable):
+            await link.request(Describe(), within_s=2)
+
+
+@pytest.mark.parametrize(
+    "weather",
+    [
+        Weather(loss=0.02),
+        Weather(delay_s=0.02, jitter_s=0.01),
+        Weather(duplicate=0.2),
+        Weather(loss=0.01, delay_s=0.01, jitter_s=0.02, duplicate=0.05),
+    ],
+    ids=["loss", "delay and reordering", "duplicates", "all of it"],
+)
+@pytest.mark.slow
+async def test_a_bad_network_changes_nothing_but_the_speed(pair, address, weather):
+    pair.rig.network = ImpairedNetwork(address, weather)
+    made = MadeFile(2 * BLOCK + 5)
+    await pair.serve(made)
+    async with pair.link() as link:
+        link.want_blocks()
+        source = await asyncio.wait_for(pair.sources.get(), 20)
+        await fetch(source, made)
+        assert isinstance(await link.request(Describe()), Description)
+    assert pair.rig.network.passed > 100
+
+
+@pytest.mark.slow
+async def test_a_cut_is_noticed_within_six_seconds_and_survived(pair, address):
+    weather = Weather()
+    pair.rig.network = ImpairedNetwork(address, weather)
+    made = MadeFile(24 * BLOCK)
+    await pair.serve(made)
+    silent = asyncio.Event()
+    back = asyncio.Event()
+
+    async with pair.link() as link:
+        link.want_blocks()
+        source = await asyncio.wait_for(pair.sources.get(), 10)
+        link._on_state = lambda state: (silent if state == "silent" else back).set()
+        fetching = asyncio.create_task(fetch(source, made))
+        await pair.rig.network.until_passed(3000)
+        weather.cut = True
+        await asyncio.wait_for(silent.wait(), 6.5)
+        back.clear()
+        weather.cut = False
+        await asyncio.wait_for(back.wait(), 15)
+        await asyncio.wait_for(fetching, 60)
+        assert isinstance(await link.request(Describe()), Description)
+
+
+@pytest.mark.slow
+async def test_both_ways_at_once(pair):
+    up, down = MadeFile(12 * BLOCK), MadeFile(12 * BLOCK + 1)
+    await pair.serve(down)
+    async with pair.link() as link:
+        link.offer(up.ref.id, up)
+        source = await asyncio.wait_for(pair.sources.get(), 10)
+        channel = await asyncio.wait_for(pair.worker.arrivals.get(), 10)
+        while channel.proven.purpose != "blocks":
+            channel = await asyncio.wait_for(pair.worker.arrivals.get(), 10)
+        await asyncio.gather(fetch(channel.blocks, up), fetch(source, down))
+
+
+async def test_blocks_on_a_control_connection_end_it(pair):
+    async with pair.link() as link:
+        await link.request(Describe())
+        channel = pair.worker.channels[0]
+        await link._control._connection.send_binary(frames.encode(frames.Withdraw(1)))
+        await asyncio.wait_for(pair.worker.ended[channel].wait(), 5)
+        assert "content on a control connection" in str(channel.ended_by)
+
+
+async def test_more_requests_than_the_credit_end_the_connection(pair):
+    made = MadeFile(BLOCK)
+    gate = threading.Event()
+    read = made.read
+    made.read = lambda f, b: (gate.wait(10), read(f, b))[1]
+    await pair.serve(made)
+    async with pair.link() as link:
+        link.want_blocks()
+        source = await asyncio.wait_for(pair.sources.get(), 10)
+        channel = next(c for c in pair.worker.channels if c.proven.purpose == "blocks")
+        for number in range(1, 200):
+            frame = frames.GetBlock(number, made.ref.id, 0, 0)
+            await source._connection.send_binary(frames.encode(frame))
+        await asyncio.wait_for(pair.worker.ended[channel].wait(), 5)
+        gate.set()
+        assert "more requests than the credit" in str(channel.ended_by)
