@@ -97,29 +97,32 @@ class DeviceStore:
         """This device's key, made the first time.
 
         Raises:
-            NotPermitted: Others may read the file.
+            NotPermitted: Others may read the file, or this user may not.
             Damaged: It isn't a key.
             OutOfSpace: There is no room to make one.
             PathNotPermitted: This user may not write there.
         """
         path = self._device / "device.key"
-        if not path.exists():
+        try:
+            return _read_key(path)
+        except FileNotFoundError:
             self._make_private(self._device)
             # Of several processes that start at once one makes it, and all read that one.
             write_new(path, _pem(SigningKey.generate()), mode=_SECRET)
-        return _read_key(path)
+            return _read_key(path)
 
     def room_key(self, room: RoomId) -> SigningKey | None:
         """The room's own key, or None where this isn't its owner's machine.
 
         Raises:
-            NotPermitted: Others may read the file.
+            NotPermitted: Others may read the file, or this user may not.
             Damaged: It isn't this room's key.
         """
         path = self._room_keys / f"{room_id(room)}.key"
-        if not path.exists():
+        try:
+            key = _read_key(path)
+        except FileNotFoundError:
             return None
-        key = _read_key(path)
         if room_id_of(key.public) != room:
             raise Damaged(what=str(path), why="it is the key of another room")
         return key
