@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from sleap_rtc.errors import OutOfSpace
+from sleap_rtc.files import space
+
+
+def test_room_is_asked_for_in_readable_sizes(small_disk: Path) -> None:
+    space.check_space(small_disk, 8_000_000)
+    with pytest.raises(OutOfSpace, match=r"8\.4 MB free, and 12 GB are needed"):
+        space.check_space(small_disk, 12_000_000_000)
+
+
+def test_room_is_taken(small_disk: Path) -> None:
+    before = space.free_space(small_disk)
+    fd = os.open(small_disk / "x", os.O_RDWR | os.O_CREAT)
+    space.reserve(fd, 5_000_000)
+    assert os.fstat(fd).st_size == 5_000_000
+    assert before - space.free_space(small_disk) >= 5_000_000
+    space.reserve(fd, 5_000_000)
+    with pytest.raises(OSError, match="No space") as caught:
+        space.reserve(fd, 9_000_000)
+    assert caught.value.errno == errno.ENOSPC
+    os.close(fd)
+
+
+def test_an_empty_file_needs_none(tmp_path: Path) -> None:
+    fd = os.open(tmp_path / "x", os.O_RDWR | os.O_CREAT)
+    space.reserve(fd, 0)
+    assert os.fstat(fd).st_size == 0
+    os.close(fd)
+
+
+@pytest.mark.parametrize("missing", ["platform", "function", "support"])
+def test_without_the_call_the_file_is_sparse(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    space._libc.cache_clear()
+    if missing == "platform":
+        monkeypatch.setattr(space.sys, "platform", "darwin")
+    elif missing == "function":
+        monkeypatch.setattr(space.ctypes, "CDLL", lambda *_, **__: object())
+    else:
+        monkeypatch.setattr(space, "_libc", lambda *_: lambda *_: errno.EOPNOTSUPP)
+    fd = os.open(tmp_path / "x", os.O_RDWR | os.O_CREAT)
+    space.reserve(fd, 50_000_000)
+    assert os.fstat(fd).st_size == 50_000_000
+    assert os.fstat(fd).st_blocks * 512 < 1_000_000
+    assert not space.sync_file_system(fd)
+    os.close(fd)
+    monkeypatch.undo()
+    space._libc.cache_clear()
+
+
+@pytest.mark.skipif(space.sys.platform != "linux", reason="a call of Linux")
+def test_syncs_all_of_a_file_system(tmp_path: Path) -> None:
+    fd = os.open(tmp_path, os.O_RDONLY)
+    assert space.sync_file_system(fd)
+    os.close(fd)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        space.sync_file_system(fd)
