@@ -15,7 +15,7 @@ characters: a terminal may cut a pasted line at 1,024.
 
 A recovery code is a room key's secret in groups that can be typed by hand::
 
-    4F7K-9QZM-…-02HD        56 characters, of which the last 5 are a checksum
+    4F7K-9QZM-…-02HD        56 characters; the last ones are a checksum
 
 in Crockford's base32: no I, L, O or U; those and lower case are understood.
 """
