@@ -28,7 +28,7 @@ def check(name: str) -> str:
     Raises:
         InvalidName: With the one reason why it isn't.
     """
-    why = _fault(name)
+    why = fault(name)
     if why:
         raise InvalidName(
             kind="alias",
@@ -39,7 +39,8 @@ def check(name: str) -> str:
     return name
 
 
-def _fault(name: str) -> str:
+def fault(name: str) -> str:
+    """Why a name is not a valid alias, as the end of a sentence; empty if it is one."""
     if not name:
         return "it is empty"
     if len(name) > MAX_LENGTH:

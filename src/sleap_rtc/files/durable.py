@@ -34,6 +34,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from sleap_rtc.domain.units import format_bytes
 from sleap_rtc.errors import AlreadyExists, OutOfSpace, PathNotPermitted
 
 TEMPORARY: Final = ".tmp-"
@@ -153,7 +154,7 @@ def disk_errors(path: Path, *, need: int | None = None) -> Iterator[None]:
             raise OutOfSpace(
                 path=str(path.parent),
                 free="none of this user's quota" if error.errno == errno.EDQUOT else _free(path),
-                need="more bytes" if need is None else f"{need} bytes",
+                need="more bytes" if need is None else format_bytes(need),
             ) from error
         if error.errno == errno.EROFS:
             raise PathNotPermitted(
@@ -225,6 +226,6 @@ def _is_directory(path: Path, inode: int) -> bool:
 
 def _free(path: Path) -> str:
     try:
-        return f"{shutil.disk_usage(path.parent).free} bytes"
+        return format_bytes(shutil.disk_usage(path.parent).free)
     except OSError:
         return "no space"

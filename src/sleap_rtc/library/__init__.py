@@ -1,0 +1,1 @@
+"""The model library: records, aliases, index and the registry that joins them."""

@@ -1,0 +1,133 @@
+"""What a registry answers with, and how it is asked for lists."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from sleap_rtc.domain.ids import ModelId
+from sleap_rtc.domain.models import ModelRecord, Source, Status
+from sleap_rtc.errors import UsageError
+
+Sort = Literal["date", "name", "type", "loss", "size"]
+Where = Literal["any", "local", "worker", "room", "both"]
+
+MAX_LIMIT = 1_000
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """A model in a library.
+
+    Attributes:
+        record: What is known of it.
+        alias: Its own name, else its name in a pair (``fly:centroid``), else None.
+        directory: Where its files are.
+    """
+
+    record: ModelRecord
+    alias: str | None
+    directory: Path
+
+    @property
+    def id(self) -> ModelId:
+        """The model's id."""
+        return self.record.id
+
+    @property
+    def label(self) -> str:
+        """What people call it: its alias, else its id."""
+        return self.alias or self.record.id
+
+
+class Group(msgspec.Struct, frozen=True):
+    """The models that one alias names together: a top-down pair.
+
+    Attributes:
+        alias: The alias.
+        entries: The models, in the order in which they run.
+    """
+
+    alias: str
+    entries: tuple[Entry, ...]
+
+
+class Query(msgspec.Struct, frozen=True, kw_only=True):
+    """Which models to list, and how. An empty filter lets everything through.
+
+    Attributes:
+        statuses: One of these.
+        types: One of these model types.
+        sources: One of these.
+        tags: All of these.
+        where: ``local``: the files are here; ``worker``, ``room``: a worker or room has it;
+            ``both``: here and elsewhere.
+        at: Name of a worker or room that has it.
+        text: Words in name, alias, type, tags and notes; the last may be a beginning.
+        sort: ``date`` newest first, ``name`` and ``type`` from A, ``loss`` lowest first (models
+            without one last), ``size`` largest first; then by date, newest first.
+        reverse: The other way round.
+        limit: Models per page, 1 to 1,000.
+        cursor: From the page before, with the same sort.
+    """
+
+    statuses: tuple[Status, ...] = ()
+    types: tuple[str, ...] = ()
+    sources: tuple[Source, ...] = ()
+    tags: tuple[str, ...] = ()
+    where: Where = "any"
+    at: str | None = None
+    text: str = ""
+    sort: Sort = "date"
+    reverse: bool = False
+    limit: int = 50
+    cursor: str | None = None
+
+
+class Page(msgspec.Struct, frozen=True):
+    """One page of a list.
+
+    Attributes:
+        entries: The models.
+        cursor: For the next page, None at the end.
+    """
+
+    entries: tuple[Entry, ...]
+    cursor: str | None
+
+
+class Position(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """What a cursor holds: the sort, and the sort keys of the last model on the page."""
+
+    sort: Sort
+    reverse: bool
+    key: int | float | str
+    age: int
+    directory: str
+
+
+def cursor_of(position: Position) -> str:
+    """A position as text that nobody needs to understand."""
+    # MessagePack, since JSON has no infinity, which stands for a missing loss.
+    return base64.urlsafe_b64encode(msgspec.msgpack.encode(position)).decode("ascii")
+
+
+def position_of(query: Query) -> Position | None:
+    """Where a query goes on, None from the beginning.
+
+    Raises:
+        UsageError: The cursor is no cursor, or of another sort.
+    """
+    if query.cursor is None:
+        return None
+    try:
+        raw = base64.b64decode(query.cursor.encode("ascii"), altchars=b"-_", validate=True)
+        position = msgspec.msgpack.decode(raw, type=Position)
+    except (ValueError, binascii.Error, msgspec.DecodeError):
+        raise UsageError(message="the cursor is not one that a list gave") from None
+    if (position.sort, position.reverse) != (query.sort, query.reverse):
+        raise UsageError(message="the cursor belongs to a list with another sort")
+    return position

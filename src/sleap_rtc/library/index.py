@@ -1,0 +1,307 @@
+"""The index: what lists and searches read instead of every model's directory.
+
+::
+
+    <local disk>/index/<hash of the library's path>-1/
+    ├── current              name of the database in use
+    ├── 5f0c….sqlite         the database
+    └── lock                 held by whoever rebuilds
+
+It can be deleted at any time. A new one is built beside the old one, and
+``current`` is then replaced; processes that still have the old one open see
+that at their next question. (A database is never renamed over another: SQLite
+would take the old one's log for the new one's.)
+
+Before it answers, it takes in the models named by marks that it hasn't seen.
+It looks through the whole tree when it is new, when it slept for longer than
+marks are kept, and every 10 minutes; on a large library in the background.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import secrets
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from hashlib import blake2b
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from itertools import islice
+from pathlib import Path
+from typing import Final, TypeVar
+
+from loguru import logger
+
+from sleap_rtc.errors import DataError, NewerFormat
+from sleap_rtc.files.durable import disk_errors, write_replacing
+from sleap_rtc.library import layout, marks, rows
+from sleap_rtc.library.entries import Page, Query
+from sleap_rtc.storage.sqlite import Database, local_folder
+
+SCHEMA: Final = 1
+"""Part of the folder's name: an older and a newer sleap-rtc never share an index."""
+
+LOOK_EVERY_S: Final = 600.0
+"""Seconds between looks through the whole tree."""
+
+_NAME: Final = re.compile(r"[0-9a-f]{16}\.sqlite")
+_SMALL: Final = 5_000
+"""Models up to which the tree is looked through at once: some 50 ms."""
+_BATCH: Final = 200
+_TRUSTED_AGE_NS: Final = 2_000_000_000
+"""A directory's time stamp tells of every change only when it is older than its clock is coarse."""
+
+_T = TypeVar("_T")
+
+
+class Index:
+    """The index of one library, for any number of threads; other processes may share its file."""
+
+    def __init__(
+        self,
+        models: Path,
+        *,
+        load: Callable[[str], rows.Found | None],
+        folder: Path | None = None,
+    ) -> None:
+        """Make the view; the database is opened when it is first asked.
+
+        Args:
+            models: The library.
+            load: Reads the model in a directory, None if it holds none.
+            folder: Where indexes are kept, on a local disk; by default the user's cache.
+        """
+        self._models = models
+        self._load = load
+        self._parent = folder
+        self._opening = threading.RLock()
+        self._folder: Path | None = None
+        self._db: Database | None = None
+        self._marks_seen = 0
+        self._looking: threading.Thread | None = None
+
+    def page(self, query: Query) -> Page:
+        """One page of a list.
+
+        Raises:
+            UsageError: A bad cursor.
+            Busy: Another process held the index for too long.
+            OutOfSpace: There is no room for the index.
+        """
+
+        def ask(db: Database) -> Page:
+            with db.read() as reader:
+                return rows.page(reader, self._models, query)
+
+        return self._answer(ask)
+
+    def tombstones(self, before_us: int) -> list[str]:
+        """Directories of models that were deleted before a time, microseconds since 1970."""
+
+        def ask(db: Database) -> list[str]:
+            with db.read() as reader:
+                found = reader.execute(
+                    "SELECT directory FROM tombstone WHERE deleted_at < ?", (before_us,)
+                )
+                return [directory for (directory,) in found]
+
+        return self._answer(ask)
+
+    def close(self) -> None:
+        """Wait for a look in the background, and close the database."""
+        looking = self._looking
+        if looking is not None:
+            looking.join()
+        with self._opening:
+            if self._db is not None:
+                self._db.close()
+                self._db = None
+
+    def _answer(self, ask: Callable[[Database], _T]) -> _T:
+        """Answer from an index that is up to date, making a new one if this one is damaged."""
+        name = self._current()
+        try:
+            db = self._open(name)
+            self._refresh(db)
+            return ask(db)
+        except (sqlite3.Error, NewerFormat) as error:
+            logger.bind(library=str(self._models), why=str(error)).warning(
+                "the library's index is unusable and is built anew"
+            )
+            return ask(self._rebuild(instead_of=name))
+
+    def _open(self, name: str) -> Database:
+        with self._opening:
+            if not name or not (self._place() / name).is_file():
+                return self._rebuild(instead_of=name)
+            if self._db is None or self._db.path.name != name:
+                self._use(name)
+            return self._database()
+
+    def _current(self) -> str:
+        """Name of the database in use, empty without a usable one."""
+        try:
+            name = (self._place() / "current").read_text("ascii", "replace").strip()
+        except FileNotFoundError:
+            return ""
+        return name if _NAME.fullmatch(name) else ""
+
+    def _place(self) -> Path:
+        if self._folder is None:
+            parent = local_folder("index") if self._parent is None else self._parent
+            real = os.fsencode(self._models.resolve())
+            folder = parent / f"{blake2b(real, digest_size=16).hexdigest()}-{SCHEMA}"
+            with disk_errors(folder):
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._folder = folder
+        return self._folder
+
+    def _database(self) -> Database:
+        if self._db is None:
+            raise RuntimeError("the index is closed")
+        return self._db
+
+    def _use(self, name: str) -> None:
+        if self._db is not None:
+            self._db.close()
+            self._db = None
+        self._db = Database(self._place() / name, _schema(), synchronous="NORMAL")
+        self._marks_seen = 0
+
+    def _rebuild(self, *, instead_of: str) -> Database:
+        """Build a new database and make it the current one, unless another process has."""
+        folder = self._place()
+        with self._opening, _locked(folder / "lock"):
+            name = self._current()
+            if name not in ("", instead_of) and (folder / name).is_file():
+                with contextlib.suppress(sqlite3.Error, NewerFormat):
+                    self._use(name)
+                    return self._database()
+            name = f"{secrets.token_hex(8)}.sqlite"
+            started = time.monotonic()
+            self._use(name)
+            db = self._database()
+            self._take_in_marks(db, load=False)  # the look that follows sees what they tell
+            count = self._look(db)
+            write_replacing(folder / "current", name.encode("ascii"))
+            for old in folder.glob("*.sqlite*"):
+                if not old.name.startswith(name):
+                    old.unlink(missing_ok=True)
+            logger.bind(
+                library=str(self._models), models=count, seconds=time.monotonic() - started
+            ).info("the library's index was built")
+            return db
+
+    def _refresh(self, db: Database) -> None:
+        with db.read() as reader:
+            looked = dict(reader.execute("SELECT what, at FROM looked"))
+            (count,) = reader.execute("SELECT max(n) FROM model").fetchone()
+        now = time.time()
+        overslept = not 0 <= now - looked.get("marks", 0.0) < marks.KEPT_S - LOOK_EVERY_S
+        if not 0 <= now - looked.get("tree", 0.0) < LOOK_EVERY_S:
+            if overslept or (count or 0) <= _SMALL:
+                self._look(db)
+            else:
+                self._look_in_background(db)
+        self._take_in_marks(db, looked_at=looked.get("marks", 0.0))
+
+    def _look_in_background(self, db: Database) -> None:
+        def look() -> None:
+            try:
+                self._look(db)
+            except (sqlite3.Error, DataError, OSError) as error:
+                logger.bind(why=str(error)).warning("the library could not be looked through")
+
+        with self._opening:
+            if self._looking is None or not self._looking.is_alive():
+                self._looking = threading.Thread(target=look, name="library look")
+                self._looking.start()
+
+    def _look(self, db: Database) -> int:
+        """Compare the tree with the index, and take in what differs.
+
+        Returns:
+            Number of directories that may be models.
+        """
+        with db.read() as reader:
+            known = rows.stamps(reader)
+        found = set(layout.names(self._models))
+        changed = (name for name in found if known.get(name, 0) != stamp_of(self._models / name))
+        for batch in _batches((known.keys() - found) | set(changed)):
+            self._take_in(db, batch)
+        with db.write() as writer:
+            _note(writer, "tree")
+        marks.prune(self._models)
+        return len(found)
+
+    def _take_in_marks(self, db: Database, *, load: bool = True, looked_at: float = 0.0) -> None:
+        """Read the models again that marks name, and remember the marks that are final."""
+        stamp, now = marks.stamp(self._models), time.time()
+        noted = now - looked_at < LOOK_EVERY_S / 10
+        if stamp and stamp == self._marks_seen and noted:
+            return
+        found = marks.found(self._models)
+        with db.read() as reader:
+            seen = {name for (name,) in reader.execute("SELECT name FROM mark")}
+        fresh = [mark for mark in found if mark.name not in seen]
+        if load:
+            for batch in _batches({mark.directory for mark in fresh}):
+                self._take_in(db, batch)
+        final = [(mark.name,) for mark in fresh if mark.done]
+        gone = seen - {mark.name for mark in found}
+        if final or gone or not noted:
+            with db.write() as writer:
+                writer.executemany("INSERT OR IGNORE INTO mark VALUES (?)", final)
+                writer.executemany("DELETE FROM mark WHERE name = ?", [(name,) for name in gone])
+                _note(writer, "marks")
+        settled = int(now * 1e9) - stamp > _TRUSTED_AGE_NS and all(mark.done for mark in found)
+        self._marks_seen = stamp if settled else 0
+
+    def _take_in(self, db: Database, directories: Iterable[str]) -> None:
+        # Read within the write transaction: of two processes the later one has read later.
+        with db.write() as writer:
+            for directory in directories:
+                found = self._load(directory)
+                if found is None:
+                    rows.remove(writer, directory)
+                else:
+                    rows.put(writer, found)
+
+
+def stamp_of(directory: Path) -> int:
+    """Time of the last change of a model's record, nanoseconds since 1970; 0 without one."""
+    try:
+        return (directory / layout.RECORD).stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+def _schema() -> Traversable:
+    return files("sleap_rtc.library") / "migrations"
+
+
+def _note(writer: sqlite3.Connection, what: str) -> None:
+    writer.execute("INSERT OR REPLACE INTO looked VALUES (?, ?)", (what, time.time()))
+
+
+def _batches(items: Iterable[str]) -> Iterator[list[str]]:
+    iterator = iter(items)
+    while batch := list(islice(iterator, _BATCH)):
+        yield batch
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold a lock among the processes of this host; its file is on a local disk."""
+    with disk_errors(path):
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
