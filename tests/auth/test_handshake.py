@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sleap_rtc.auth import certificates
+from sleap_rtc.auth import issue
 from sleap_rtc.auth.handshake import (
     _TRANSITIONS,
     Authenticated,
@@ -433,7 +433,7 @@ def test_an_ended_chain_is_refused_by_both(house: MadeRoom) -> None:
     ends = run(house, offerer={"now": later})
     assert ends.nobody_is_fooled()
     assert ends.error("offerer").message.startswith("This device is not trusted")
-    renewed = certificates.make_room(
+    renewed = issue.make_room(
         house.room_key, house.owner.device, name="o", now=house.now + timedelta(days=30)
     )
     ends = run(house, offerer={"now": later, "chain": renewed})

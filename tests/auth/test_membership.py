@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sleap_rtc.auth import certificates
+from sleap_rtc.auth import issue
 from sleap_rtc.auth.certificates import LIFETIME, Member, verify_chain
 from sleap_rtc.auth.keys import SigningKey
 from sleap_rtc.auth.membership import (
@@ -153,9 +153,7 @@ def test_an_owner_cannot_sign_itself_away(house: MadeRoom) -> None:
 
 def second_owner(house: MadeRoom) -> tuple[SigningKey, Chain]:
     device = house.key(40)
-    return device, certificates.make_room(
-        house.room_key, device.device, name="desktop", now=house.now
-    )
+    return device, issue.make_room(house.room_key, device.device, name="desktop", now=house.now)
 
 
 @pytest.mark.parametrize("how", ["revoked", "demoted"])
@@ -262,7 +260,7 @@ def test_the_word_of_a_removed_owner_counts_no_more(
     house: MadeRoom, worker: SigningKey, how: str
 ) -> None:
     device, chain = second_owner(house)
-    granted = certificates.grant(
+    granted = issue.grant(
         device,
         chain,
         room=house.room,

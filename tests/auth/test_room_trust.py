@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from sleap_rtc.auth import certificates
+from sleap_rtc.auth import issue
 from sleap_rtc.auth.handshake import Handshake, Refuse, Send, Setup
 from sleap_rtc.auth.room_trust import RoomTrust
 from sleap_rtc.auth.store import DeviceStore, RoomEntry
@@ -27,7 +27,7 @@ COMMON: dict[str, Any] = {
 def store(tmp_path: Path, house: MadeRoom) -> DeviceStore:
     store = DeviceStore(tmp_path, host="lab-1")
     key = store.device_key()
-    chain = certificates.make_room(house.room_key, key.device, name="laptop", now=house.now)
+    chain = issue.make_room(house.room_key, key.device, name="laptop", now=house.now)
     store.save_room(
         RoomEntry(room=house.room, name="lab", server="http://127.0.0.1", role="owner", chain=chain)
     )

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from sleap_rtc.auth import certificates
+from sleap_rtc.auth import certificates, issue
 from sleap_rtc.auth.handshake import Setup
 from sleap_rtc.auth.keys import SigningKey
 from sleap_rtc.auth.membership import Membership
@@ -107,14 +107,14 @@ class Rig:
 
     def trust(self, name: str) -> MemoryTrust:
         key = SigningKey.generate()
-        chain = certificates.make_room(self.room_key, key.device, name=name, now=datetime.now(UTC))
+        chain = issue.make_room(self.room_key, key.device, name=name, now=datetime.now(UTC))
         return MemoryTrust(key, chain, self.room)
 
     def stranger(self, name: str) -> MemoryTrust:
         """Somebody who claims to be in the room, with another room's certificate."""
         key = SigningKey.generate()
         own = SigningKey.generate()
-        chain = certificates.make_room(own, key.device, name=name, now=datetime.now(UTC))
+        chain = issue.make_room(own, key.device, name=name, now=datetime.now(UTC))
         return MemoryTrust(key, chain, self.room)
 
     def add(self, name: str, *, trust: MemoryTrust | None = None, accepts: bool = False) -> Device:

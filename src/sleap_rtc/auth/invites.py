@@ -34,13 +34,8 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta
 
-from sleap_rtc.auth.certificates import (
-    INVITE_LIFETIME,
-    OpenInvite,
-    invite,
-    join,
-    verify_invite,
-)
+from sleap_rtc.auth.certificates import INVITE_LIFETIME, OpenInvite, verify_invite
+from sleap_rtc.auth.issue import invite, join
 from sleap_rtc.auth.keys import SEED, SigningKey
 from sleap_rtc.domain.ids import DeviceId, RoomId, room_id
 from sleap_rtc.domain.places import Role

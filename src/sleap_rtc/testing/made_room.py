@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from sleap_rtc.auth import certificates
+from sleap_rtc.auth import issue
 from sleap_rtc.auth.handshake import Setup
 from sleap_rtc.auth.keys import SigningKey
 from sleap_rtc.auth.membership import ListedMember, Membership, open_membership, sign_membership
@@ -56,11 +56,11 @@ class MadeRoom:
     @property
     def owner_chain(self) -> Chain:
         """The owner's own chain."""
-        return certificates.make_room(self.room_key, self.owner.device, name="laptop", now=self.now)
+        return issue.make_room(self.room_key, self.owner.device, name="laptop", now=self.now)
 
     def invited(self, once: int = _ONCE, *, role: Role = "worker", uses: int = 1) -> Chain:
         """A chain that ends in an invite; its one-time key is ``key(once)``."""
-        return certificates.invite(
+        return issue.invite(
             self.owner,
             self.owner_chain,
             room=self.room,
@@ -80,7 +80,7 @@ class MadeRoom:
         name: str = "gpu-1",
     ) -> Chain:
         """The chain of a device that joined by the invite ``key(once)``."""
-        return certificates.join(
+        return issue.join(
             self.key(once),
             self.invited(once, role=role, uses=uses),
             device=device.device,
