@@ -2,12 +2,15 @@
 
 An alias is 1 to 64 letters, digits, ``.``, ``_`` and ``-``, starts with neither
 ``-`` nor ``.``, doesn't look like an id, and is none of the reserved words. Two
-aliases that differ only by case are one (compared casefolded).
+aliases that differ only by case, or by how Unicode composes their letters, are
+one: they are compared casefolded and composed (NFC). That form is also a file's
+name, so it has at most 200 bytes of UTF-8; every usual script stays below.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Final
@@ -16,6 +19,7 @@ from sleap_rtc.domain.ids import is_id_prefix, is_model_id, is_uuid7
 from sleap_rtc.errors import InvalidName
 
 MAX_LENGTH: Final = 64
+MAX_KEY: Final = 200
 RESERVED: Final = frozenset({"all", "latest", "none", "null"})
 
 _ALLOWED: Final = re.compile(r"[\w.-]+")
@@ -52,6 +56,8 @@ def fault(name: str) -> str:
         return f"it starts with {name[0]!r}"
     if name.casefold() in RESERVED:
         return "the word is reserved"
+    if len(key(name).encode("utf-8")) > MAX_KEY:
+        return f"it has more than {MAX_KEY} bytes"
     lower = name.lower()
     if is_model_id(lower) or is_id_prefix(lower) or is_uuid7(lower) or _HEX_ONLY.fullmatch(lower):
         return "it looks like an id"
@@ -59,8 +65,9 @@ def fault(name: str) -> str:
 
 
 def key(name: str) -> str:
-    """What two aliases are compared by: the casefolded name."""
-    return name.casefold()
+    """What two aliases are compared by: the casefolded name, composed; a safe file name."""
+    # Casefolding can take letters apart again, so composing comes last.
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def near(name: str, known: Iterable[str], *, most: int = 3) -> list[str]:

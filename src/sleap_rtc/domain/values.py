@@ -21,6 +21,7 @@ from __future__ import annotations
 import functools
 import types
 import typing
+from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Final, TypeVar, Union, get_args, get_origin
 
 import msgspec
@@ -90,14 +91,14 @@ def from_plain(kind: type[V], plain: object, *, what: str) -> V:
     if issubclass(kind, Document):
         _check_format(kind, plain, what)
     try:
-        return msgspec.convert(_lift(kind, plain), kind)
+        return msgspec.convert(_lift_step(kind)(plain), kind)
     except (msgspec.ValidationError, RecursionError) as error:
         raise DataError(what=what, why=str(error) or "it is nested too deeply") from None
 
 
 def to_plain(value: Value) -> dict[str, Any]:
     """The value as dictionaries, lists, strings and numbers, unknown fields in their places."""
-    plain: dict[str, Any] = _lower(type(value), msgspec.to_builtins(value))
+    plain: dict[str, Any] = _lower_step(type(value))(msgspec.to_builtins(value))
     return plain
 
 
@@ -122,85 +123,139 @@ def _check_format(kind: type[Document], plain: object, what: str) -> None:
         raise NewerFormat(what=what, found=found[:40], known=f"{kind.MAJOR}.x")
 
 
+Step = Callable[[Any], Any]
+
+
 @functools.cache
-def _fields(kind: type[Value]) -> dict[str, tuple[str, Any]]:
-    """Encoded name → (field name, type) of every field but ``unknown``."""
+def _known(kind: type[Value]) -> frozenset[str]:
+    """Encoded names of every field but ``unknown``, and of the tag."""
+    names = {f.encode_name for f in msgspec.structs.fields(kind) if f.name != _UNKNOWN}
+    tag = kind.__struct_config__.tag_field
+    return frozenset(names | {tag} if tag else names)
+
+
+@functools.cache
+def _nested(kind: type[Value], *, down: bool) -> tuple[tuple[str, Step], ...]:
+    """Encoded name and step of every field in which values may be."""
     hints = typing.get_type_hints(kind, include_extras=False)
-    return {
-        field.encode_name: (field.name, hints[field.name])
+    steps = (
+        (field.encode_name, _step(hints[field.name], down=down))
         for field in msgspec.structs.fields(kind)
         if field.name != _UNKNOWN
-    }
+    )
+    return tuple((name, step) for name, step in steps if step is not None)
 
 
 @functools.cache
-def _tag(kind: type[Value]) -> tuple[str, object] | None:
-    config = kind.__struct_config__
-    return None if config.tag_field is None else (config.tag_field, config.tag)
+def _step(kind: Any, *, down: bool) -> Step | None:
+    """What brings plain data of a type into the form msgspec reads, or, ``down``, back again.
 
-
-def _member(options: tuple[Any, ...], plain: object) -> Any:
-    """The member of a union that plain data is meant for, or None where it doesn't matter."""
-    values = [o for o in options if isinstance(o, type) and issubclass(o, Value)]
-    if isinstance(plain, dict) and values:
-        for kind in values:
-            tag = _tag(kind)
-            if tag is None or plain.get(tag[0]) == tag[1]:
-                return kind
-        return None
-    containers = [o for o in options if get_origin(o) in (list, tuple, dict)]
-    wanted = dict if isinstance(plain, dict) else (list, tuple)
-    return next((o for o in containers if issubclass(get_origin(o), wanted)), None)
-
-
-def _walk(kind: Any, plain: Any, at_value: Any) -> Any:
-    """Apply ``at_value`` to every dictionary that stands for a Value, innermost first."""
-    origin = get_origin(kind)
+    None for a type that holds no values: its data stays as it is.
+    """
+    origin, inner = get_origin(kind), get_args(kind)
     if origin is Annotated:
-        return _walk(get_args(kind)[0], plain, at_value)
+        return _step(inner[0], down=down)
     if origin in (Union, types.UnionType):
-        member = _member(get_args(kind), plain)
-        return plain if member is None else _walk(member, plain, at_value)
-    if origin in (list, tuple) and isinstance(plain, (list, tuple)):
-        inner = get_args(kind)
-        if not inner or (origin is tuple and len(inner) != 2):
+        return _union_step(inner, down=down)
+    if origin is tuple and not (len(inner) == 2 and inner[1] is Ellipsis):
+        return _tuple_step(tuple(_step(item, down=down) for item in inner))
+    if origin in (list, tuple):
+        return _list_step(_step(inner[0], down=down))
+    if origin is dict:
+        return _dict_step(_step(inner[1], down=down))
+    if isinstance(kind, type) and issubclass(kind, Value):
+        return _lower_step(kind) if down else _lift_step(kind)
+    return None
+
+
+@functools.cache
+def _lift_step(kind: type[Value]) -> Step:
+    known = _known(kind)
+
+    def lift(plain: Any) -> Any:
+        if not isinstance(plain, dict):
             return plain
-        return [_walk(inner[0], item, at_value) for item in plain]
-    if origin is dict and isinstance(plain, dict):
-        inner = get_args(kind)[1]
-        return {key: _walk(inner, item, at_value) for key, item in plain.items()}
-    if isinstance(kind, type) and issubclass(kind, Value) and isinstance(plain, dict):
-        return at_value(kind, plain)
-    return plain
-
-
-def _lift(kind: Any, plain: Any) -> Any:
-    def at_value(struct: type[Value], found: dict[Any, Any]) -> dict[str, Any]:
-        fields, tag = _fields(struct), _tag(struct)
-        lifted: dict[str, Any] = {}
-        unknown: dict[str, Any] = {}
-        for key, item in found.items():
-            if key in fields:
-                lifted[key] = _lift(fields[key][1], item)
-            elif tag is not None and key == tag[0]:
-                lifted[key] = item
-            else:
-                unknown[key] = item
-        if unknown:
-            lifted[_UNKNOWN] = unknown
+        if issubclass(kind, Document):
+            _check_format(kind, plain, kind.__name__)
+        if plain.keys() <= known:
+            lifted = dict(plain)
+        else:
+            lifted = {key: item for key, item in plain.items() if key in known}
+            lifted[_UNKNOWN] = {key: item for key, item in plain.items() if key not in known}
+        for name, step in _nested(kind, down=False):
+            if name in lifted:
+                lifted[name] = step(lifted[name])
         return lifted
 
-    return _walk(kind, plain, at_value)
+    return lift
 
 
-def _lower(kind: Any, plain: Any) -> Any:
-    def at_value(struct: type[Value], found: dict[str, Any]) -> dict[str, Any]:
-        fields = _fields(struct)
-        unknown = found.pop(_UNKNOWN, {})
-        lowered = {
-            key: _lower(fields[key][1], item) if key in fields else item
-            for key, item in found.items()
-        }
-        return lowered | {key: item for key, item in unknown.items() if key not in lowered}
+@functools.cache
+def _lower_step(kind: type[Value]) -> Step:
+    known = _known(kind)
 
-    return _walk(kind, plain, at_value)
+    def lower(found: Any) -> Any:
+        if not isinstance(found, dict):
+            return found
+        unknown = found.pop(_UNKNOWN, None)
+        for name, step in _nested(kind, down=True):
+            if name in found:
+                found[name] = step(found[name])
+        if unknown:
+            found |= {key: item for key, item in unknown.items() if key not in known}
+        return found
+
+    return lower
+
+
+def _list_step(step: Step | None) -> Step | None:
+    if step is None:
+        return None
+    return lambda plain: (
+        [step(item) for item in plain] if isinstance(plain, (list, tuple)) else plain
+    )
+
+
+def _tuple_step(steps: tuple[Step | None, ...]) -> Step | None:
+    if not any(steps):
+        return None
+
+    def walk(plain: Any) -> Any:
+        if not isinstance(plain, (list, tuple)) or len(plain) != len(steps):
+            return plain
+        pairs = zip(steps, plain, strict=True)
+        return [item if step is None else step(item) for step, item in pairs]
+
+    return walk
+
+
+def _dict_step(step: Step | None) -> Step | None:
+    if step is None:
+        return None
+    return lambda plain: (
+        {key: step(item) for key, item in plain.items()} if isinstance(plain, dict) else plain
+    )
+
+
+def _union_step(options: tuple[Any, ...], *, down: bool) -> Step | None:
+    """The step of the member that plain data is meant for: by its tag, else by its shape."""
+    values = [o for o in options if isinstance(o, type) and issubclass(o, Value)]
+    by_tag = {kind.__struct_config__.tag: _step(kind, down=down) for kind in values}
+    tag = next((kind.__struct_config__.tag_field for kind in values), None)
+    shapes = {get_origin(option): _step(option, down=down) for option in options}
+    of_dict = shapes.get(dict)
+    of_list = shapes.get(list) or shapes.get(tuple)
+    if not (values or of_dict or of_list):
+        return None
+
+    def walk(plain: Any) -> Any:
+        step = None
+        if isinstance(plain, dict):
+            found = None if tag is None else plain.get(tag)
+            step = by_tag.get(found) if found is None or isinstance(found, (str, int)) else None
+            step = step or of_dict
+        elif isinstance(plain, (list, tuple)):
+            step = of_list
+        return plain if step is None else step(plain)
+
+    return walk
