@@ -191,6 +191,12 @@ class JobView(Value, frozen=True):
         """What is known of a stage; of one not started, its number alone."""
         return next((seen for seen in self.seen if seen.stage == stage), StageView(stage=stage))
 
+    def is_trained(self, stage: int) -> bool:
+        """Whether a stage's model is complete and can be brought home."""
+        record = self.stage_view(stage).record
+        made = any(output.what == "model" and output.stage == stage for output in self.outputs)
+        return made and record is not None and record.status == "completed"
+
 
 def check(state: JobState | None, following: JobState) -> None:
     """See that a state may follow another.

@@ -4,6 +4,7 @@
 
     <jobs>/<job id>/
       job.json            the specification, as it was submitted
+      submitter.json      who submitted it
       plan.json           what the daemon decided for the runner
       lock                held by the one process that writes here
       events.jsonl        the truth: the job's numbered events
@@ -26,12 +27,14 @@ import shutil
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
+from msgspec import Meta
 
-from sleap_rtc.domain.ids import JobId, is_uuid7
-from sleap_rtc.domain.values import decode, encode, encode_pretty
+from sleap_rtc.domain.ids import DeviceId, JobId, is_uuid7
+from sleap_rtc.domain.models import Line
+from sleap_rtc.domain.values import Document, decode, encode, encode_pretty
 from sleap_rtc.errors import AlreadyExists, Conflict, UnknownJob
 from sleap_rtc.files.claim import Claim
 from sleap_rtc.files.durable import (
@@ -48,6 +51,18 @@ from sleap_rtc.worker.runner.logfile import LogWriter
 _OWNER_ONLY: Final = 0o700
 
 
+class Submitter(Document, frozen=True):
+    """Who submitted a job: proven by the link's handshake.
+
+    Attributes:
+        device: The device's public key.
+        name: What it is called in the room.
+    """
+
+    device: Annotated[DeviceId, Meta(pattern=r"^[0-9a-f]{64}$")]
+    name: Line = ""
+
+
 class JobDirectory(msgspec.Struct, frozen=True):
     """Where the things of one job are.
 
@@ -61,6 +76,11 @@ class JobDirectory(msgspec.Struct, frozen=True):
     def spec(self) -> Path:
         """The specification."""
         return self.root / "job.json"
+
+    @property
+    def submitter(self) -> Path:
+        """Who submitted it."""
+        return self.root / "submitter.json"
 
     @property
     def plan(self) -> Path:
@@ -109,6 +129,18 @@ class JobDirectory(msgspec.Struct, frozen=True):
             raise UnknownJob(name=self.root.name) from None
         return decode(JobSpec, data, what=str(self.spec))
 
+    def read_submitter(self) -> Submitter | None:
+        """Who submitted it, None where nobody did over a link.
+
+        Raises:
+            DataError: Not readable.
+        """
+        try:
+            data = self.submitter.read_bytes()
+        except FileNotFoundError:
+            return None
+        return decode(Submitter, data, what=str(self.submitter))
+
     def claim(self) -> Claim:
         """Be the one process that writes here, until the claim is released.
 
@@ -131,7 +163,13 @@ class JobStore:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def create(self, spec: JobSpec, *, clock: Callable[[], datetime]) -> JobDirectory:
+    def create(
+        self,
+        spec: JobSpec,
+        *,
+        clock: Callable[[], datetime],
+        submitter: Submitter | None = None,
+    ) -> JobDirectory:
         """Make the directory of a job, queued. Asking twice for one job is asking once.
 
         Raises:
@@ -146,6 +184,8 @@ class JobStore:
             new.root.mkdir(mode=_OWNER_ONLY)
             try:
                 write_new(new.spec, encode_pretty(spec))
+                if submitter is not None:
+                    write_new(new.submitter, encode_pretty(submitter))
                 with LogWriter(new.log, clock=clock) as log:
                     log.append(StateChanged(state="queued"))
                 sync_directory(new.root)

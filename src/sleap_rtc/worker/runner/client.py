@@ -10,17 +10,17 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from sleap_rtc.domain.values import decode
+from sleap_rtc.engines.process import ProcessIdentity, identify
 from sleap_rtc.errors import DataError, DeadlineExceeded, LinkLost, SleapRtcError
 from sleap_rtc.jobs.events import Command, JobEvent
 from sleap_rtc.worker.job_directory import JobDirectory
-from sleap_rtc.worker.runner.identity import ProcessIdentity, is_alive
 from sleap_rtc.worker.runner.logfile import LogReader
 from sleap_rtc.worker.runner.messages import (
     ANSWERS,
@@ -36,6 +36,7 @@ from sleap_rtc.worker.runner.messages import (
 )
 from sleap_rtc.worker.runner.plan import Ready, RunnerFile
 
+PROGRAM: Final = (sys.executable, "-m", "sleap_rtc.worker.runner")
 START_S: Final = 60.0
 """Seconds that a runner may take to start: mostly imports, on a machine that may be loaded."""
 COMMAND_S: Final = 10.0
@@ -59,7 +60,7 @@ class RunnerHandle(msgspec.Struct, frozen=True):
     @property
     def alive(self) -> bool:
         """Whether the runner still runs."""
-        return is_alive(self.process)
+        return identify(self.process.pid) == self.process
 
     async def events(self, since: int = 0) -> AsyncIterator[JobEvent]:
         """The events behind ``since`` as they come, until the runner has ended or is gone.
@@ -139,13 +140,16 @@ class RunnerHandle(msgspec.Struct, frozen=True):
         return reader
 
 
-async def launch(job: JobDirectory, *, env: dict[str, str] | None = None) -> RunnerHandle:
+async def launch(
+    job: JobDirectory, *, program: Sequence[str] = PROGRAM, env: Mapping[str, str] | None = None
+) -> RunnerHandle:
     """Start the runner of a job, in a session of its own, and wait until it listens.
 
     ``job.json`` and ``plan.json`` are in place, and nobody holds the job's claim.
 
     Args:
         job: The job's directory.
+        program: What to start; it is given the job's directory and options.
         env: The runner's environment, this process's if None.
 
     Raises:
@@ -161,9 +165,7 @@ async def launch(job: JobDirectory, *, env: dict[str, str] | None = None) -> Run
         arguments = ["--detach", "--ready-fd", str(writing), str(job.root)]
         with job.runner_log.open("ab") as log:
             starter = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "sleap_rtc.worker.runner",
+                *program,
                 *arguments,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
@@ -206,7 +208,7 @@ def attach(job: JobDirectory) -> RunnerHandle | None:
         found = decode(RunnerFile, job.runner.read_bytes(), what=str(job.runner))
     except (FileNotFoundError, DataError):
         return None
-    if not is_alive(found.process):
+    if identify(found.process.pid) != found.process:
         return None
     return RunnerHandle(job=job, process=found.process, socket=Path(found.socket))
 

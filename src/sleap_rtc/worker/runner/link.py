@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -39,30 +40,28 @@ _MAX_PATH: Final = 103
 
 
 class RunnerSocket:
-    """Listens for the daemon.
+    """Listens for the daemon."""
 
-    Args:
-        take: Takes a command, raising when it refuses it; when it returns, the command is logged.
-        last: Gives the number of the last event.
-    """
-
-    def __init__(self, take: Callable[[Order], None], last: Callable[[], int]) -> None:
-        self._take = take
-        self._last = last
+    def __init__(self) -> None:
         self._server: asyncio.Server | None = None
         self._directory: Path | None = None
         self._watching: set[asyncio.Event] = set()
         self._connections: set[asyncio.Task[None]] = set()
 
-    async def open(self) -> Path:
+    async def open(self, take: Callable[[Order], None], last: Callable[[], int]) -> Path:
         """Start to listen.
+
+        Args:
+            take: Takes a command, raising when it refuses it; when it returns, it is logged.
+            last: Gives the number of the last event.
 
         Returns:
             The socket's path.
         """
         self._directory = _short_directory()
         path = self._directory / _NAME
-        self._server = await asyncio.start_unix_server(self._serve, path, limit=LIMIT)
+        serve = functools.partial(self._serve, take, last)
+        self._server = await asyncio.start_unix_server(serve, path, limit=LIMIT)
         return path
 
     def grown(self) -> None:
@@ -80,7 +79,13 @@ class RunnerSocket:
         if self._directory is not None:
             shutil.rmtree(self._directory, ignore_errors=True)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve(
+        self,
+        take: Callable[[Order], None],
+        last: Callable[[], int],
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> None:
         task = asyncio.current_task()
         if task is not None:
             self._connections.add(task)
@@ -89,9 +94,9 @@ class RunnerSocket:
         try:
             while (request := await receive(reader, REQUESTS, peer="the daemon")) is not None:
                 if isinstance(request, Watch):
-                    watchers.add(asyncio.create_task(self._tell(writer, request.since)))
+                    watchers.add(asyncio.create_task(self._tell(writer, last, request.since)))
                 else:
-                    writer.write(self._answer(request) + b"\n")
+                    writer.write(_answer(take, request) + b"\n")
                     await writer.drain()
         except (ProtocolError, ConnectionError) as error:
             logger.bind(error=str(error)).warning("a connection to the runner ended badly")
@@ -105,22 +110,15 @@ class RunnerSocket:
             with contextlib.suppress(ConnectionError):
                 await writer.wait_closed()
 
-    def _answer(self, order: Order) -> bytes:
-        try:
-            self._take(order)
-        except SleapRtcError as error:
-            return ANSWERS.encode(Refused(id=order.id, why=refusal(error)))
-        return ANSWERS.encode(Taken(id=order.id))
-
-    async def _tell(self, writer: asyncio.StreamWriter, told: int) -> None:
+    async def _tell(self, writer: asyncio.StreamWriter, last: Callable[[], int], told: int) -> None:
         """Tell the newest number whenever it is above the one told last."""
         more = asyncio.Event()
         self._watching.add(more)
         try:
             while True:
                 more.clear()
-                if self._last() > told:
-                    told = self._last()
+                if last() > told:
+                    told = last()
                     writer.write(ANSWERS.encode(Grown(last=told)) + b"\n")
                     await writer.drain()
                 await more.wait()
@@ -140,6 +138,14 @@ def remove_socket(path: Path) -> None:
         with contextlib.suppress(OSError):
             path.unlink()
             path.parent.rmdir()
+
+
+def _answer(take: Callable[[Order], None], order: Order) -> bytes:
+    try:
+        take(order)
+    except SleapRtcError as error:
+        return ANSWERS.encode(Refused(id=order.id, why=refusal(error)))
+    return ANSWERS.encode(Taken(id=order.id))
 
 
 def _short_directory() -> Path:

@@ -48,7 +48,8 @@ BATCH: Final = 500
 BATCH_BYTES: Final = 4 * 1024 * 1024
 """Bytes of log after which a read gives what it has."""
 
-_DURABLE: Final = (StateChanged, CommandReceived, ErrorTold, ModelChanged, OutputReady)
+COUNTS: Final = (StateChanged, CommandReceived, ErrorTold, ModelChanged, OutputReady)
+"""Events that are synced, and that the reserve is for."""
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -95,7 +96,7 @@ class LogWriter:
         event = JobEvent(n=self._view.number + 1, at=self._clock(), body=body)
         view = fold(self._view, event)
         line = encode_line(event)
-        durable = isinstance(body, _DURABLE)
+        durable = isinstance(body, COUNTS)
         with disk_errors(self._path, need=len(line)):
             try:
                 self._write(line, durable=durable)

@@ -12,8 +12,8 @@ from msgspec import Meta
 
 from sleap_rtc.domain.models import Line
 from sleap_rtc.domain.values import Document, Value
+from sleap_rtc.engines.process import ProcessIdentity
 from sleap_rtc.jobs.spec import EngineName
-from sleap_rtc.worker.runner.identity import ProcessIdentity
 
 LocalPath = Annotated[str, Meta(pattern=r"^/", max_length=4096)]
 Stage = Annotated[int, Meta(ge=0)]
@@ -26,8 +26,7 @@ class RunnerPlan(Document, frozen=True):
         engine: The trainer, as the registry of engines names it.
         inputs: The folder with the job's input package, fetched and verified.
         library: The worker's library.
-        index: Where the library's index is, on local disk; None for the usual place.
-        models: For tracking: the models' directories, resolved and verified, in order.
+            models: For tracking: the models' directories, resolved and verified, in order.
         worker: The worker's name, for the record.
         device: ``auto``, ``cpu`` or ``cuda``.
         device_name: The GPU's model name, or ``cpu``, for the record.
@@ -38,7 +37,6 @@ class RunnerPlan(Document, frozen=True):
     engine: EngineName
     inputs: LocalPath
     library: LocalPath
-    index: LocalPath | None = None
     models: Annotated[tuple[LocalPath, ...], Meta(max_length=4)] = ()
     worker: Line = ""
     device: Annotated[str, Meta(pattern=r"^(auto|cpu|cuda)$")] = "auto"
