@@ -35,7 +35,10 @@ DeviceId = NewType("DeviceId", str)
 RoomId = NewType("RoomId", str)
 PackageId = NewType("PackageId", str)
 
-_MODEL_ID: Final = re.compile(r"[0-9a-f]{8}(-([2-9]|[1-9][0-9]{1,3}))?")
+MODEL_ID: Final = r"\A[0-9a-f]{8}(-([2-9]|[1-9][0-9]{1,3}))?\Z"
+"""Pattern of a model id, for values that hold one."""
+
+_MODEL_ID: Final = re.compile(MODEL_ID)
 _HEX64: Final = re.compile(r"[0-9a-f]{64}")
 _ROOM_ID: Final = re.compile(r"[a-z2-7]{32}")
 _UUID7: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")

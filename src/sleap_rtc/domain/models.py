@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final, Literal, get_args
 
 from msgspec import Meta
 
-from sleap_rtc.domain.ids import ModelId, PackageId
+from sleap_rtc.domain.ids import MODEL_ID, ModelId, PackageId
 from sleap_rtc.domain.values import Document, Value
 
 Status = Literal["training", "completed", "interrupted", "failed", "imported", "missing"]
@@ -32,8 +32,11 @@ SOURCES: Final[tuple[str, ...]] = get_args(Source)
 
 Utc = Annotated[datetime, Meta(tz=True)]
 Line = Annotated[str, Meta(max_length=1_000)]
-Hex64 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
-ModelType = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+Hex64 = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
+ModelType = Annotated[str, Meta(pattern=r"\A[a-z][a-z0-9_]{0,63}\Z")]
+Id = Annotated[ModelId, Meta(pattern=MODEL_ID)]
+Package = Annotated[PackageId, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
+RelativePath = Annotated[str, Meta(min_length=1, max_length=1024)]
 Tag = Annotated[str, Meta(min_length=1, max_length=64)]
 
 
@@ -48,7 +51,7 @@ class ModelFile(Value, frozen=True):
         link: Absolute path of the file this one is a link to, for imports by link.
     """
 
-    path: Annotated[str, Meta(max_length=1024)]
+    path: RelativePath
     size: Annotated[int, Meta(ge=0)]
     blake3: Hex64
     sha256: Hex64 | None = None
@@ -133,7 +136,7 @@ class Interruption(Value, frozen=True):
     """
 
     epoch: Annotated[int, Meta(ge=0)]
-    checkpoint: str | None = None
+    checkpoint: RelativePath | None = None
     reason: Line = ""
 
 
@@ -168,7 +171,7 @@ class ModelRecord(Document, frozen=True):
         deleted_at: Set on a tombstone.
     """
 
-    id: ModelId
+    id: Id
     name: Line
     model_type: ModelType
     status: Status
@@ -178,17 +181,17 @@ class ModelRecord(Document, frozen=True):
     canonical: Annotated[str, Meta(max_length=100_000)] | None = None
     completed_at: Utc | None = None
     downloaded_at: Utc | None = None
-    checkpoint: str | None = None
-    config: str | None = None
+    checkpoint: RelativePath | None = None
+    config: RelativePath | None = None
     files: Annotated[tuple[ModelFile, ...], Meta(max_length=10_000)] = ()
-    package: PackageId | None = None
+    package: Package | None = None
     metrics: Metrics = Metrics()
     training: Training = Training()
     tags: Annotated[tuple[Tag, ...], Meta(max_length=100)] = ()
     notes: Line = ""
     locations: Annotated[tuple[Location, ...], Meta(max_length=1_000)] = ()
-    parent: ModelId | None = None
-    same_recipe_as: ModelId | None = None
+    parent: Id | None = None
+    same_recipe_as: Id | None = None
     interruption: Interruption | None = None
     failure: Annotated[str, Meta(max_length=8_000)] | None = None
     skeleton: Annotated[tuple[str, ...], Meta(max_length=1_000)] = ()

@@ -33,7 +33,7 @@ from msgspec import Meta
 from sleap_rtc.domain import aliases as rules
 from sleap_rtc.domain import values
 from sleap_rtc.domain.ids import ModelId
-from sleap_rtc.domain.models import ModelRecord, Utc
+from sleap_rtc.domain.models import Id, ModelRecord, Utc
 from sleap_rtc.domain.values import Document
 from sleap_rtc.errors import (
     AliasTaken,
@@ -69,7 +69,7 @@ class Alias(Document, frozen=True):
     """
 
     name: Annotated[str, Meta(min_length=1, max_length=rules.MAX_LENGTH)]
-    models: Annotated[tuple[ModelId, ...], Meta(min_length=1, max_length=2)]
+    models: Annotated[tuple[Id, ...], Meta(min_length=1, max_length=2)]
     sequence: Annotated[int, Meta(ge=0)]
     changed_at: Utc
 

@@ -1,0 +1,262 @@
+import contextlib
+from typing import Annotated, Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import Meta
+
+from sleap_rtc.domain import values
+from sleap_rtc.domain.values import Document, Value
+from sleap_rtc.errors import DataError, NewerFormat
+
+
+class Leaf(Value, frozen=True):
+    n: int = 0
+
+
+class Cat(Value, frozen=True, tag="cat"):
+    leaf: Leaf = Leaf()
+
+
+class Dog(Value, frozen=True, tag="dog"):
+    leaves: tuple[Leaf, ...] = ()
+
+
+class Tree(Value, frozen=True):
+    left: "Tree | None" = None
+    leaf: Leaf | None = None
+
+
+class Inner(Document, frozen=True):
+    leaf: Leaf = Leaf()
+
+
+class Everything(Document, frozen=True):
+    leaf: Leaf
+    maybe: Leaf | None = None
+    many: Annotated[list[Leaf], Meta(max_length=100)] = []
+    some: tuple[Leaf, ...] = ()
+    pair: tuple[Cat, Leaf] = (Cat(), Leaf())
+    named: dict[str, Leaf] = {}
+    deep: dict[str, list[Leaf]] = {}
+    pet: Cat | Dog = Cat()
+    pets: tuple[Cat | Dog, ...] = ()
+    either: list[Leaf] | dict[str, Leaf] | None = None
+    tree: Tree = Tree()
+    inner: Inner | None = None
+    free: dict[str, Any] = {}
+    renamed: int = msgspec.field(default=0, name="otherName")
+
+
+NAMES = st.text(max_size=12)
+PLAIN = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**80), 2**80)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=10),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def plain_value(
+    fields: dict[str, st.SearchStrategy[Any]],
+    *,
+    required: dict[str, st.SearchStrategy[Any]] | None = None,
+) -> st.SearchStrategy[dict[str, Any]]:
+    """A value's plain form, with fields that its class doesn't know."""
+    known = {*fields, *(required or {}), "type", "format"}
+    unknown = st.dictionaries(NAMES.filter(lambda name: name not in known), PLAIN, max_size=2)
+    return st.builds(
+        lambda more, own: more | own,
+        unknown,
+        st.fixed_dictionaries(required or {}, optional=fields),
+    )
+
+
+leaf = plain_value({"n": st.integers(-5, 5)})
+cat = plain_value({"leaf": leaf}, required={"type": st.just("cat")})
+dog = plain_value({"leaves": st.lists(leaf, max_size=2)}, required={"type": st.just("dog")})
+tree = st.recursive(
+    plain_value({"leaf": leaf | st.none()}),
+    lambda inner: plain_value({"left": inner | st.none(), "leaf": leaf}),
+    max_leaves=4,
+)
+inner_document = plain_value({"leaf": leaf}, required={"format": st.just("1.7")})
+everything = plain_value(
+    {
+        "maybe": leaf | st.none(),
+        "many": st.lists(leaf, max_size=2),
+        "some": st.lists(leaf, max_size=2),
+        "pair": st.tuples(cat, leaf).map(list),
+        "named": st.dictionaries(NAMES, leaf, max_size=2),
+        "deep": st.dictionaries(NAMES, st.lists(leaf, max_size=2), max_size=2),
+        "pet": cat | dog,
+        "pets": st.lists(cat | dog, max_size=2),
+        "either": st.lists(leaf, max_size=2) | st.dictionaries(NAMES, leaf, max_size=2),
+        "tree": tree,
+        "inner": inner_document,
+        "free": st.dictionaries(NAMES | st.just("unknown"), PLAIN, max_size=3),
+        "otherName": st.integers(0, 5),
+    },
+    required={"format": st.sampled_from(["1.0", "1.42"]), "leaf": leaf},
+)
+
+
+def is_kept(before: Any, after: Any) -> bool:
+    """Whether everything of ``before`` is in ``after``, which may have defaults besides."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        return all(key in after and is_kept(item, after[key]) for key, item in before.items())
+    if isinstance(before, list) and isinstance(after, list):
+        return len(before) == len(after) and all(map(is_kept, before, after))
+    return type(before) is type(after) and before == after
+
+
+def without_defaults(plain: Any) -> Any:
+    """Known fields at their default are not written by nested values: not a loss."""
+    if isinstance(plain, dict):
+        dropped = {"n": 0, "leaf": {}, "leaves": [], "left": None}
+        pairs = {key: without_defaults(item) for key, item in plain.items()}
+        return {
+            k: v
+            for k, v in pairs.items()
+            if not (k in dropped and v in (dropped[k], None) and not isinstance(v, (bool, float)))
+        }
+    if isinstance(plain, list):
+        return [without_defaults(item) for item in plain]
+    return plain
+
+
+@given(everything)
+def test_unknown_fields_survive_at_every_level(plain: dict[str, Any]) -> None:
+    data = msgspec.json.encode(plain)
+    value = values.decode(Everything, data, what="x")
+    again = msgspec.json.decode(values.encode(value))
+    assert is_kept(without_defaults(plain), without_defaults(again))
+    assert values.decode(Everything, values.encode(value), what="x") == value
+
+
+@given(everything)
+def test_reading_leaves_what_it_reads_alone(plain: dict[str, Any]) -> None:
+    before = msgspec.json.encode(plain)
+    values.from_plain(Everything, plain, what="x")
+    assert msgspec.json.encode(plain) == before
+
+
+def test_each_place_keeps_its_own_unknown_fields() -> None:
+    plain = {
+        "format": "1.9",
+        "leaf": {"n": 1, "a": 1},
+        "pair": [{"type": "cat", "leaf": {"b": 2}, "c": 3}, {"d": 4}],
+        "pet": {"type": "dog", "leaves": [{"e": 5}]},
+        "either": {"x": {"f": 6}},
+        "tree": {"left": {"left": {"g": 7}}},
+        "h": [1, {"n": 2}],
+    }
+    value = values.from_plain(Everything, plain, what="x")
+    assert value.unknown == {"h": [1, {"n": 2}]}
+    assert value.leaf.unknown == {"a": 1}
+    assert value.pair[0].unknown == {"c": 3}
+    assert value.pair[0].leaf.unknown == {"b": 2}
+    assert value.pair[1].unknown == {"d": 4}
+    assert isinstance(value.pet, Dog)
+    assert value.pet.leaves[0].unknown == {"e": 5}
+    assert isinstance(value.either, dict)
+    assert value.either["x"].unknown == {"f": 6}
+    assert value.tree.left is not None
+    assert value.tree.left.left == Tree(unknown={"g": 7})
+    assert is_kept(plain, values.to_plain(value))
+
+
+def test_a_field_called_unknown_is_an_unknown_field() -> None:
+    value = values.from_plain(Leaf, {"n": 1, "unknown": {"n": 2}}, what="x")
+    assert value == Leaf(n=1, unknown={"unknown": {"n": 2}})
+    assert values.to_plain(value) == {"n": 1, "unknown": {"n": 2}}
+
+
+def test_an_unknown_field_never_stands_in_for_a_known_one() -> None:
+    assert values.to_plain(Leaf(unknown={"n": 7, "m": 8})) == {"m": 8}
+
+
+def test_a_change_keeps_unknown_fields() -> None:
+    value = values.from_plain(Leaf, {"n": 1, "colour": "red"}, what="x")
+    assert values.to_plain(msgspec.structs.replace(value, n=2)) == {"n": 2, "colour": "red"}
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_give_a_value_or_a_data_error(data: bytes) -> None:
+    with contextlib.suppress(DataError):
+        values.decode(Everything, data, what="x")
+
+
+@given(PLAIN)
+def test_any_json_gives_a_value_or_a_data_error(plain: Any) -> None:
+    for candidate in (plain, {"leaf": plain}, {"leaf": {}, "pet": plain, "either": plain}):
+        with contextlib.suppress(DataError):
+            values.decode(Everything, msgspec.json.encode(candidate), what="x")
+
+
+@pytest.mark.parametrize(
+    ("data", "part"),
+    [
+        (b"[" * 100_000, "not JSON"),
+        (b'{"leaf":' * 5_000 + b"{}" + b"}" * 5_000, "x"),
+        (b'{"leaf":{"n":1e999}}', "not JSON"),
+        (b'{"leaf":{"n":"\xff"}}', "not JSON"),
+        (b'{"leaf":{"n":"1"}}', "Expected `int`"),
+        (b"{}", "leaf"),
+        (b"3", "Expected"),
+        (b'{"leaf":{},"pet":{"type":"cow"}}', "cow"),
+        (b'{"leaf":{},"pair":[{"type":"cat"}]}', "length 2"),
+    ],
+)
+def test_what_is_wrong_is_said(data: bytes, part: str) -> None:
+    with pytest.raises(DataError, match="x: ") as caught:
+        values.decode(Everything, data, what="x")
+    assert part in caught.value.message
+
+
+def test_a_document_too_large_is_refused_unread() -> None:
+    with pytest.raises(DataError, match="more than the 10 allowed"):
+        values.decode(Leaf, b" " * 11, what="x", limit=10)
+
+
+@pytest.mark.parametrize("format_", ["2.0", "99.1"])
+def test_a_later_major_format_is_refused(format_: str) -> None:
+    plain = {"format": format_, "leaf": {}}
+    with pytest.raises(NewerFormat, match=f"the file has format {format_}"):
+        values.from_plain(Everything, plain, what="the file")
+
+
+def test_a_later_major_format_is_refused_inside_another_value() -> None:
+    with pytest.raises(NewerFormat, match=r"Inner has format 2\.0"):
+        values.from_plain(Everything, {"leaf": {}, "inner": {"format": "2.0"}}, what="x")
+
+
+@pytest.mark.parametrize(
+    "format_", ["1", "1.", ".1", "a.b", "1.0.0", "-1.0", "\u0662.\u0663", 1, None, []]
+)
+def test_a_malformed_format_is_refused(format_: Any) -> None:
+    plain = {"format": format_, "leaf": {}}
+    if format_ is None:  # as if it weren't there, but of the wrong type
+        with pytest.raises(DataError):
+            values.from_plain(Everything, plain, what="x")
+    else:
+        with pytest.raises(DataError, match="format"):
+            values.from_plain(Everything, plain, what="x")
+
+
+def test_a_later_minor_format_is_written_back() -> None:
+    value = values.from_plain(Everything, {"format": "1.9", "leaf": {}}, what="x")
+    assert values.to_plain(value)["format"] == "1.9"
+
+
+def test_pretty_is_the_same_for_people() -> None:
+    value = Everything(leaf=Leaf(n=1))
+    text = values.encode_pretty(value)
+    assert text.endswith(b"}\n")
+    assert text.startswith(b'{\n  "leaf": {\n    "n": 1\n  },')
+    assert values.decode(Everything, text, what="x") == value
