@@ -1,0 +1,66 @@
+# The one entry for people who try sleap-rtc and who work on it; `make help` lists everything.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+BIN := .venv/bin
+ENGINE ?= sleap-nn
+DEMO_DIR ?= demo
+# Tests that make a real WebRTC connection need an address besides loopback, which a network
+# namespace gives them; where none may be made they are skipped, and say why.
+NETNS := $(BIN)/python -m sleap_rtc.testing.netns --
+PYTEST := $(BIN)/python -m pytest
+SOURCES := src tests $(wildcard bench)
+
+.PHONY: help
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: ## Run the main job on this machine (ENGINE=sleap-nn|tiny, DEMO_DIR=folder)
+	@tools/environment demo
+	@$(BIN)/sleap-rtc demo --engine $(ENGINE) --dir $(DEMO_DIR)
+
+.PHONY: test
+test: engine ## Set up and run everything, real engine and connections included
+	@if $(NETNS) true; then in="$(NETNS)"; else in=; fi; \
+	HYPOTHESIS_PROFILE=ci $$in $(PYTEST) -n 2 --dist loadgroup --cov --cov-report=term $(ARGS)
+
+.PHONY: check
+check: setup ## What a commit must pass: format, lint, types, layers, fast tests
+	@$(BIN)/ruff format --check $(SOURCES)
+	@$(BIN)/ruff check $(SOURCES)
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(MAKE) --no-print-directory fast
+
+.PHONY: fast
+fast: setup ## The fast tests alone (ARGS='-k name' for some of them)
+	@$(PYTEST) -m 'not slow and not engine and not webrtc' $(ARGS)
+
+.PHONY: format
+format: setup ## Format the code, and mend what the linter can mend
+	@$(BIN)/ruff format $(SOURCES)
+	@$(BIN)/ruff check --fix $(SOURCES)
+
+.PHONY: bench
+bench: setup ## Measure; the figures go to bench/results
+	@$(NETNS) $(BIN)/python -m bench
+
+.PHONY: docs
+docs: setup ## Write the generated parts of the documents anew
+	@$(BIN)/python -m sleap_rtc.testing.docs
+
+.PHONY: setup
+setup: ## Make the environment .venv with all that developing needs
+	@tools/environment demo,dev
+
+.PHONY: engine
+engine: setup ## Install the trainer sleap-nn into an environment of its own
+	@$(BIN)/sleap-rtc engine install sleap-nn
+
+.PHONY: clean
+clean: ## Remove what was made here: environment, caches, results (not your library)
+	@rm -rf .venv .coverage .coverage.* htmlcov .hypothesis .pytest_cache .mypy_cache .ruff_cache \
+	  .import_linter_cache build dist bench/results
