@@ -1,0 +1,1 @@
+"""What happens: logs and metrics."""

@@ -1,0 +1,188 @@
+"""Logs: to stderr and to ``<home>/logs/<program>.log``, as text or JSON, without secrets.
+
+Every line is written here and passes :func:`redact` as a whole, exceptions
+included, so that it doesn't matter who logged it or how. What a line is about
+(connection, job, room) is added with ``logger.contextualize`` and stands in
+every line below it. Libraries that use ``logging`` come out here too.
+
+A text line, and the same as JSON::
+
+    2026-03-01 12:00:00.123 INFO    server.hub: entered room … connection=3fa9
+    {"time": "…Z", "level": "info", "where": "server.hub", "message": "…", "connection": "3fa9"}
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import os
+import re
+import sys
+import traceback
+from collections.abc import Mapping
+from datetime import UTC
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import msgspec
+from loguru import logger
+
+if TYPE_CHECKING:
+    from loguru import Record
+
+KEEP: Final = 5
+"""Rotated files that are kept of each log."""
+ROTATE: Final = "10 MB"
+HIDDEN: Final = "[hidden]"
+MAX_LINE: Final = 32_000
+"""Characters of a line that are written."""
+
+_SECRET_NAMES: Final = (
+    r"pass(?:word|phrase|wd)?|secret\w*|token|api[_-]?key|private[_-]?key|seed|credentials?|"
+    r"authorization|signature|set-?up[_ -]?codes?|recovery[_ -]?codes?|cookie"
+)
+_SECRET_NAME: Final = re.compile(rf"(?:\w*[_-])?(?:{_SECRET_NAMES})", re.IGNORECASE)
+_RULES: Final[tuple[tuple[re.Pattern[str], str], ...]] = (
+    # PEM keys, whole.
+    (
+        re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*KEY-----|\Z)", re.S),
+        HIDDEN,
+    ),
+    # The fragment of a link is an invite's secret half.
+    (
+        re.compile(r"(\b[a-z][a-z0-9+.-]{1,20}://[^\s#\"'<>]{0,2000})#[^\s\"'<>]+", re.I),
+        rf"\1#{HIDDEN}",
+    ),
+    # user:password@ in an address.
+    (re.compile(r"(\b[a-z][a-z0-9+.-]{1,20}://)[^\s/@\"'<>]{1,500}@", re.I), rf"\1{HIDDEN}@"),
+    # name=value, "name": "value", Authorization: Bearer …
+    (
+        re.compile(
+            rf"((?:{_SECRET_NAMES})[\"']?\s*[:=]\s*)(?:b?\"[^\"]*\"|b?'[^']*'|"
+            r"(?:bearer|basic)\s+\S+|[^\s,;&)}\]]+)",
+            re.I,
+        ),
+        rf"\1{HIDDEN}",
+    ),
+    # Ed25519 signatures in hex.
+    (re.compile(r"\b[0-9a-f]{128}\b"), HIDDEN),
+    # Set-up codes.
+    (re.compile(r"\b[A-Z2-9]{4}(?:-[A-Z2-9]{4}){3}\b"), HIDDEN),
+)
+
+
+def redact(text: str) -> str:
+    """The text with what looks like a secret hidden.
+
+    It is the last of several guards, not the first: code doesn't log secrets to begin with.
+    """
+    for pattern, replacement in _RULES:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+def set_up_logs(
+    *,
+    level: str,
+    style: Literal["text", "json"],
+    directory: Path | None,
+    program: str,
+    stderr_level: str | None = None,
+) -> None:
+    """Send all logs of this process where they belong; what was set up before counts no more.
+
+    Args:
+        level: The least that is written to the file: ``debug``, ``info``, ``warning``, ``error``.
+        style: How lines look.
+        directory: Folder of the log files, made if need be; None for none.
+        program: Names the file: ``server``, ``worker``, ``client``.
+        stderr_level: The least that is written to stderr; as the file's unless given.
+    """
+    logger.remove()
+    line = _json_line if style == "json" else _text_line
+
+    def form(record: Record) -> str:
+        record["extra"]["_line"] = redact(line(record)[:MAX_LINE])
+        return "{extra[_line]}\n"
+
+    logger.add(
+        sys.stderr, level=(stderr_level or level).upper(), format=form, colorize=False, catch=True
+    )
+    if directory is not None:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        logger.add(
+            directory / f"{program}.log",
+            level=level.upper(),
+            format=form,
+            rotation=ROTATE,
+            retention=KEEP,
+            encoding="utf-8",
+            opener=_private,
+            catch=True,
+        )
+    logging.basicConfig(handlers=[_ToLoguru()], level=logging.INFO, force=True)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _text_line(record: Record) -> str:
+    extra = "".join(f" {name}={_plain(value)}" for name, value in _extra(record).items())
+    moment = f"{record['time']:YYYY-MM-DD HH:mm:ss.SSS}"
+    head = f"{moment} {record['level'].name:<7} {_where(record)}: {record['message']}{extra}"
+    return head + "".join(f"\n{line}" for line in _exception(record).splitlines())
+
+
+def _json_line(record: Record) -> str:
+    # What the line says of itself wins over what was bound to it under the same name.
+    plain = {name: _plain(value) for name, value in _extra(record).items()} | {
+        "time": record["time"].astimezone(UTC).isoformat(timespec="milliseconds"),
+        "level": record["level"].name.lower(),
+        "where": _where(record),
+        "message": redact(record["message"]),
+    }
+    if exception := _exception(record):
+        plain["exception"] = redact(exception)
+    return msgspec.json.encode(plain).decode("utf-8")
+
+
+def _extra(record: Record) -> Mapping[str, Any]:
+    return {
+        name: HIDDEN if _SECRET_NAME.fullmatch(name) else value
+        for name, value in record["extra"].items()
+        if name != "_line"
+    }
+
+
+def _plain(value: object) -> Any:
+    """A bound value as JSON has it: numbers as they are, everything else as its text."""
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
+    return redact(str(value))
+
+
+def _where(record: Record) -> str:
+    return (record["name"] or "?").removeprefix("sleap_rtc.")
+
+
+def _exception(record: Record) -> str:
+    """The traceback without the values of variables, which may be secrets."""
+    found = record["exception"]
+    if found is None or found.type is None:
+        return ""
+    return "".join(traceback.format_exception(found.type, found.value, found.traceback))
+
+
+class _ToLoguru(logging.Handler):
+    """Takes records of libraries that use ``logging``."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            level: str | int = logger.level(record.levelname).name
+        except ValueError:
+            level = record.levelno
+        frame, depth = inspect.currentframe(), 0
+        while frame is not None and (depth == 0 or frame.f_code.co_filename == logging.__file__):
+            frame, depth = frame.f_back, depth + 1
+        logger.opt(depth=depth, exception=record.exc_info).log(level, record.getMessage())

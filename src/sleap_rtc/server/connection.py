@@ -1,0 +1,275 @@
+"""One WebSocket: frames in, the session's step, effects out.
+
+A connection costs one task and no more while it is idle (10,000 of them are
+meant to fit 250 MB), so there is no reader beside it and a writer only while
+something waits to be written. A device that sends too fast is read more slowly;
+one that doesn't read is let go when a mebibyte waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Final
+
+from loguru import logger
+
+from sleap_rtc.errors import NotPermitted, ProtocolError, SleapRtcError
+from sleap_rtc.protocol.signaling import FromServer, from_device, from_server
+from sleap_rtc.server.hub import Hub
+from sleap_rtc.server.limits import (
+    MAX_OUTBOX,
+    MESSAGE_BURST,
+    MESSAGE_RATE,
+    SIGN_IN_DEADLINE,
+    TokenBucket,
+    message_cost,
+)
+from sleap_rtc.server.rooms import Visitor
+from sleap_rtc.server.session import (
+    Accepted,
+    Check,
+    Close,
+    Effect,
+    Ended,
+    Event,
+    Failed,
+    Late,
+    Perform,
+    Send,
+    State,
+    start,
+    step,
+)
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+SendAsgi = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+_DRAIN: Final = 5.0
+"""Seconds that a connection which is to be closed may take to read the reason."""
+
+
+class Connection:
+    """Serves one WebSocket until it ends.
+
+    Args:
+        hub: The server's.
+        scope: The ASGI scope.
+        receive: Gives the next ASGI event.
+        send: Takes an ASGI event.
+        sign_in_deadline: Seconds that the device has to sign in.
+    """
+
+    __slots__ = (
+        "_address",
+        "_bucket",
+        "_deadline",
+        "_dropped",
+        "_flusher",
+        "_hub",
+        "_local",
+        "_outbox",
+        "_receive",
+        "_scope_host",
+        "_send",
+        "_state",
+        "_task",
+        "_visitor",
+        "_waiting",
+        "id",
+    )
+
+    def __init__(
+        self,
+        hub: Hub,
+        scope: Scope,
+        receive: Receive,
+        send: SendAsgi,
+        *,
+        sign_in_deadline: float = SIGN_IN_DEADLINE,
+    ) -> None:
+        self.id = secrets.token_hex(8)
+        self._hub, self._receive, self._send = hub, receive, send
+        self._address = str((scope.get("client") or ("unknown",))[0])
+        self._local = scope.get("server")
+        self._scope_host = _host_header(scope)
+        self._deadline = sign_in_deadline
+        self._bucket = TokenBucket(rate=MESSAGE_RATE, burst=MESSAGE_BURST, now=time.monotonic())
+        self._outbox: deque[str] = deque()
+        self._waiting = 0
+        self._flusher: asyncio.Task[None] | None = None
+        self._visitor: Visitor | None = None
+        self._dropped = False
+        self._state: State
+        self._task: asyncio.Task[Any] | None = None
+
+    async def run(self) -> None:
+        """Serve the connection; returns when it has ended."""
+        await self._receive()
+        try:
+            self._hub.pending.begin(self._address)
+        except NotPermitted as error:
+            logger.warning("{} ({})", error.message, self._address)
+            await self._send({"type": "websocket.close"})
+            return
+        self._task = asyncio.current_task()
+        self._hub.metrics.connections.inc()
+        try:
+            with logger.contextualize(connection=self.id, address=self._address):
+                await self._send({"type": "websocket.accept"})
+                await self._serve()
+        except OSError:
+            logger.debug("connection {} went away", self.id)
+        except asyncio.CancelledError:
+            if not self._dropped:
+                raise
+            if self._task is not None:
+                self._task.uncancel()
+        finally:
+            if self._visitor is None:
+                self._hub.pending.end(self._address)
+            if self._flusher is not None:
+                self._flusher.cancel()
+            self._hub.metrics.connections.dec()
+            self._hub.depart(self.id)
+
+    async def _serve(self) -> None:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._deadline
+        self._state, effects = start(secrets.token_hex(32))
+        await self._run(effects)
+        while not isinstance(self._state, Ended):
+            try:
+                async with asyncio.timeout_at(None if self._visitor else until):
+                    frame = await self._receive()
+            except TimeoutError:
+                await self._feed(Late(seconds=self._deadline))
+                return
+            if frame["type"] == "websocket.disconnect":
+                return
+            await self._feed(await self._read(frame))
+
+    async def _read(self, frame: MutableMapping[str, Any]) -> Event:
+        """The message in a frame, after as long as the connection's rate wants."""
+        text = frame.get("text")
+        data = text.encode("utf-8", "replace") if text is not None else frame.get("bytes") or b""
+        delay = self._bucket.take(message_cost(len(data)), time.monotonic())
+        if delay:
+            await asyncio.sleep(delay)
+        if text is None:
+            return Failed(ProtocolError(peer="the device", why="a binary frame"))
+        try:
+            return from_device.decode(data, peer="the device")
+        except SleapRtcError as error:
+            return Failed(error)
+
+    async def _feed(self, event: Event) -> None:
+        self._state, effects = step(self._state, event)
+        await self._run(effects)
+
+    async def _run(self, effects: tuple[Effect, ...]) -> None:
+        for effect in effects:
+            match effect:
+                case Send(message=message):
+                    self._say(message)
+                case Check():
+                    await self._feed(await self._check(effect))
+                case Perform(request=request):
+                    assert self._visitor is not None  # noqa: S101 - the session says so
+                    answer = await self._hub.perform(self._visitor, request)
+                    if answer is not None:
+                        self._say(answer)
+                case Close():
+                    await self._close(effect)
+
+    async def _check(self, check: Check) -> Event:
+        sign_ins = self._hub.metrics.sign_ins
+        try:
+            found = await asyncio.to_thread(
+                self._hub.desk.check_sign_in,
+                check.sign_in,
+                check.nonce,
+                addresses=self._hub.addresses.known(self._local),
+                host=self._scope_host,
+            )
+        except SleapRtcError as error:
+            device = check.sign_in.device
+            logger.warning("refused the sign-in of device {}: {}", device, error.message)
+            sign_ins.labels(outcome=error.code).inc()
+            return Failed(error)
+        except Exception:  # noqa: BLE001 - the device is told, and the server goes on
+            logger.exception("failed at a sign-in")
+            sign_ins.labels(outcome="error").inc()
+            return Failed(SleapRtcError(message="The server failed at this; its log says more."))
+        sign_ins.labels(outcome="ok").inc()
+        logger.info("device {} signed in, called {}", found.device, check.sign_in.name)
+        self._visitor = Visitor(
+            connection=self.id, device=found.device, instance=check.sign_in.instance
+        )
+        self._hub.pending.end(self._address)
+        self._hub.arrive(self._visitor, self)
+        return Accepted(
+            connection=self.id,
+            ice_servers=self._hub.ice_servers(found.dialled),
+            may_create_rooms=found.may_create_rooms,
+        )
+
+    # ── writing ──────────────────────────────────────────────────────────────
+
+    def post(self, text: str) -> None:
+        """Send an encoded message, in order and without waiting."""
+        if self._dropped:
+            return
+        self._outbox.append(text)
+        self._waiting += len(text)
+        if self._waiting > MAX_OUTBOX:
+            self._drop()
+        elif self._flusher is None:
+            self._flusher = asyncio.create_task(self._flush())
+
+    def _say(self, message: FromServer) -> None:
+        self.post(from_server.encode(message).decode("utf-8"))
+
+    async def _flush(self) -> None:
+        try:
+            while self._outbox:
+                text = self._outbox.popleft()
+                await self._send({"type": "websocket.send", "text": text})
+                self._waiting -= len(text)
+        except OSError:
+            self._outbox.clear()
+        finally:
+            self._flusher = None
+
+    def _drop(self) -> None:
+        logger.bind(connection=self.id).warning("a device doesn't read; its connection is ended")
+        self._hub.metrics.dropped.inc()
+        self._dropped = True
+        self._outbox.clear()
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _close(self, effect: Close) -> None:
+        if self._flusher is not None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.shield(self._flusher), _DRAIN)
+        with contextlib.suppress(OSError):
+            await self._send(
+                {"type": "websocket.close", "code": effect.code, "reason": effect.reason}
+            )
+
+
+def _host_header(scope: Scope) -> str:
+    """What the request named as its host, with the port that it means."""
+    for name, value in scope.get("headers", ()):
+        if name == b"host":
+            host = str(value.decode("latin-1"))[:300].lower()
+            _, _, port = host.rpartition("]")[2].partition(":")
+            usual = 443 if scope.get("scheme") == "wss" else 80
+            return host if port else f"{host}:{usual}"
+    return ""

@@ -1,0 +1,172 @@
+"""All connections of one server, who is online, and what they ask for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+from loguru import logger
+
+from sleap_rtc.config import Ice
+from sleap_rtc.domain.places import Presence
+from sleap_rtc.errors import SleapRtcError, UsageError
+from sleap_rtc.protocol.signaling import (
+    CreateRoom,
+    Done,
+    EnterRoom,
+    FromServer,
+    GetMembership,
+    IceServer,
+    JoinRoom,
+    LeaveRoom,
+    MembershipTold,
+    PutMembership,
+    Refused,
+    Relay,
+    Request,
+    UpdateWorker,
+    from_server,
+)
+from sleap_rtc.server.addresses import Addresses, ice_servers
+from sleap_rtc.server.limits import Pending
+from sleap_rtc.server.metrics import ServerMetrics
+from sleap_rtc.server.requests import Desk
+from sleap_rtc.server.rooms import Rooms, Tell, Visitor
+
+
+class Outlet(Protocol):
+    """Where messages for a connection go."""
+
+    def post(self, text: str) -> None:
+        """Send an encoded message, in order and without waiting."""
+
+
+class Hub:
+    """Joins connections, presence and what is kept.
+
+    Args:
+        desk: Checks requests and keeps what comes of them.
+        addresses: The server's own.
+        metrics: What is counted.
+        stun_port: UDP port of the STUN responder, 0 for none.
+        ice: STUN and TURN servers that were configured.
+        stopping: Whether the server is about to end.
+    """
+
+    def __init__(
+        self,
+        desk: Desk,
+        addresses: Addresses,
+        metrics: ServerMetrics,
+        *,
+        stun_port: int,
+        ice: Iterable[Ice],
+        stopping: Callable[[], bool],
+    ) -> None:
+        self.desk, self.addresses, self.metrics = desk, addresses, metrics
+        self.pending = Pending()
+        self.rooms = Rooms()
+        self.stopping = stopping
+        self._stun_port, self._ice = stun_port, tuple(ice)
+        self._outlets: dict[str, Outlet] = {}
+        metrics.watch_rooms(self.rooms.counts)
+        metrics.signed_in.set_function(lambda: len(self._outlets))
+
+    def ice_servers(self, dialled: str) -> tuple[IceServer, ...]:
+        """What a device that dialled this address is told."""
+        return ice_servers(self.addresses, dialled, stun_port=self._stun_port, configured=self._ice)
+
+    def arrive(self, visitor: Visitor, outlet: Outlet) -> None:
+        """A device has signed in."""
+        self._outlets[visitor.connection] = outlet
+
+    def depart(self, connection: str) -> None:
+        """A connection is gone: the others in its rooms are told, unless all are going."""
+        self._outlets.pop(connection, None)
+        tells = self.rooms.depart(connection)
+        if not self.stopping():
+            self.tell(tells)
+
+    def tell(self, tells: Iterable[Tell]) -> None:
+        """Send messages to whom they are for; who has gone meanwhile is passed over.
+
+        Raises:
+            ValueError: A message is too large.
+        """
+        for tell in tells:
+            text = from_server.encode(tell.message).decode("utf-8")
+            for connection in tell.to:
+                outlet = self._outlets.get(connection)
+                if outlet is not None:
+                    outlet.post(text)
+
+    async def perform(self, visitor: Visitor, request: Request) -> FromServer | None:
+        """Do what a device asks.
+
+        Returns:
+            The answer; None where it was sent already, in order with what follows it.
+        """
+        kind = str(type(request).__struct_config__.tag)
+        try:
+            answer = await self._perform(visitor, request)
+        except SleapRtcError as error:
+            logger.debug("refused {}: {}", kind, error.message)
+            self.metrics.requests.labels(kind=kind, outcome=error.code).inc()
+            return Refused.because(error, request.id)
+        except Exception:  # noqa: BLE001 - one request's failure must not end the connection
+            logger.exception("failed at {}", kind)
+            self.metrics.requests.labels(kind=kind, outcome="error").inc()
+            failed = SleapRtcError(message="The server failed at this; its log says more.")
+            return Refused.because(failed, request.id)
+        self.metrics.requests.labels(kind=kind, outcome="ok").inc()
+        return answer
+
+    async def _perform(self, visitor: Visitor, request: Request) -> FromServer | None:
+        me, device, rooms = visitor.connection, visitor.device, self.rooms
+        match request:
+            case CreateRoom():
+                await asyncio.to_thread(self.desk.create_room, device, request)
+                logger.info("created room {}", request.room)
+            case JoinRoom():
+                await asyncio.to_thread(self.desk.join_room, device, request)
+                logger.info("joined room {}", request.room)
+            case EnterRoom():
+                await asyncio.to_thread(self.desk.check_entry, device, request)
+                self.tell(rooms.enter(visitor, _presence(visitor, request), request=request.id))
+                logger.info("entered room {} as {} {}", request.room, request.kind, request.name)
+                return None
+            case LeaveRoom():
+                self.tell(rooms.leave(me, request.room))
+            case UpdateWorker():
+                self.tell(rooms.update(me, request.room, request.worker))
+            case Relay():
+                self._relay(me, request)
+            case PutMembership():
+                newest = await asyncio.to_thread(self.desk.put_membership, device, request)
+                self.tell(rooms.evict(request.room, newest.revoked))
+                logger.info("membership list {} of room {}", newest.number, request.room)
+            case GetMembership():
+                rooms.presence(me, request.room)
+                signed = await asyncio.to_thread(self.desk.membership, request.room)
+                return MembershipTold(id=request.id, signed=signed)
+        return Done(id=request.id)
+
+    def _relay(self, me: str, request: Relay) -> None:
+        tell = self.rooms.relay(me, request.room, request.to, request.payload)
+        try:
+            self.tell((tell,))
+        except ValueError:
+            raise UsageError(message="This is too large to be passed on in one message.") from None
+        self.metrics.relayed_bytes.inc(len(request.payload))
+
+
+def _presence(visitor: Visitor, request: EnterRoom) -> Presence:
+    return Presence(
+        device=visitor.device,
+        connection=visitor.connection,
+        room=request.room,
+        name=request.name,
+        kind=request.kind,
+        worker=request.worker if request.kind == "worker" else None,
+    )
