@@ -13,7 +13,9 @@ def layout(sizes: list[int]) -> Layout:
     return Layout(
         packages.package(
             FileEntry(
-                path=f"{index:03}", size=size, hashes=bytes([index]) * HASH * packages.blocks_of(size)
+                path=f"{index:03}",
+                size=size,
+                hashes=bytes([index]) * HASH * packages.blocks_of(size),
             )
             for index, size in enumerate(sizes)
         )
@@ -24,13 +26,17 @@ def layout(sizes: list[int]) -> Layout:
 def test_numbers_and_places_are_the_same_thing(sizes: list[int]) -> None:
     found = layout(sizes)
     places = [
-        (file, block) for file, size in enumerate(sizes) for block in range(packages.blocks_of(size))
+        (file, block)
+        for file, size in enumerate(sizes)
+        for block in range(packages.blocks_of(size))
     ]
     assert found.count == len(places)
     assert [found.locate(number) for number in range(found.count)] == places
     assert [found.number(*place) for place in places] == list(range(found.count))
     assert sum(found.size(number) for number in range(found.count)) == sum(sizes)
-    assert [n for file in range(len(sizes)) for n in found.numbers(file)] == list(range(found.count))
+    assert [n for file in range(len(sizes)) for n in found.numbers(file)] == list(
+        range(found.count)
+    )
 
 
 def test_a_block_has_its_files_hash() -> None:

@@ -107,6 +107,12 @@ def test_what_a_stranger_wrote_in_the_lock_stays_one_short_line(tmp_path: Path) 
     claim.release()
 
 
+def test_a_file_in_the_way_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(FileExistsError):
+        Claim(tmp_path / "file", what="it")
+
+
 def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(code: int) -> None:
         def flock(fd: int, operation: int) -> None:

@@ -61,9 +61,7 @@ def test_a_cached_file_isnt_read_again(tmp_path: Path) -> None:
     cache = HashCache(tmp_path / "cache", now_ns=lambda: later)
     first = pack({"x": tmp_path / "x"}, cache=cache)
     told: list[int] = []
-    second = pack(
-        {"x": tmp_path / "x"}, cache=cache, progress=lambda done, _: told.append(done)
-    )
+    second = pack({"x": tmp_path / "x"}, cache=cache, progress=lambda done, _: told.append(done))
     assert second == first
     assert told == [SMALLEST]  # at once, not in pieces
 

@@ -260,6 +260,17 @@ def test_a_damaged_listing_is_written_anew(make_packed: MakePacked, tmp_path: Pa
     claim.release()
 
 
+def test_a_link_in_place_of_all_files_is_refused(make_packed: MakePacked, tmp_path: Path) -> None:
+    packed = make_packed({"a": 1})
+    folder = folder_of(tmp_path / "incoming", packed.package.id, "there")
+    folder.mkdir(parents=True)
+    (tmp_path / "outside").mkdir()
+    (folder / "files").symlink_to(tmp_path / "outside")
+    with pytest.raises(UnsafePath, match="link"):
+        open_store(tmp_path / "incoming", packed)
+    assert list((tmp_path / "outside").iterdir()) == []
+
+
 @pytest.mark.parametrize("trap", ["link", "folder link", "hard link", "fifo"])
 def test_what_isnt_ours_is_never_written_through(
     make_packed: MakePacked, tmp_path: Path, trap: str
@@ -333,9 +344,7 @@ def test_discard_leaves_nothing(make_packed: MakePacked, tmp_path: Path) -> None
     assert list((tmp_path / "incoming").iterdir()) == []
 
 
-def test_no_room_is_said_before_the_first_byte(
-    make_packed: MakePacked, small_disk: Path
-) -> None:
+def test_no_room_is_said_before_the_first_byte(make_packed: MakePacked, small_disk: Path) -> None:
     packed = make_packed({"a": 9 * BLOCK})
     with pytest.raises(OutOfSpace, match=r"8\.4 MB free, and 9\.4 MB are needed"):
         open_store(small_disk / "incoming", packed)

@@ -104,7 +104,7 @@ class PackageRef(Value, frozen=True):
         listing: Bytes of the listing.
     """
 
-    id: Annotated[PackageId, Meta(pattern=r"^[0-9a-f]{64}$")]
+    id: Annotated[PackageId, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
     size: Annotated[int, Meta(ge=0, le=MAX_SIZE)]
     files: Annotated[int, Meta(ge=0, le=MAX_FILES)]
     listing: Annotated[int, Meta(ge=9, le=MAX_LISTING)]

@@ -41,11 +41,13 @@ class Claim:
         path = directory / LOCK
         while True:
             with disk_errors(path):
-                directory.mkdir(parents=True, exist_ok=True)
                 try:
+                    directory.mkdir(parents=True, exist_ok=True)
                     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
                     self._fd = os.open(path, flags, 0o666)
-                except FileNotFoundError:
+                except (FileNotFoundError, FileExistsError):
+                    if os.path.lexists(directory) and not directory.is_dir():
+                        raise
                     continue  # who held the folder has just removed it
             try:
                 _lock(self._fd, what)

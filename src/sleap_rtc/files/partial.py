@@ -124,13 +124,16 @@ class PartialStore:
         if known_listing(claim, package.id) is None:
             write_replacing(claim.directory / "listing", listing_of(package.files))
         with disk_errors(self._path):
+            if self._path.is_symlink():
+                raise UnsafePath(path=str(self._path), why="it is a link")
+            fresh = not self._path.exists()
             self._path.mkdir(exist_ok=True)
             self._root = Root(self._path)
         self._handles = Handles(self._open)
         self._journal = Journal(claim.directory / "journal")
         try:
             self._take_up()
-            self._reserve()
+            self._reserve(fresh=fresh)
         except BaseException:
             self._close_files()
             raise
@@ -306,8 +309,30 @@ class PartialStore:
         sync_directory(self._path.parent)
         sync_directory(self._path.parent.parent)
 
-    def _reserve(self) -> None:
+    def _reserve(self, *, fresh: bool) -> None:
         """Make the files that aren't there yet, and take the room that they will need."""
+        if fresh:
+            lacking = list(range(len(self._package.files)))
+            need = self._package.size + len(lacking) * _PER_FILE
+        else:
+            lacking, need = self._lacking()
+        check_space(self._path, need)
+        try:
+            for file in lacking:
+                size = self._package.files[file].size
+                with self._disk(size), self._handles.use(file) as fd:
+                    if os.fstat(fd).st_size > size:
+                        os.ftruncate(fd, size)
+                    reserve(fd, size)
+        except OutOfSpace:
+            self._give_back(lacking)
+            raise
+        if lacking:
+            with disk_errors(self._path):
+                self._sync_directories()
+
+    def _lacking(self) -> tuple[list[int], int]:
+        """Files that aren't whole yet, and the bytes of room that they still have to take."""
         lacking: list[int] = []
         need = 0
         for file, entry in enumerate(self._package.files):
@@ -324,20 +349,7 @@ class PartialStore:
             # a whole file takes less than its size: so neither alone tells what is needed.
             need += min(missing, max(0, entry.size - found.st_blocks * 512))
             need += _PER_FILE if found.st_size != entry.size else 0
-        check_space(self._path, need)
-        try:
-            for file in lacking:
-                size = self._package.files[file].size
-                with self._disk(size), self._handles.use(file) as fd:
-                    if os.fstat(fd).st_size > size:
-                        os.ftruncate(fd, size)
-                    reserve(fd, size)
-        except OutOfSpace:
-            self._give_back(lacking)
-            raise
-        if lacking:
-            with disk_errors(self._path):
-                self._sync_directories()
+        return lacking, need
 
     def _give_back(self, files: Iterable[int]) -> None:
         """Free the room of files that hold nothing yet: others may need it before we try again."""

@@ -10,6 +10,9 @@ import msgspec
 RATE_SECONDS: Final = 5.0
 """The rate is an average in which the last 5 seconds weigh about two thirds."""
 
+_SHORTEST: Final = 1e-4
+"""Seconds; a rate over less would only tell how coarse the clock is."""
+
 
 class Progress(msgspec.Struct, frozen=True):
     """How far a transfer is.
@@ -62,7 +65,7 @@ class Meter:
             phase: Another name for the time being, for example ``waiting``.
         """
         elapsed = now - self._then
-        if elapsed > 0:
+        if elapsed >= _SHORTEST:
             keep = math.exp(-elapsed / RATE_SECONDS)
             current = max(0, done - self._done) / elapsed
             self._rate = keep * self._rate + (1 - keep) * current

@@ -1,0 +1,389 @@
+from __future__ import annotations
+
+import time
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sleap_rtc.domain import packages
+from sleap_rtc.domain.layout import Layout
+from sleap_rtc.domain.packages import BLOCK, HASH, FileEntry
+from sleap_rtc.errors import DataError, NotFound, SourceChanged
+from sleap_rtc.transfer.machine import (
+    MAX_ASKED,
+    MAX_FAILURES,
+    Arrived,
+    Complete,
+    Download,
+    Drop,
+    Effect,
+    Event,
+    Fail,
+    Phase,
+    Rejected,
+    Request,
+    Rotten,
+    SourceAdded,
+    SourceId,
+    SourceLost,
+    SourceRefused,
+    Store,
+    Stored,
+)
+
+A, B, C = SourceId(1), SourceId(2), SourceId(3)
+
+
+def layout(*sizes: int) -> Layout:
+    return Layout(
+        packages.package(
+            FileEntry(path=f"f{n:06}", size=size, hashes=bytes(HASH * packages.blocks_of(size)))
+            for n, size in enumerate(sizes)
+        )
+    )
+
+
+def download(*sizes: int, done: bytes | None = None) -> Download:
+    found = layout(*sizes)
+    return Download(found, bytes(found.count) if done is None else done)
+
+
+def asked(effects: list[Effect], source: SourceId | None = None) -> list[int]:
+    return [e.block for e in effects if isinstance(e, Request) and source in (None, e.source)]
+
+
+def failure(effects: list[Effect]) -> str:
+    (fail,) = (e for e in effects if isinstance(e, Fail))
+    return fail.error.message
+
+
+def deliver(machine: Download, source: SourceId, block: int, *, right: bool = True) -> list[Effect]:
+    assert machine.handle(Arrived(source, block)) == [Store(source, block)]
+    return machine.handle(Stored(block) if right else Rejected(block))
+
+
+def test_blocks_are_asked_in_order_up_to_the_window() -> None:
+    machine = download(4 * BLOCK, 0, 10)
+    assert machine.begin() == []
+    assert machine.phase is Phase.WAITING
+    effects = machine.handle(SourceAdded(A, 2 * BLOCK))
+    assert effects == [Request(A, 0), Request(A, 1)]
+    assert machine.phase is Phase.RECEIVING
+    # The window is free again only when the block is written.
+    assert machine.handle(Arrived(A, 0)) == [Store(A, 0)]
+    assert machine.handle(Stored(0)) == [Request(A, 2)]
+    assert machine.done_bytes == BLOCK
+
+
+def test_an_empty_package_is_complete_at_once() -> None:
+    machine = download(0, 0)
+    assert machine.begin() == [Complete()]
+    assert machine.handle(SourceAdded(A)) == []
+
+
+def test_a_resumed_one_asks_for_what_is_missing() -> None:
+    machine = download(3 * BLOCK + 7, BLOCK, done=b"\x01\x00\x01\x00\x01")
+    assert machine.done_bytes == 3 * BLOCK
+    assert asked(machine.handle(SourceAdded(A))) == [1, 3]
+    assert deliver(machine, A, 3) == []
+    assert deliver(machine, A, 1) == [Complete()]
+    assert machine.done_bytes == 4 * BLOCK + 7
+
+
+def test_marks_must_fit_the_package() -> None:
+    with pytest.raises(ValueError, match="2 marks for 1 blocks"):
+        download(1, done=b"\x00\x00")
+
+
+def test_an_id_is_used_once() -> None:
+    machine = download(1)
+    machine.handle(SourceAdded(A))
+    with pytest.raises(ValueError, match="there already"):
+        machine.handle(SourceAdded(A))
+
+
+def test_a_window_smaller_than_a_block_lets_one_through() -> None:
+    machine = download(2 * BLOCK)
+    assert asked(machine.handle(SourceAdded(A, 1))) == [0]
+    assert asked(deliver(machine, A, 0)) == [1]
+
+
+def test_small_blocks_are_limited_by_number() -> None:
+    machine = download(*[1] * (MAX_ASKED + 5))
+    assert len(asked(machine.handle(SourceAdded(A)))) == MAX_ASKED
+
+
+def test_sources_share_the_work() -> None:
+    machine = download(6 * BLOCK)
+    assert asked(machine.handle(SourceAdded(A, 2 * BLOCK))) == [0, 1]
+    assert asked(machine.handle(SourceAdded(B, 3 * BLOCK))) == [2, 3, 4]
+    assert deliver(machine, B, 3) == [Request(B, 5)]
+
+
+def test_what_a_lost_source_owed_is_asked_of_another() -> None:
+    machine = download(4 * BLOCK)
+    machine.handle(SourceAdded(A, 3 * BLOCK))
+    assert machine.handle(SourceAdded(B, BLOCK)) == [Request(B, 3)]
+    machine.handle(Arrived(A, 1))
+    assert machine.handle(SourceLost(A)) == []  # B's window is full
+    assert machine.handle(Arrived(A, 0)) == []  # too late
+    assert machine.handle(Stored(1)) == []  # but this one had come
+    assert deliver(machine, B, 3) == [Request(B, 0)]
+    assert deliver(machine, B, 0) == [Request(B, 2)]
+    assert deliver(machine, B, 2) == [Complete()]
+
+
+def test_losing_all_sources_is_waiting() -> None:
+    machine = download(2 * BLOCK)
+    machine.handle(SourceAdded(A))
+    assert machine.handle(SourceLost(A)) == []
+    assert machine.handle(SourceLost(A)) == []
+    assert machine.phase is Phase.WAITING
+    assert asked(machine.handle(SourceAdded(B))) == [0, 1]
+
+
+def test_a_bad_block_alone_is_asked_again_of_another() -> None:
+    machine = download(4 * BLOCK)
+    machine.handle(SourceAdded(A, 2 * BLOCK))
+    machine.handle(SourceAdded(B, 2 * BLOCK))
+    effects = deliver(machine, A, 0, right=False)
+    assert effects == []  # A has room, but not for this block
+    assert deliver(machine, B, 2) == [Request(B, 0)]
+    assert deliver(machine, B, 0) == []
+    assert deliver(machine, A, 1) == []
+    assert deliver(machine, B, 3) == [Complete()]
+
+
+def test_a_bad_block_is_asked_again_of_the_same_if_there_is_no_other() -> None:
+    machine = download(2 * BLOCK)
+    machine.handle(SourceAdded(A))
+    assert deliver(machine, A, 1, right=False) == [Request(A, 1)]
+    assert deliver(machine, A, 1, right=False) == [Request(A, 1)]
+    assert "f000000 is damaged: block 2 of 2 was wrong 3 times" in failure(
+        deliver(machine, A, 1, right=False)
+    )
+    assert machine.phase is Phase.FAILED
+    assert machine.handle(SourceAdded(B)) == []
+
+
+def test_a_bad_block_goes_to_a_source_that_comes_later() -> None:
+    machine = download(BLOCK)
+    machine.handle(SourceAdded(A))
+    assert deliver(machine, A, 0, right=False) == [Request(A, 0)]
+    assert machine.handle(SourceLost(A)) == []
+    assert machine.handle(SourceAdded(B)) == [Request(B, 0)]
+    assert deliver(machine, B, 0) == [Complete()]
+
+
+def test_a_source_of_bad_blocks_is_dropped_while_there_is_another() -> None:
+    machine = download(20 * BLOCK)
+    machine.handle(SourceAdded(A, 4 * BLOCK))
+    machine.handle(SourceAdded(B, 4 * BLOCK))
+    effects: list[Effect] = []
+    for block in range(MAX_FAILURES):
+        effects += deliver(machine, A, block, right=False)
+    (drop,) = (e for e in effects if isinstance(e, Drop))
+    assert drop.source == A
+    assert "3 of its blocks were damaged" in drop.error.message
+    last: list[Effect] = []
+    waiting = [4, 5, 6, 7]
+    while waiting:
+        last = deliver(machine, B, waiting.pop())
+        waiting += asked(last, B)
+    assert last == [Complete()]
+
+
+def test_a_changed_file_ends_it_whoever_else_is_there() -> None:
+    machine = download(2 * BLOCK)
+    machine.handle(SourceAdded(A))
+    machine.handle(SourceAdded(B))
+    effects = machine.handle(SourceRefused(A, SourceChanged(path="labels.slp")))
+    assert failure(effects) == "labels.slp changed while it was being sent."
+    assert machine.handle(SourceRefused(A, SourceChanged(path="x"))) == []
+
+
+def test_a_refusal_is_final_only_from_the_last_source() -> None:
+    machine = download(2 * BLOCK)
+    machine.handle(SourceAdded(A, BLOCK))
+    machine.handle(SourceAdded(B, BLOCK))
+    gone = NotFound(message="no longer here")
+    effects = machine.handle(SourceRefused(A, gone))
+    assert effects == [Drop(A, gone)]
+    assert machine.handle(SourceRefused(A, gone)) == []
+    assert machine.handle(SourceRefused(B, gone)) == [Drop(B, gone), Fail(gone)]
+
+
+def test_blocks_that_rot_on_the_disk_are_asked_again() -> None:
+    machine = download(2 * BLOCK)
+    machine.handle(SourceAdded(A))
+    assert machine.handle(Rotten((0,))) == []  # not complete: not checked either
+    for time_ in range(MAX_FAILURES):
+        blocks = [0, 1] if not time_ else [1]
+        done = [effect for block in blocks for effect in deliver(machine, A, block)]
+        assert done == [Complete()]
+        assert machine.phase is Phase.COMPLETE
+        assert machine.done_bytes == 2 * BLOCK
+        effects = machine.handle(Rotten((1,)))
+        if time_ < MAX_FAILURES - 1:
+            assert machine.done_bytes == BLOCK
+            assert effects == [Request(A, 1)]
+    assert "wrong 3 times" in failure(effects)
+
+
+def test_rot_without_a_source_waits_for_one() -> None:
+    machine = download(BLOCK)
+    machine.handle(SourceAdded(A))
+    deliver(machine, A, 0)
+    machine.handle(SourceLost(A))
+    assert machine.phase is Phase.COMPLETE
+    assert machine.handle(Rotten((0,))) == []
+    assert machine.phase is Phase.WAITING
+    assert machine.handle(SourceAdded(B)) == [Request(B, 0)]
+    assert deliver(machine, B, 0) == [Complete()]
+    assert machine.handle(Rotten(())) == [Complete()]
+
+
+@pytest.mark.parametrize(
+    "event", [Arrived(A, 0), Arrived(A, 99), Stored(0), Stored(99), Rejected(0), SourceLost(B)]
+)
+def test_what_isnt_under_way_is_ignored(event: Event) -> None:
+    machine = download(2 * BLOCK, done=b"\x01\x00")
+    machine.handle(SourceAdded(A))
+    assert machine.handle(event) == []
+    assert deliver(machine, A, 1) == [Complete()]
+
+
+class Driven:
+    """A machine in a world where anything may happen; checks every effect."""
+
+    def __init__(self, found: Layout, have: bytes, window: int) -> None:
+        self.layout = found
+        self.have = have
+        self.window = window
+        self.machine = Download(found, have)
+        self.requests: list[Request] = []
+        self.storing: list[int] = []
+        self.stored: Counter[int] = Counter()
+        self.rejected: Counter[int] = Counter()
+        self.alive: list[SourceId] = []
+        self.ended: Complete | Fail | None = None
+        self._ids = iter(range(1, 1_000))
+        self.take(self.machine.begin())
+
+    def take(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            assert self.ended is None
+            match effect:
+                case Request():
+                    self._check(effect)
+                    self.requests.append(effect)
+                case Store():
+                    self.storing.append(effect.block)
+                case Drop():
+                    self.alive.remove(effect.source)
+                case Complete() | Fail():
+                    self.ended = effect
+
+    def _check(self, request: Request) -> None:
+        assert request.source in self.alive
+        assert not self.have[request.block]
+        assert not self.stored[request.block]
+        assert request.block not in self.storing
+        under_way = [other for other in self.requests if other.source in self.alive]
+        assert request.block not in {other.block for other in under_way}
+        mine = [other.block for other in under_way if other.source == request.source]
+        assert not mine or sum(map(self.layout.size, [*mine, request.block])) <= self.window
+
+    def choices(self) -> list[str]:
+        found = ["add"] if len(self.alive) < 3 else []
+        found += ["arrive"] * 3 if self.requests else []
+        found += ["store", "store", "store", "reject"] if self.storing else []
+        found += ["lose"] if self.alive else []
+        return [] if self.ended else found
+
+    def step(self, what: str, which: int = 0) -> None:
+        if what == "add":
+            self.alive.append(SourceId(next(self._ids)))
+            self.take(self.machine.handle(SourceAdded(self.alive[-1], self.window)))
+        elif what == "arrive":  # also from a source that is lost by now
+            request = self.requests.pop(which % len(self.requests))
+            self.take(self.machine.handle(Arrived(request.source, request.block)))
+        elif what == "lose":
+            self.take(self.machine.handle(SourceLost(self.alive.pop(which % len(self.alive)))))
+        elif what == "store":
+            block = self.storing.pop(which % len(self.storing))
+            self.stored[block] += 1
+            self.take(self.machine.handle(Stored(block)))
+        else:
+            block = self.storing.pop(which % len(self.storing))
+            self.rejected[block] += 1
+            self.take(self.machine.handle(Rejected(block)))
+        waiting = not self.alive and self.ended is None
+        assert (self.machine.phase is Phase.WAITING) == waiting
+
+
+@settings(max_examples=150)
+@given(
+    st.lists(st.integers(0, 3 * BLOCK), min_size=1, max_size=8),
+    st.sampled_from([1, BLOCK, 3 * BLOCK, 12 * BLOCK]),
+    st.data(),
+)
+def test_any_order_of_events_ends_well_or_says_why(
+    sizes: list[int], window: int, data: st.DataObject
+) -> None:
+    found = layout(*sizes)
+    have = bytes(data.draw(st.lists(st.booleans(), min_size=found.count, max_size=found.count)))
+    world = Driven(found, have, window)
+    for _ in range(data.draw(st.integers(0, 60))):
+        if choices := world.choices():
+            world.step(data.draw(st.sampled_from(choices)), data.draw(st.integers(0, 50)))
+
+    # From here on all goes well, and then it must come to an end.
+    if world.ended is None and not world.alive:
+        world.step("add")
+    while world.ended is None:
+        assert world.requests or world.storing, "nothing is under way and nothing has ended"
+        world.step("store" if world.storing else "arrive")
+
+    if isinstance(world.ended, Complete):
+        here = [had + world.stored[block] for block, had in enumerate(have)]
+        assert here == [1] * found.count
+        assert world.machine.done_bytes == sum(sizes)
+        assert max(world.rejected.values(), default=0) < MAX_FAILURES
+    else:
+        block = next(b for b, count in world.rejected.items() if count == MAX_FAILURES)
+        file, index = found.locate(block)
+        assert isinstance(world.ended.error, DataError)
+        assert found.package.files[file].path in world.ended.error.message
+        assert f"block {index + 1} of" in world.ended.error.message
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "one file of 50,000 blocks",
+        pytest.param("100,000 small files", marks=pytest.mark.slow),
+    ],
+)
+def test_an_event_costs_what_it_changes(kind: str) -> None:
+    machine = download(50_000 * BLOCK) if kind.startswith("one") else download(*[10] * 100_000)
+    begun = time.process_time()
+    source = A
+    waiting = asked(machine.handle(SourceAdded(source)))
+    events = 0
+    complete = False
+    while waiting:
+        block = waiting.pop()
+        machine.handle(Arrived(source, block))
+        effects = machine.handle(Stored(block))
+        waiting += asked(effects)
+        events += 1
+        complete = Complete() in effects
+        if events % 1_000 == 0 and not complete:  # the search for missing blocks begins anew
+            machine.handle(SourceLost(source))
+            source = SourceId(source + 1)
+            waiting = asked(machine.handle(SourceAdded(source)))
+    assert complete
+    assert (time.process_time() - begun) / events < 100e-6

@@ -1,0 +1,622 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import subprocess
+import sys
+import textwrap
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from sleap_rtc.domain import packages
+from sleap_rtc.domain.ids import PackageId
+from sleap_rtc.domain.packages import BLOCK, PackageRef
+from sleap_rtc.errors import (
+    Busy,
+    Damaged,
+    DataError,
+    DeadlineExceeded,
+    LinkLost,
+    NotFound,
+    NotPermitted,
+    OutOfSpace,
+    SourceChanged,
+)
+from sleap_rtc.files.durable import place_directory
+from sleap_rtc.files.packing import Packed, pack
+from sleap_rtc.files.partial import PartialStore, folder_of
+from sleap_rtc.files.staged import Staged
+from sleap_rtc.transfer.progress import Progress
+from sleap_rtc.transports.base import BlockSource, Sources
+from sleap_rtc.transports.fetch import fetch
+from sleap_rtc.transports.local import LocalSource
+from sleap_rtc.transports.throttle import Throttle
+
+Meddle = Callable[[int, int], Awaitable[bytes | None]]
+
+
+class Meddled:
+    """A real source whose blocks go through a function first; counts what it was asked for."""
+
+    def __init__(self, packed: Packed, meddle: Meddle | None = None, *, name: str = "peer") -> None:
+        self.name = name
+        self.asked: Counter[tuple[int, int]] = Counter()
+        self.listings = 0
+        self._meddle = meddle
+        self._inner = LocalSource(packed, name=name)
+
+    async def listing(self, ref: PackageRef) -> bytes:
+        self.listings += 1
+        return await self._inner.listing(ref)
+
+    async def block(self, package: PackageId, file: int, block: int, size: int) -> bytes:
+        self.asked[file, block] += 1
+        other = None if self._meddle is None else await self._meddle(file, block)
+        return await self._inner.block(package, file, block, size) if other is None else other
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+class Place:
+    """Where a test fetches to."""
+
+    def __init__(self, root: Path, packed: Packed) -> None:
+        self.root = root
+        self.packed = packed
+        self.ref = packages.ref(packed.package)
+        self.incoming = root / "incoming"
+        self.told: list[Progress] = []
+        self._phases: dict[str, asyncio.Event] = {}
+
+    def hear(self, told: Progress) -> None:
+        self.told.append(told)
+        self._phases.setdefault(told.phase, asyncio.Event()).set()
+
+    async def until(self, phase: str) -> None:
+        await self._phases.setdefault(phase, asyncio.Event()).wait()
+
+    async def fetch(
+        self, *sources: BlockSource, live: Sources | None = None, **options: object
+    ) -> Staged:
+        return await fetch(
+            self.ref,
+            sources=live or Sources(*sources),
+            destination="there",
+            incoming=self.incoming,
+            on_progress=self.hear,
+            **options,  # type: ignore[arg-type]
+        )
+
+    def check(self, staged: Staged) -> None:
+        with staged:
+            place_directory(staged.path, self.root / "placed")
+        for entry, source in zip(self.packed.package.files, self.packed.sources, strict=True):
+            content = (self.root / "placed" / entry.path).read_bytes()
+            assert content == (self.root / "source" / source.path).read_bytes()
+        assert list(self.incoming.iterdir()) == []
+
+    @property
+    def here(self) -> int:
+        """Blocks that a kill would leave."""
+        folder = folder_of(self.incoming, self.ref.id, "there")
+        return (folder / "journal").read_bytes().count(b" w ")
+
+
+MakePlace = Callable[[dict[str, int]], Place]
+
+
+@pytest.fixture
+def make_place(tmp_path: Path) -> MakePlace:
+    def make(sizes: dict[str, int], *, root: Path = tmp_path) -> Place:
+        source = tmp_path / "source"
+        for name, size in sizes.items():
+            path = source / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(random.Random(name).randbytes(size))
+        return Place(root, pack({name: source / name for name in sizes}, root=source))
+
+    return make
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    path = tmp_path / "disk"
+    path.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(path)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("a small file system can only be mounted by root")
+    yield path
+    subprocess.run(["umount", str(path)], check=True)
+
+
+NAMES = {
+    "best.ckpt": 3 * BLOCK + 17,
+    "empty": 0,
+    "sub dir/Größe 鼠 \U0001f42d.yaml": 100,
+    "deep/" * 100 + "x": 5,
+    "n" * 255: 1,
+    "exactly": 2 * BLOCK,
+}
+
+
+async def test_a_package_comes_whole(make_place: MakePlace) -> None:
+    place = make_place(NAMES)
+    source = Meddled(place.packed)
+    place.check(await place.fetch(source))
+    assert set(source.asked.values()) == {1}
+    assert len(source.asked) == place.packed.package.block_count
+    assert place.told[-1].phase == "done"
+    assert place.told[-1].percent == 100.0
+    assert {told.total for told in place.told} == {sum(NAMES.values())}
+    source.close()
+
+
+@pytest.mark.parametrize("sizes", [{"empty": 0}, {"a/empty": 0, "b": 0}])
+async def test_empty_files_need_no_source_but_for_the_listing(
+    make_place: MakePlace, sizes: dict[str, int]
+) -> None:
+    place = make_place(sizes)
+    source = Meddled(place.packed)
+    place.check(await place.fetch(source))
+    assert not source.asked
+    source.close()
+
+
+@pytest.mark.slow
+async def test_ten_thousand_small_files(make_place: MakePlace) -> None:
+    place = make_place({f"{n % 100:02}/{n}.json": 20 + n % 7 for n in range(10_000)})
+    source = LocalSource(place.packed)
+    begun = time.monotonic()
+    place.check(await place.fetch(source))
+    assert time.monotonic() - begun < 60
+    source.close()
+
+
+async def test_several_sources_share(make_place: MakePlace) -> None:
+    place = make_place({"a": 30 * BLOCK})
+    sources = [Meddled(place.packed, name=str(n)) for n in range(3)]
+    place.check(await place.fetch(*sources, window=2 * BLOCK))
+    assert sum((source.asked for source in sources), Counter()).total() == 30
+    assert all(len(source.asked) >= 2 for source in sources)
+    for source in sources:
+        source.close()
+
+
+async def test_a_corrupt_block_comes_from_another_source(make_place: MakePlace) -> None:
+    place = make_place({"a": 8 * BLOCK})
+
+    async def lie(file: int, block: int) -> bytes:
+        return b"\x00" * BLOCK
+
+    liar, honest = Meddled(place.packed, lie), Meddled(place.packed)
+    place.check(await place.fetch(liar, honest, window=3 * BLOCK))
+    assert set(liar.asked.values()) == {1}
+    assert set(honest.asked) == {(0, block) for block in range(8)}
+    assert set(honest.asked.values()) == {1}
+    liar.close()
+    honest.close()
+
+
+async def test_a_block_corrupted_once_is_fetched_again_alone(make_place: MakePlace) -> None:
+    place = make_place({"a": 5 * BLOCK})
+
+    async def flip(file: int, block: int) -> bytes | None:
+        return b"short" if block == 2 and source.asked[file, block] < 3 else None
+
+    source = Meddled(place.packed, flip)
+    place.check(await place.fetch(source))
+    assert source.asked == {(0, block): 3 if block == 2 else 1 for block in range(5)}
+    source.close()
+
+
+async def test_a_block_that_stays_corrupt_is_named(make_place: MakePlace) -> None:
+    place = make_place({"a": BLOCK, "models/best.ckpt": 4 * BLOCK})
+
+    async def lie(file: int, block: int) -> bytes | None:
+        return b"\x00" * BLOCK if (file, block) == (1, 2) else None
+
+    source = Meddled(place.packed, lie)
+    with pytest.raises(Damaged, match=r"models/best\.ckpt is damaged: block 3 of 4 .* 3 times"):
+        await place.fetch(source)
+    assert source.asked[1, 2] == 3
+    again = Meddled(place.packed)
+    place.check(await place.fetch(again))
+    assert again.listings == 0
+    assert (1, 2) in again.asked
+    assert (0, 0) not in again.asked or source.asked[0, 0] == 0
+    source.close()
+    again.close()
+
+
+async def test_a_file_that_changes_meanwhile_ends_it(make_place: MakePlace, tmp_path: Path) -> None:
+    place = make_place({"labels.slp": 6 * BLOCK})
+
+    async def meddle(file: int, block: int) -> None:
+        if block == 4:
+            with (tmp_path / "source" / "labels.slp").open("r+b") as changed:
+                changed.write(b"a new beginning")
+
+    source = Meddled(place.packed, meddle)
+    with pytest.raises(SourceChanged, match=r"labels\.slp changed"):
+        await place.fetch(source, window=BLOCK)
+    assert place.here == 4
+    source.close()
+
+
+async def test_a_lost_source_is_replaced(make_place: MakePlace) -> None:
+    place = make_place({"a": 10 * BLOCK})
+    lost = asyncio.Event()
+
+    async def lose(file: int, block: int) -> None:
+        if block >= 4:
+            lost.set()
+            raise LinkLost(peer="worker", why="the cable is out")
+
+    first, second = Meddled(place.packed, lose), Meddled(place.packed)
+    sources = Sources(first)
+    fetching = asyncio.create_task(place.fetch(live=sources, window=3 * BLOCK))
+    await lost.wait()
+    await place.until("waiting")
+    assert not fetching.done()
+    asked = first.asked.total()
+    sources.add(second)
+    place.check(await fetching)
+    assert first.asked.total() == asked
+    assert {block for _, block in second.asked} >= set(range(4, 10))
+    assert set(second.asked.values()) == {1}
+    first.close()
+    second.close()
+
+
+async def test_a_removed_source_is_asked_no_more(make_place: MakePlace) -> None:
+    place = make_place({"a": 10 * BLOCK})
+    stuck = asyncio.Event()
+    cancelled: list[int] = []
+
+    async def hang(file: int, block: int) -> None:
+        stuck.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.append(block)
+            raise
+
+    silent, other = Meddled(place.packed, hang), Meddled(place.packed)
+    sources = Sources(silent)
+    fetching = asyncio.create_task(place.fetch(live=sources, window=3 * BLOCK))
+    await stuck.wait()
+    sources.add(other)
+    sources.remove(silent)
+    place.check(await fetching)
+    assert sorted(cancelled) == [0, 1, 2]
+    silent.close()
+    other.close()
+
+
+async def test_a_source_that_comes_back_is_used_again(make_place: MakePlace) -> None:
+    place = make_place({"a": 4 * BLOCK})
+    lost = asyncio.Event()
+
+    async def lose(file: int, block: int) -> None:
+        if not lost.is_set():
+            lost.set()
+            raise DeadlineExceeded(what="A block", seconds=30)
+
+    source = Meddled(place.packed, lose)
+    sources = Sources(source)
+    fetching = asyncio.create_task(place.fetch(live=sources, window=BLOCK))
+    await lost.wait()
+    sources.remove(source)
+    sources.add(source)
+    place.check(await fetching)
+    source.close()
+
+
+async def test_patience_ends(make_place: MakePlace) -> None:
+    place = make_place({"a": 2 * BLOCK})
+    with pytest.raises(LinkLost, match=r"none for 0\.01 s"):
+        await place.fetch(patience=0.01)
+
+    async def lose(file: int, block: int) -> None:
+        raise LinkLost(peer="worker", why="gone")
+
+    source = Meddled(place.packed, lose)
+    with pytest.raises(LinkLost, match=r"none for 0\.01 s"):
+        await place.fetch(source, patience=0.01)
+    source.close()
+
+
+async def test_what_the_last_source_says_is_raised(make_place: MakePlace) -> None:
+    place = make_place({"a": 2 * BLOCK})
+
+    async def refuse(file: int, block: int) -> None:
+        raise NotPermitted(message="This package is not for you.")
+
+    first, second = Meddled(place.packed, refuse), Meddled(place.packed, refuse)
+    with pytest.raises(NotPermitted, match="not for you"):
+        await place.fetch(first, second)
+    third = Meddled(place.packed)
+    place.check(await place.fetch(first, third))
+    for source in (first, second, third):
+        source.close()
+
+
+async def test_a_fault_in_a_source_is_not_swallowed(make_place: MakePlace) -> None:
+    place = make_place({"a": 2 * BLOCK})
+
+    async def fail(file: int, block: int) -> None:
+        raise ZeroDivisionError
+
+    source = Meddled(place.packed, fail)
+    with pytest.raises(ZeroDivisionError):
+        await place.fetch(source)
+    source.close()
+
+
+class Lister(Meddled):
+    """A source with a listing of its own making."""
+
+    def __init__(self, packed: Packed, listing: bytes | Exception) -> None:
+        super().__init__(packed)
+        self._listing = listing
+        self.heard = asyncio.Event()
+
+    async def listing(self, ref: PackageRef) -> bytes:
+        self.heard.set()
+        if isinstance(self._listing, Exception):
+            raise self._listing
+        return self._listing
+
+
+async def test_a_listing_is_taken_from_whoever_has_the_right_one(make_place: MakePlace) -> None:
+    place = make_place({"a": BLOCK})
+    wrong = [
+        Lister(place.packed, b"SRPK nonsense"),
+        Lister(place.packed, bytes(place.ref.listing)),
+        Lister(place.packed, LinkLost(peer="worker", why="gone")),
+        Lister(place.packed, NotFound(message="not here")),
+    ]
+    for source in wrong[:2]:
+        with pytest.raises(DataError, match="package listing"):
+            await place.fetch(source)
+    with pytest.raises(NotFound, match="not here"):
+        await place.fetch(*wrong[2:])
+    wrong.append(Lister(place.packed, LinkLost(peer="worker", why="gone")))
+    sources = Sources(wrong[-1])
+    fetching = asyncio.create_task(place.fetch(live=sources))
+    await wrong[-1].heard.wait()
+    right = Meddled(place.packed)
+    sources.add(right)
+    place.check(await fetching)
+    assert right.listings == 1
+    for source in [*wrong, right]:
+        source.close()
+
+
+async def test_a_package_must_be_as_large_as_was_said(make_place: MakePlace) -> None:
+    place = make_place({"a": BLOCK})
+    place.ref = PackageRef(
+        id=place.ref.id, size=place.ref.size + 1, files=1, listing=place.ref.listing
+    )
+    source = Meddled(place.packed)
+    with pytest.raises(DataError, match="not as large as was said"):
+        await place.fetch(source)
+    source.close()
+
+
+async def test_cancelled_at_any_step_it_can_be_taken_up(make_place: MakePlace) -> None:
+    place = make_place({"a": 6 * BLOCK, "b": 3})
+    steps = 0
+    for delay in range(100):
+        source = Meddled(place.packed)
+        fetching = asyncio.create_task(place.fetch(source, window=2 * BLOCK))
+        for _ in range(delay * 2):
+            await asyncio.sleep(0.0005)
+            if fetching.done():
+                break
+        fetching.cancel()
+        try:
+            staged = await fetching
+        except asyncio.CancelledError:
+            steps += 1
+            source.close()
+            continue
+        source.close()
+        place.check(staged)
+        break
+    else:
+        pytest.fail("it was always cancelled before it ended")
+    assert steps > 1
+
+
+async def test_two_for_the_same_place_exclude_each_other(make_place: MakePlace) -> None:
+    place = make_place({"a": BLOCK})
+    source = LocalSource(place.packed)
+    staged = await place.fetch(source)
+    with pytest.raises(Busy, match=str(os.getpid())):
+        await place.fetch(source)
+    place.check(staged)
+    source.close()
+
+
+async def test_rot_on_the_disk_is_fetched_again(
+    make_place: MakePlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = make_place({"a": 4 * BLOCK})
+    spoilt = 0
+    verify = PartialStore.verify
+
+    def spoil(store: PartialStore, **options: object) -> list[int]:
+        nonlocal spoilt
+        if not spoilt:
+            spoilt = 1
+            with (store._path / "a").open("r+b") as file:
+                file.seek(2 * BLOCK)
+                file.write(b"rot")
+        return verify(store, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(PartialStore, "verify", spoil)
+    source = Meddled(place.packed)
+    place.check(await place.fetch(source))
+    assert source.asked == {(0, block): 2 if block == 2 else 1 for block in range(4)}
+    source.close()
+
+
+async def test_no_room(make_place: Callable[..., Place], small_disk: Path) -> None:
+    place = make_place({"a": 9 * BLOCK}, root=small_disk)
+    source = Meddled(place.packed)
+    with pytest.raises(OutOfSpace, match=r"9\.4 MB are needed"):
+        await place.fetch(source)
+    assert not source.asked
+    source.close()
+
+
+async def test_room_that_runs_out_in_the_middle(
+    make_place: Callable[..., Place], small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sparse(fd: int, size: int) -> None:  # as on a file system that can't reserve
+        os.ftruncate(fd, size)
+
+    monkeypatch.setattr("sleap_rtc.files.partial.reserve", sparse)
+    place = make_place({"a": 6 * BLOCK}, root=small_disk)
+    filler = small_disk / "filler"
+
+    async def take_room(file: int, block: int) -> None:
+        if not filler.exists():
+            filler.write_bytes(bytes(4 * BLOCK))
+
+    source = Meddled(place.packed, take_room)
+    with pytest.raises(OutOfSpace):
+        await place.fetch(source, window=BLOCK)
+    here = place.here
+    assert 2 <= here < 6
+    filler.unlink()
+    again = Meddled(place.packed)
+    staged = await place.fetch(again)
+    assert again.asked.total() == 6 - here
+    assert (staged.path / "a").read_bytes() == (place.root.parent / "source" / "a").read_bytes()
+    staged.release()
+    source.close()
+    again.close()
+
+
+async def test_the_rate_is_shared(make_place: MakePlace) -> None:
+    place = make_place({"a": 4 * BLOCK})
+    now = 0.0
+
+    async def sleep(seconds: float) -> None:
+        nonlocal now
+        now = max(now, now + seconds)
+        await asyncio.sleep(0)
+
+    throttle = Throttle(BLOCK, clock=lambda: now, sleep=sleep)
+    sources = [Meddled(place.packed, name=str(n)) for n in range(2)]
+    place.check(await place.fetch(*sources, window=BLOCK, throttle=throttle))
+    assert now >= 3.7
+    for source in sources:
+        source.close()
+
+
+RECEIVE = """
+import asyncio, sys
+from pathlib import Path
+import msgspec
+from sleap_rtc.domain import packages
+from sleap_rtc.files.packing import pack
+from sleap_rtc.transports.base import Sources
+from sleap_rtc.transports.fetch import fetch
+from sleap_rtc.transports.local import LocalSource
+
+root = Path(sys.argv[1])
+packed = pack({path.name: path for path in sorted((root / "source").iterdir())})
+log = (root / "asked").open("a", buffering=1)
+
+class Counting(LocalSource):
+    async def block(self, package, file, block, size):
+        log.write(f"{file} {block}\\n")
+        return await super().block(package, file, block, size)
+
+async def main():
+    source = Counting(packed)
+    print("ready", flush=True)
+    with await fetch(packages.ref(packed.package), sources=Sources(source), destination="there",
+                     incoming=root / "incoming", window=4 << 20) as staged:
+        staged.path.rename(root / "placed")
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.slow
+async def test_killed_at_any_instant_only_what_is_missing_is_asked_again(
+    make_place: MakePlace, tmp_path: Path
+) -> None:
+    sizes = {"a": 40 * BLOCK + 1, "b": 25 * BLOCK, "c": 0, "d": 7}
+    place = make_place(sizes)
+    chance = random.Random(11)
+    log = tmp_path / "asked"
+    kills = in_the_middle = 0
+    asked: Counter[str] = Counter()
+    for attempt in range(60):
+        folder = folder_of(tmp_path / "incoming", place.ref.id, "there")
+        before = place.here if (folder / "journal").exists() else 0
+        log.write_text("")
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", textwrap.dedent(RECEIVE), str(tmp_path),
+            stdout=subprocess.PIPE,
+        )  # fmt: skip
+        assert process.stdout is not None
+        assert await process.stdout.readline() == b"ready\n"
+        try:
+            limit = chance.uniform(0.0, 0.06) if attempt < 50 else 60
+            await asyncio.wait_for(process.wait(), limit)
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+            kills += 1
+            if (folder / "journal").exists():
+                in_the_middle += before < place.here < place.packed.package.block_count
+        this_time = log.read_text().splitlines()
+        assert len(this_time) <= place.packed.package.block_count - before
+        asked.update(this_time)
+        if (tmp_path / "placed").exists():
+            break
+    assert process.returncode == 0
+    assert kills >= in_the_middle >= 2
+    # Each kill costs at most what was under way: the window, asked or not yet journalled.
+    assert asked.total() <= place.packed.package.block_count + kills * 5
+    for name in sizes:
+        assert (tmp_path / "placed" / name).read_bytes() == (
+            tmp_path / "source" / name
+        ).read_bytes()
+
+
+MEASURE = """
+import resource, sys
+exec(sys.stdin.read())
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.slow
+def test_memory_stays_flat(tmp_path: Path) -> None:
+    peaks: list[int] = []
+    for mebibytes in (32, 512):
+        root = tmp_path / str(mebibytes)
+        (root / "source").mkdir(parents=True)
+        with (root / "source" / "sparse").open("wb") as file:
+            file.truncate(mebibytes * BLOCK)
+        done = subprocess.run(
+            [sys.executable, "-c", MEASURE, str(root)],
+            input=RECEIVE, capture_output=True, text=True, check=True, timeout=100,
+        )  # fmt: skip
+        assert (root / "placed" / "sparse").stat().st_size == mebibytes * BLOCK
+        scale = 1024 if sys.platform == "darwin" else 1
+        peaks.append(int(done.stdout.split()[-1]) // scale)
+    assert abs(peaks[1] - peaks[0]) < 20 * 1024, f"{peaks} KiB"
