@@ -16,9 +16,9 @@ from sleap_rtc.domain.models import Hex64, Line, ModelType
 from sleap_rtc.domain.packages import PackageRef
 from sleap_rtc.domain.values import Document, Value
 
-EngineName = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
+EngineName = Annotated[str, Meta(pattern=r"\A[a-z][a-z0-9-]{0,31}\Z")]
 PackagePath = Annotated[str, Meta(min_length=1, max_length=1024)]
-RunName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,99}$")]
+RunName = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_][A-Za-z0-9._-]{0,99}\Z")]
 
 
 class TrainStage(Value, frozen=True):
@@ -64,7 +64,7 @@ class ModelRef(Value, frozen=True):
     """
 
     id: ModelId
-    package: Annotated[PackageId, Meta(pattern=r"^[0-9a-f]{64}$")]
+    package: Annotated[PackageId, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 
 
 class TrackSpec(Value, frozen=True, tag_field="kind", tag="track"):

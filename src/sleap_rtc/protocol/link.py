@@ -25,6 +25,7 @@ request           answered by                       meaning
 ``follow_job``    ``job``, then ``job_event``s      every event after number ``since``
 ``unfollow_job``  ``accepted``                      no more events
 ``command_job``   ``accepted``                      stop, cancel, pause, resume
+``retry_job``     ``accepted``                      go on with an interrupted job
 ``find_model``    ``model``                         record and package of one model
 ``offer_files``   ``accepted``                      this package can be fetched from me
 ``want_files``    ``accepted``                      let me fetch this package of a model or job
@@ -37,7 +38,7 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Meta
 
-from sleap_rtc.domain.ids import JobId
+from sleap_rtc.domain.ids import JobId, ModelId
 from sleap_rtc.domain.models import Line, ModelRecord, Utc
 from sleap_rtc.domain.packages import PackageRef
 from sleap_rtc.domain.places import WorkerInfo
@@ -60,7 +61,7 @@ MAX_REQUESTS: Final = 256
 """Requests of one peer that may be unanswered at a time."""
 
 RequestId = Annotated[str, Meta(min_length=1, max_length=64)]
-Job = Annotated[JobId, Meta(pattern=r"^[0-9a-f-]{36}$")]
+Job = Annotated[JobId, Meta(pattern=r"\A[0-9a-f-]{36}\Z")]
 
 
 class Body(Value, frozen=True, kw_only=True, tag_field="op"):
@@ -106,6 +107,12 @@ class CommandJob(Body, frozen=True, tag="command_job"):
     command: Command
 
 
+class RetryJob(Body, frozen=True, tag="retry_job"):
+    """Go on with an interrupted job, from its last checkpoint."""
+
+    job: Job
+
+
 class FindModel(Body, frozen=True, tag="find_model"):
     """Which model has this id, id prefix or alias?"""
 
@@ -119,9 +126,11 @@ class OfferFiles(Body, frozen=True, tag="offer_files"):
 
 
 class WantFiles(Body, frozen=True, tag="want_files"):
-    """Let me fetch this package: the files of a model, or what a job has put out."""
+    """Let me fetch this package: the files of ``model``, or what ``job`` has put out."""
 
     package: PackageRef
+    model: Annotated[ModelId, Meta(max_length=16)] | None = None
+    job: Job | None = None
 
 
 # ── replies ──────────────────────────────────────────────────────────────────
@@ -199,6 +208,7 @@ RequestBody = (
     | FollowJob
     | UnfollowJob
     | CommandJob
+    | RetryJob
     | FindModel
     | OfferFiles
     | WantFiles

@@ -25,7 +25,7 @@ from sleap_rtc.errors import ProtocolError
 from sleap_rtc.protocol.codec import Codec, Message
 from sleap_rtc.protocol.handshake import Purpose
 
-Id = Annotated[str, Meta(pattern=r"^[0-9a-f-]{36}$")]
+Id = Annotated[str, Meta(pattern=r"\A[0-9a-f-]{36}\Z")]
 Sdp = Annotated[str, Meta(min_length=1, max_length=16 * 1024)]
 
 MAX_CANDIDATES: Final = 64

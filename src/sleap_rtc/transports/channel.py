@@ -28,10 +28,16 @@ from sleap_rtc.auth.handshake import (
 from sleap_rtc.auth.handshake import Send as SendHandshake
 from sleap_rtc.auth.membership import Membership
 from sleap_rtc.domain.ids import DeviceId
-from sleap_rtc.errors import LinkLost, PeerUnreachable, ProtocolError, SleapRtcError
+from sleap_rtc.errors import LinkLost, NotPermitted, PeerUnreachable, ProtocolError, SleapRtcError
 from sleap_rtc.protocol import frames
-from sleap_rtc.protocol.handshake import HANDSHAKE_SECONDS, Purpose, Side, handshake_codec
-from sleap_rtc.protocol.link import Bye, NoticeBody, ReplyBody, RequestBody
+from sleap_rtc.protocol.handshake import (
+    HANDSHAKE_SECONDS,
+    Purpose,
+    Refusal,
+    Side,
+    handshake_codec,
+)
+from sleap_rtc.protocol.link import Bye, Frame, NoticeBody, ReplyBody, RequestBody
 from sleap_rtc.protocol.link import Notice as NoticeFrame
 from sleap_rtc.protocol.link import frames as link_codec
 from sleap_rtc.protocol.session import (
@@ -117,6 +123,7 @@ async def authenticate(
         async with asyncio.timeout(HANDSHAKE_SECONDS):
             return await _exchange(connection, handshake, trust)
     except TimeoutError:
+        await connection.close()
         why = f"it did not prove itself within {HANDSHAKE_SECONDS} s"
         raise PeerUnreachable(peer="The other side", why=why) from None
     except BaseException:
@@ -229,12 +236,13 @@ class Channel:
             if future.cancelled() and self.open:
                 self._carry_out(self._session.forget(id))
 
-    def tell(self, body: NoticeBody) -> None:
-        """Send a notice.
+    async def tell(self, body: NoticeBody) -> None:
+        """Send a notice, once those before it have mostly left.
 
         Raises:
             LinkLost: The connection is closed.
         """
+        await self._connection.room()
         self._connection.send_text(link_codec.encode(NoticeFrame(body=body)))
 
     async def run(self) -> None:
@@ -279,12 +287,23 @@ class Channel:
                 if arrived.binary:
                     self._content(arrived.data)
                 else:
-                    frame = link_codec.decode(arrived.data, peer=self.peer_name)
+                    frame = self._frame(arrived.data)
                     self._carry_out(self._session.handle(frame, time.monotonic()))
             except ProtocolError as error:
                 logger.warning("{}: {}", self.peer_name, error)
                 await self.close(error.message)
                 raise
+
+    def _frame(self, raw: bytes) -> Frame:
+        try:
+            return link_codec.decode(raw, peer=self.peer_name)
+        except ProtocolError as error:
+            # The peer may refuse at its last step, when this side has finished the handshake.
+            with contextlib.suppress(ProtocolError):
+                late = handshake_codec.decode(raw, peer=self.peer_name)
+                if isinstance(late, Refusal):
+                    raise NotPermitted(message=f"{self.peer_name} refused: {late.why}") from None
+            raise error from None
 
     def _content(self, raw: bytes) -> None:
         if self.proven.purpose != "blocks":

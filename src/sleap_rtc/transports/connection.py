@@ -13,9 +13,9 @@ from typing import Final, Protocol
 import msgspec
 
 HIGH_WATER: Final = 8 * 1024 * 1024
-"""Bytes queued in the library above which a sender waits."""
-LOW_WATER: Final = 2 * 1024 * 1024
-"""Bytes queued below which it goes on."""
+"""Bytes queued in the library above which a sender of content waits."""
+CONTROL_HIGH_WATER: Final = 256 * 1024
+"""The same on a control connection, where what is queued delays the next answer."""
 MAX_UNREAD: Final = 32 * 1024 * 1024
 """Bytes that may have arrived and not been read; a peer that sends more is cut off."""
 
@@ -61,8 +61,15 @@ class Connection(Protocol):
         """
         ...
 
+    async def room(self) -> None:
+        """Wait until little enough is queued; for messages that come in long rows.
+
+        Returns at once when the connection is closed.
+        """
+        ...
+
     async def send_binary(self, data: bytes) -> None:
-        """Queue a binary message, once fewer than :data:`HIGH_WATER` bytes are queued.
+        """Queue a binary message, once there is :meth:`room`.
 
         Raises:
             LinkLost: The connection is closed.

@@ -31,6 +31,7 @@ from sleap_rtc.errors import (
     LinkLost,
     NetworkError,
     NotFound,
+    NotPermitted,
     PeerUnreachable,
     SleapRtcError,
 )
@@ -238,6 +239,8 @@ class Link:
             else:
                 self._on_blocks(channel.blocks, True)
             await running
+            if isinstance(channel.ended_by, NotPermitted):
+                raise channel.ended_by
         finally:
             if purpose == "blocks":
                 self._on_blocks(channel.blocks, False)

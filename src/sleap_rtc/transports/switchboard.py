@@ -187,13 +187,12 @@ class Switchboard:
                 purpose=offer.purpose,
                 expected=device,
             )
+            await accept(connection, proven)
         except SleapRtcError as error:
             logger.bind(code=error.code).warning(
                 "a connection from device {} was refused: {}", device[:12], error
             )
             connection.abandon(error.message)
-            return
-        await accept(connection, proven)
 
     async def _decline(self, relayed: Relayed, offer: Offer, code: str, why: str) -> None:
         message = peering.encode(Decline(attempt=offer.attempt, code=code, message=why))

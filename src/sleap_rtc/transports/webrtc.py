@@ -4,7 +4,8 @@ Parameters and traps are measured ones:
 
 * callbacks run on the library's network thread and only hand over to the event
   loop; nothing of the library is called from them;
-* at most :data:`~sleap_rtc.transports.connection.HIGH_WATER` bytes are queued;
+* at most :data:`~sleap_rtc.transports.connection.HIGH_WATER` bytes are queued, and sending
+  goes on when a quarter of that is left;
 * an observer's callbacks must be set before its connection is made;
 * every connection is closed before the interpreter ends, or a late callback
   aborts the process;
@@ -37,7 +38,12 @@ from sleap_rtc.protocol.peering import (
     fingerprint_of,
 )
 from sleap_rtc.protocol.signaling import IceServer
-from sleap_rtc.transports.connection import HIGH_WATER, LOW_WATER, MAX_UNREAD, Arrived
+from sleap_rtc.transports.connection import (
+    CONTROL_HIGH_WATER,
+    HIGH_WATER,
+    MAX_UNREAD,
+    Arrived,
+)
 
 RESTART_AFTER_S: Final = 2.0
 """Seconds of a broken network path after which the offerer looks for another."""
@@ -104,6 +110,7 @@ class WebRtc:
         self._opened: asyncio.Future[None] = self._loop.create_future()
         self._opened.add_done_callback(lambda f: f.cancelled() or f.exception())
         self._why = ""
+        self._high = HIGH_WATER
         self._unsettled: Callable[[bool], None] = lambda _: None
         self._restart: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -244,12 +251,16 @@ class WebRtc:
 
     async def send_binary(self, data: bytes) -> None:
         """Queue a binary message, once there is room."""
-        while not self.closed and self._channel.buffered_amount() >= HIGH_WATER:
+        await self.room()
+        self._send(data, binary=True)
+
+    async def room(self) -> None:
+        """Wait until less is queued than may be."""
+        while self._channel is not None and self._channel.buffered_amount() >= self._high:
             self._room.clear()
             # Looking again after clearing: the signal may have come in between.
-            if self._channel.buffered_amount() >= HIGH_WATER:
+            if self._channel.buffered_amount() >= self._high:
                 await self._room.wait()
-        self._send(data, binary=True)
 
     def _send(self, data: bytes, *, binary: bool) -> None:
         if self.closed or self._channel is None:
@@ -316,7 +327,9 @@ class WebRtc:
         if self._channel is not None:
             return
         self._channel = channel
-        channel.set_buffered_amount_low_threshold(LOW_WATER)
+        if channel.label() == "control":
+            self._high = CONTROL_HIGH_WATER
+        channel.set_buffered_amount_low_threshold(self._high // 4)
         channel.on_buffered_amount_low(self._from_thread(self._drained))
         channel.on_open(self._from_thread(self._channel_opened))
         channel.on_close(self._from_thread(self._channel_closed))

@@ -59,7 +59,7 @@ class Submitter(Document, frozen=True):
         name: What it is called in the room.
     """
 
-    device: Annotated[DeviceId, Meta(pattern=r"^[0-9a-f]{64}$")]
+    device: Annotated[DeviceId, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
     name: Line = ""
 
 

@@ -1,0 +1,167 @@
+"""Bringing things home: a model or predictions from a worker to this machine.
+
+What arrives is assembled beside the library and appears in it by one step; a
+transfer that was cut goes on where it was, because partial data is found again
+by the package's id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from sleap_rtc.domain.ids import JobId
+from sleap_rtc.domain.models import Location, ModelRecord
+from sleap_rtc.domain.packages import PackageRef
+from sleap_rtc.errors import AlreadyExists, DataError
+from sleap_rtc.files.durable import place_directory
+from sleap_rtc.library.entries import Entry
+from sleap_rtc.library.registry import Registry
+from sleap_rtc.protocol.link import WantFiles
+from sleap_rtc.transfer.progress import Progress
+from sleap_rtc.transports.base import Sources
+from sleap_rtc.transports.fetch import fetch
+from sleap_rtc.transports.link import Link
+
+OnProgress = Callable[[Progress], None]
+
+PATIENCE_S: Final = 600.0
+"""Seconds without the worker after which a fetch gives up; what has arrived is kept."""
+
+
+def expect_model(registry: Registry, record: ModelRecord, *, worker: str) -> Entry:
+    """Note a model that is being trained on a worker; twice is once.
+
+    Args:
+        registry: This machine's library.
+        record: The record as the worker has it.
+        worker: The worker's name.
+    """
+    return registry.register(_at_home(record, worker, files=False))
+
+
+def follow_model(registry: Registry, name: str, record: ModelRecord, *, worker: str) -> Entry:
+    """Take in what became of a model whose files are not here."""
+    return registry.update(name, lambda old: _merged(old, record, worker))
+
+
+async def bring_model(
+    link: Link,
+    sources: Sources,
+    registry: Registry,
+    record: ModelRecord,
+    package: PackageRef,
+    *,
+    name: str | None,
+    on_progress: OnProgress | None = None,
+) -> Entry:
+    """Fetch a model's files and put them into the library.
+
+    Args:
+        link: The link to the worker.
+        sources: The link's block connections.
+        registry: This machine's library.
+        record: The record as the worker has it, complete.
+        package: The model's files.
+        name: The model's id here, if it was noted before.
+        on_progress: Told how far it is.
+
+    Raises:
+        DataError: The files aren't those that the record lists.
+        SleapRtcError: They can't be fetched.
+    """
+    if record.package != package.id:
+        raise DataError(what=f"Model {record.id}", why="its record is of other files")
+    await link.request(WantFiles(package=package, model=record.id))
+    link.want_blocks()
+    staged = await fetch(
+        package,
+        sources=sources,
+        destination=f"{registry.models_dir}/{record.directory}",
+        incoming=registry.incoming,
+        on_progress=on_progress,
+        patience=PATIENCE_S,
+    )
+    with staged:
+        listed = {file.path: file.size for file in record.files}
+        if {entry.path: entry.size for entry in staged.package.files} != listed:
+            raise DataError(what=f"Model {record.id}", why="its record lists other files")
+        fresh = _at_home(record, link.name, files=True)
+        if name is not None:
+            return await asyncio.to_thread(registry.adopt_files, name, staged.path, fresh)
+        return await asyncio.to_thread(registry.place, staged.path, fresh)
+
+
+async def bring_output(
+    link: Link,
+    sources: Sources,
+    package: PackageRef,
+    *,
+    job: JobId,
+    incoming: Path,
+    target: Path,
+    on_progress: OnProgress | None = None,
+) -> Path:
+    """Fetch what a job has put out into a new directory.
+
+    Args:
+        link: The link to the worker.
+        sources: The link's block connections.
+        package: What to fetch.
+        job: The job.
+        incoming: Where partial data is kept, on the target's file system.
+        target: The directory to make.
+        on_progress: Told how far it is.
+
+    Returns:
+        The directory.
+    """
+    if target.is_dir():
+        return target
+    await link.request(WantFiles(package=package, job=job))
+    link.want_blocks()
+    staged = await fetch(
+        package,
+        sources=sources,
+        destination=str(target),
+        incoming=incoming,
+        on_progress=on_progress,
+        patience=PATIENCE_S,
+    )
+    with staged:
+        try:
+            await asyncio.to_thread(place_directory, staged.path, target)
+        except AlreadyExists:
+            staged.discard()
+    return target
+
+
+def _at_home(record: ModelRecord, worker: str, *, files: bool) -> ModelRecord:
+    """The worker's record as this machine keeps it."""
+    now = datetime.now(UTC)
+    here = Location(kind="worker", name=worker, last_seen=now)
+    others = [at for at in record.locations if (at.kind, at.name) != ("worker", worker)]
+    changes: dict[str, object] = {
+        "source": "worker-pull",
+        "locations": (*others, here),
+        "deleted_at": None,
+    }
+    if files:
+        changes["downloaded_at"] = now
+    else:
+        changes |= {"files": (), "package": None, "checkpoint": None, "config": None}
+    return msgspec.structs.replace(record, **changes)
+
+
+def _merged(old: ModelRecord, told: ModelRecord, worker: str) -> ModelRecord:
+    """What changed on the worker, without what only this machine knows."""
+    fresh = _at_home(told, worker, files=False)
+    keep = ("id", "notes", "tags", "downloaded_at", "same_recipe_as", "unknown", "source")
+    if old.files:
+        keep += ("files", "package", "checkpoint", "config")
+    return msgspec.structs.replace(fresh, **{name: getattr(old, name) for name in keep})

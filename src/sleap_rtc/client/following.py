@@ -1,0 +1,361 @@
+"""Following a job from this machine: its events, its models, and what it brings home.
+
+A follower can be ended at any time, by Ctrl-C or a closed lid, and another one
+started later: it asks for the events after the last one that was taken in. What
+is at home already isn't fetched again.
+
+::
+
+    link up ──► offer the inputs again ──► follow since n ──► events, in order
+                                                │
+                    model changed ──────────────┼──► the library notes it
+                    output ready ───────────────┴──► fetched, one after the other
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Final, Literal
+
+import msgspec
+from loguru import logger
+
+from sleap_rtc.auth.store import RoomEntry
+from sleap_rtc.client.bringing import bring_model, bring_output, expect_model, follow_model
+from sleap_rtc.client.online import Online
+from sleap_rtc.client.submitted import SubmittedJob, SubmittedJobs
+from sleap_rtc.domain.models import ModelRecord
+from sleap_rtc.domain.packages import ref
+from sleap_rtc.domain.places import Presence
+from sleap_rtc.errors import AliasTaken, LinkLost, SleapRtcError, SourceChanged, UnknownJob
+from sleap_rtc.files.hashcache import HashCache
+from sleap_rtc.files.packing import pack
+from sleap_rtc.jobs.events import JobEvent, ModelChanged, OutputReady
+from sleap_rtc.jobs.lifecycle import SETTLED, JobView, fold
+from sleap_rtc.library.entries import Entry
+from sleap_rtc.library.registry import Registry
+from sleap_rtc.protocol.link import (
+    Accepted,
+    CommandJob,
+    FollowJob,
+    JobHappened,
+    NoticeBody,
+    OfferFiles,
+    SubmitJob,
+)
+from sleap_rtc.transfer.progress import Progress
+from sleap_rtc.transports.base import Sources
+from sleap_rtc.transports.blocks import BlockClient
+from sleap_rtc.transports.channel import Channel
+from sleap_rtc.transports.link import Link, State
+from sleap_rtc.transports.serving import ServedPackage
+
+ONCE_S: Final = 60.0
+"""Seconds for a request of this module: the worker may just be coming back."""
+
+
+class LinkChanged(msgspec.Struct, frozen=True):
+    """The link to the worker is now in this state."""
+
+    state: State
+
+
+class Fetching(msgspec.Struct, frozen=True):
+    """Something is on its way home."""
+
+    what: str
+    progress: Progress
+
+
+class CameHome(msgspec.Struct, frozen=True):
+    """A model or predictions are home.
+
+    Attributes:
+        what: ``model`` or ``predictions``.
+        path: The directory.
+        model: The model's entry in the library.
+    """
+
+    what: Literal["model", "predictions"]
+    path: Path
+    model: Entry | None = None
+
+
+class AliasGiven(msgspec.Struct, frozen=True):
+    """The models have their alias, or why they don't."""
+
+    alias: str
+    refused: str = ""
+
+
+Update = JobEvent | LinkChanged | Fetching | CameHome | AliasGiven
+
+
+class Follower:
+    """Follows one submitted job. Use it as an asynchronous context manager.
+
+    Args:
+        online: This device, present in the job's room.
+        room: The job's room.
+        job: The job as this machine keeps it.
+        jobs: Where it is kept.
+        registry: This machine's library.
+        incoming: Where partial data of predictions is kept.
+        cache: Hashes of unchanged files.
+        submit: Whether the job may not have reached the worker yet.
+    """
+
+    def __init__(
+        self,
+        online: Online,
+        *,
+        room: RoomEntry,
+        job: SubmittedJob,
+        jobs: SubmittedJobs,
+        registry: Registry,
+        incoming: Path,
+        cache: HashCache | None = None,
+        submit: bool = False,
+    ) -> None:
+        self.view = JobView()
+        self.job = job
+        self._online = online
+        self._room = room
+        self._jobs = jobs
+        self._registry = registry
+        self._incoming = incoming
+        self._cache = cache
+        self._submit = submit
+        self._served: ServedPackage | None = None
+        self._sources = Sources()
+        self._updates: asyncio.Queue[Update | SleapRtcError | None] = asyncio.Queue()
+        self._outputs: asyncio.Queue[OutputReady] = asyncio.Queue()
+        self._last: dict[int, ModelRecord] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self.link = Link(
+            online.switchboard,
+            room=room.room,
+            locate=self._locate,
+            name=job.worker,
+            on_notice=self._noticed,
+            on_state=lambda state: self._updates.put_nowait(LinkChanged(state)),
+            on_up=self._say_again,
+            on_blocks=self._blocks_changed,
+        )
+
+    async def __aenter__(self) -> Follower:
+        """Connect, offer what the worker lacks, and follow."""
+        await self.link.__aenter__()
+        self._online.watch(self.link)
+        self._tasks = [
+            asyncio.create_task(self._guard(self._begin())),
+            asyncio.create_task(self._guard(self._bring_outputs())),
+        ]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Let go; the job goes on."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._online.unwatch(self.link)
+        await self.link.__aexit__(None, None, None)
+        if self._served is not None:
+            self._served.close()
+
+    async def updates(self) -> AsyncIterator[Update]:
+        """What happens, until the job is settled and everything is home.
+
+        Raises:
+            UnknownJob: The worker doesn't know the job.
+            SleapRtcError: It can't be followed, or something can't be brought home.
+        """
+        while True:
+            update = await self._updates.get()
+            if update is None:
+                return
+            if isinstance(update, SleapRtcError):
+                raise update
+            yield update
+
+    async def command(self, command: Literal["pause", "resume", "stop", "cancel"]) -> None:
+        """Command the job; returns when the worker has noted it.
+
+        Raises:
+            IllegalTransition: It makes no sense in the job's state.
+            NotPermitted: It is somebody else's job.
+        """
+        body = CommandJob(job=self.job.id, command=command)
+        answer = await self.link.request(body, within_s=ONCE_S)
+        assert isinstance(answer, Accepted)  # noqa: S101 - the protocol's table says so
+
+    # ── the link ─────────────────────────────────────────────────────────────
+
+    def _locate(self) -> Presence | None:
+        return self._online.worker(self._room.room, self.job.worker, device=self.job.device)
+
+    def _blocks_changed(self, client: BlockClient, up: bool) -> None:
+        if up:
+            self._sources.add(client)
+        else:
+            self._sources.remove(client)
+
+    async def _say_again(self, channel: Channel) -> None:
+        """After every connection: what the worker forgot with the last one."""
+        if self._served is not None:
+            body = OfferFiles(package=ref(self._served.packed.package))
+            await channel.request(body, id=f"offer-{self.link.session}-{id(channel)}", within_s=30)
+        if self.view.number or not self._submit:
+            await self._follow(channel)
+
+    async def _follow(self, channel: Channel) -> None:
+        body = FollowJob(job=self.job.id, since=self.view.number)
+        try:
+            await channel.request(body, id=f"follow-{id(channel)}", within_s=30)
+        except UnknownJob as error:
+            self._submit = True
+            if self.view.number:
+                self._updates.put_nowait(error)
+
+    async def _begin(self) -> None:
+        """Offer the inputs, and submit the job where the worker may not have it."""
+        try:
+            packed = await asyncio.to_thread(
+                pack, {n: Path(p) for n, p in self.job.files.items()}, cache=self._cache
+            )
+        except SleapRtcError as error:
+            logger.debug("the inputs can't be offered any more: {}", error)
+            packed = None
+        if packed is not None and packed.package.id == self.job.spec.inputs.id:
+            self._served = ServedPackage(packed)
+            self.link.offer(packed.package.id, self._served)
+        elif self._submit:
+            raise SourceChanged(path=next(iter(self.job.files.values()), "an input"))
+        await self.link.request(SubmitJob(spec=self.job.spec), within_s=ONCE_S, id=self.job.id)
+        self._submit = False
+        if not self.view.number:
+            body = FollowJob(job=self.job.id, since=0)
+            await self.link.request(body, within_s=ONCE_S)
+
+    def _noticed(self, body: NoticeBody) -> None:
+        if isinstance(body, JobHappened) and body.job == self.job.id:
+            event = body.event
+            if event.n != self.view.number + 1:
+                return  # told twice, over an old connection and a new one
+            try:
+                self.view = fold(self.view, event)
+                self._take(event)
+            except SleapRtcError as error:
+                self._updates.put_nowait(error)
+
+    # ── what the events mean here ────────────────────────────────────────────
+
+    def _take(self, event: JobEvent) -> None:
+        match event.body:
+            case ModelChanged(stage=stage, record=record):
+                self._note_model(stage, record)
+            case OutputReady():
+                if self.job.download and _label(event.body) not in self.job.home:
+                    self._outputs.put_nowait(event.body)
+            case _:
+                pass
+        self._updates.put_nowait(event)
+        if self.view.state != self.job.state:
+            state = str(self.view.state)
+            self._change(lambda old: msgspec.structs.replace(old, state=state))
+        if self.view.state in SETTLED:
+            self._finish_if_home()
+
+    def _note_model(self, stage: int, record: ModelRecord) -> None:
+        self._last[stage] = record
+        local = self.job.models.get(str(stage))
+        if f"model {stage}" in self.job.home:
+            return
+        if local is None:
+            local = expect_model(self._registry, record, worker=self.job.worker).id
+            models = {**self.job.models, str(stage): local}
+            self._change(lambda old: msgspec.structs.replace(old, models=models))
+        follow_model(self._registry, local, record, worker=self.job.worker)
+
+    def _change(self, change: Callable[[SubmittedJob], SubmittedJob]) -> None:
+        self.job = self._jobs.update(self.job.id, change)
+
+    def _finish_if_home(self) -> None:
+        wanted = {_label(output) for output in self.view.outputs} if self.job.download else set()
+        if wanted <= set(self.job.home):
+            self._give_alias()
+            self._updates.put_nowait(None)
+
+    def _give_alias(self) -> None:
+        alias = self.job.alias
+        models = [self.job.models[key] for key in sorted(self.job.models, key=int)]
+        if alias is None or not models or self.view.state != "completed":
+            return
+        try:
+            self._registry.set_alias(alias, *models)
+        except AliasTaken as error:
+            self._updates.put_nowait(AliasGiven(alias, refused=str(error)))
+        else:
+            self._updates.put_nowait(AliasGiven(alias))
+
+    async def _bring_outputs(self) -> None:
+        while True:
+            output = await self._outputs.get()
+            label = _label(output)
+
+            def on_progress(progress: Progress, label: str = label) -> None:
+                self._updates.put_nowait(Fetching(label, progress))
+
+            home = await self._bring(output, on_progress)
+            self._change(
+                lambda old, label=label: msgspec.structs.replace(  # type: ignore[misc]
+                    old, home=(*old.home, label)
+                )
+            )
+            self._updates.put_nowait(home)
+            if self.view.state in SETTLED:
+                self._finish_if_home()
+
+    async def _bring(
+        self, output: OutputReady, on_progress: Callable[[Progress], None]
+    ) -> CameHome:
+        if output.what == "model":
+            entry = await bring_model(
+                self.link,
+                self._sources,
+                self._registry,
+                self._last[output.stage],
+                output.package,
+                name=self.job.models.get(str(output.stage)),
+                on_progress=on_progress,
+            )
+            return CameHome("model", entry.directory, entry)
+        target = Path(self.job.output or self.job.id)
+        path = await bring_output(
+            self.link,
+            self._sources,
+            output.package,
+            job=self.job.id,
+            incoming=self._incoming,
+            target=target,
+            on_progress=on_progress,
+        )
+        return CameHome("predictions", path)
+
+    async def _guard(self, work: object) -> None:
+        """An error of a task ends the following with that error."""
+        with contextlib.suppress(asyncio.CancelledError):
+            try:
+                await work  # type: ignore[misc]
+            except LinkLost as error:
+                logger.debug("{}", error)
+                self._updates.put_nowait(error)
+            except SleapRtcError as error:
+                self._updates.put_nowait(error)
+
+
+def _label(output: OutputReady) -> str:
+    return f"model {output.stage}" if output.what == "model" else "predictions"

@@ -1,0 +1,214 @@
+"""Being online: signed in at a server, present in rooms, ready to link.
+
+Clients and workers use the same: a client dials, a worker is dialled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Self
+
+from loguru import logger
+
+import sleap_rtc
+from sleap_rtc.auth.room_trust import RoomTrust
+from sleap_rtc.auth.signed import chain_to_texts
+from sleap_rtc.auth.store import DeviceStore, RoomEntry
+from sleap_rtc.client.renewal import renewed
+from sleap_rtc.config import Settings
+from sleap_rtc.domain.ids import RoomId
+from sleap_rtc.domain.places import DeviceKind, Presence, WorkerInfo
+from sleap_rtc.errors import NotSignedIn, UnknownWorker
+from sleap_rtc.net.address import parse_server
+from sleap_rtc.net.signaling import (
+    Connected,
+    Disconnected,
+    RoomEntered,
+    RoomLost,
+    SignalingClient,
+)
+from sleap_rtc.protocol.signaling import Absent, IceServer, Present, Relayed
+from sleap_rtc.transports.channel import Trust
+from sleap_rtc.transports.link import Link
+from sleap_rtc.transports.switchboard import Accept, Switchboard
+
+
+class Online:
+    """This device at one server. Use it as an asynchronous context manager.
+
+    Args:
+        settings: Where the home is, and which ICE servers to use.
+        server: The server's address.
+        setup_code: Registers the device there, the first time.
+        invite: A join chain as JSON texts, which registers the device for one room.
+        accept: Takes connections that peers ask for; None takes none.
+        patient: Whether to wait for a server that can't be reached.
+        on_lost: Called with the room and the error when this device is no longer in a room.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        server: str,
+        *,
+        setup_code: str | None = None,
+        invite: Sequence[str] | None = None,
+        accept: Accept | None = None,
+        patient: bool = False,
+        on_lost: Callable[[RoomLost], None] = lambda _: None,
+    ) -> None:
+        self.store = DeviceStore(settings.home)
+        key = self.store.device_key()
+        self.signaling = SignalingClient(
+            parse_server(server, insecure=settings.insecure),
+            device=key.device,
+            sign=key.sign,
+            name=settings.name,
+            program=f"sleap-rtc {sleap_rtc.__version__}",
+            setup_code=setup_code,
+            invite=invite,
+        )
+        self.switchboard = Switchboard(self, trust=self._trust, accept=accept)
+        self._own_ice = tuple(
+            IceServer(urls=ice.urls, username=ice.username, credential=ice.credential)
+            for ice in settings.ice_servers
+        )
+        self._server_ice: tuple[IceServer, ...] = ()
+        self._patient = patient
+        self._on_lost = on_lost
+        self._present: dict[RoomId, dict[str, Presence]] = {}
+        self._links: set[Link] = set()
+        self._changed = asyncio.Event()
+        self._reader: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        """Sign in.
+
+        Raises:
+            ServerUnreachable: Unless patient.
+            NotSignedIn: The server doesn't know this device.
+        """
+        self._reader = asyncio.create_task(self._read())
+        try:
+            connected = await self.signaling.start(patient=self._patient)
+        except NotSignedIn:
+            await self._end()
+            raise NotSignedIn(server=self.signaling.server.url) from None
+        except BaseException:
+            await self._end()
+            raise
+        self._server_ice = connected.ice_servers
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Say goodbye."""
+        await self._end()
+
+    async def _end(self) -> None:
+        await self.switchboard.close()
+        await self.signaling.close()
+        if self._reader is not None:
+            self._reader.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._reader
+
+    # ── rooms ────────────────────────────────────────────────────────────────
+
+    async def enter(
+        self, entry: RoomEntry, *, name: str, kind: DeviceKind, worker: WorkerInfo | None = None
+    ) -> None:
+        """Be online in a room, from now on, also after the server was away.
+
+        Raises:
+            NotPermitted: The server doesn't take this device for a member.
+            Conflict: A living worker of the room has this name.
+        """
+        fresh = renewed(self.store, entry)
+        await self.signaling.enter_room(
+            entry.room, chain=chain_to_texts(fresh.chain), name=name, kind=kind, worker=worker
+        )
+
+    def workers(self, room: RoomId) -> list[Presence]:
+        """The workers that are online in a room, by name."""
+        found = [p for p in self._present.get(room, {}).values() if p.kind == "worker"]
+        return sorted(found, key=lambda presence: presence.name)
+
+    def worker(self, room: RoomId, name: str, *, device: str | None = None) -> Presence | None:
+        """The worker of this name, and of this device if one is given, if it is online."""
+        for presence in self.workers(room):
+            if presence.name == name and device in (None, presence.device):
+                return presence
+        return None
+
+    async def find_worker(self, entry: RoomEntry, name: str, *, within_s: float = 2.0) -> Presence:
+        """The worker of this name; one that is just coming back is waited for.
+
+        Raises:
+            UnknownWorker: It is not online.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                while True:
+                    found = self.worker(entry.room, name)
+                    if found is not None:
+                        return found
+                    self._changed.clear()
+                    await self._changed.wait()
+        others = ", ".join(p.name for p in self.workers(entry.room))
+        hint = f"Online are: {others}." if others else "No worker is online there."
+        raise UnknownWorker(name=name, room=entry.name, hint=hint)
+
+    def watch(self, link: Link) -> None:
+        """Tell the link whenever somebody comes online: its peer may be back."""
+        self._links.add(link)
+
+    def unwatch(self, link: Link) -> None:
+        """Tell it no more."""
+        self._links.discard(link)
+
+    # ── being a Relay ────────────────────────────────────────────────────────
+
+    async def relay(self, room: RoomId, to: str, payload: str) -> None:
+        """Pass ``payload`` on to connection ``to``."""
+        await self.signaling.relay(room, to, payload)
+
+    @property
+    def ice_servers(self) -> Sequence[IceServer]:
+        """Those of the settings, and those that the server tells."""
+        return (*self._own_ice, *self._server_ice)
+
+    def _trust(self, room: RoomId) -> Trust | None:
+        if all(entry.room != room for entry in self.store.rooms()):
+            return None
+        return RoomTrust(self.store, room)
+
+    # ── what happens ─────────────────────────────────────────────────────────
+
+    async def _read(self) -> None:
+        async for event in self.signaling.events():
+            match event:
+                case Connected():
+                    self._server_ice = event.ice_servers
+                case Disconnected():
+                    logger.debug("the server is away: {}", event.error)
+                case RoomEntered():
+                    self._present[event.room] = {p.connection: p for p in event.present}
+                    self._announce()
+                case RoomLost():
+                    self._present.pop(event.room, None)
+                    self._on_lost(event)
+                case Present():
+                    room = self._present.setdefault(event.presence.room, {})
+                    room[event.presence.connection] = event.presence
+                    self._announce()
+                case Absent():
+                    self._present.get(event.room, {}).pop(event.connection, None)
+                case Relayed():
+                    self.switchboard.handle(event)
+
+    def _announce(self) -> None:
+        self._changed.set()
+        for link in self._links:
+            link.look_again()

@@ -1,0 +1,217 @@
+"""What a worker answers its peers, and who may ask what.
+
+================================  ==========================================
+request                           who may
+================================  ==========================================
+describe, list, follow, find      every member of the room
+want files of a model or job      every member of the room
+submit, offer files               owners and members
+command, retry                    the job's submitter, and owners
+================================  ==========================================
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from loguru import logger
+
+from sleap_rtc.domain.ids import JobId, PackageId
+from sleap_rtc.domain.packages import PackageRef, ref
+from sleap_rtc.domain.places import WorkerInfo
+from sleap_rtc.errors import (
+    LinkLost,
+    NotFound,
+    NotPermitted,
+    SleapRtcError,
+    SourceChanged,
+    UsageError,
+)
+from sleap_rtc.files.hashcache import HashCache
+from sleap_rtc.files.packing import pack
+from sleap_rtc.library.entries import Entry
+from sleap_rtc.library.registry import Registry
+from sleap_rtc.protocol.link import (
+    Accepted,
+    CommandJob,
+    Describe,
+    Description,
+    FindModel,
+    FollowJob,
+    JobHappened,
+    JobsTold,
+    JobTold,
+    ListJobs,
+    ModelTold,
+    OfferFiles,
+    ReplyBody,
+    RequestBody,
+    RetryJob,
+    SubmitJob,
+    UnfollowJob,
+    WantFiles,
+)
+from sleap_rtc.transports.channel import Channel
+from sleap_rtc.transports.serving import ServedPackage, serve_model
+from sleap_rtc.worker.job_directory import JobDirectory
+from sleap_rtc.worker.manager import JobManager
+from sleap_rtc.worker.peers import Asker, Peers, asker_of
+
+MAY_SUBMIT: Final = frozenset({"owner", "member"})
+MAX_OPEN: Final = 64
+"""Packages that are kept open for peers at a time."""
+
+
+class Answers:
+    """Answers requests.
+
+    Args:
+        describe: Says what this worker has now.
+        registry: Its library.
+        cache: Hashes of unchanged files.
+    """
+
+    def __init__(
+        self, *, describe: Callable[[], WorkerInfo], registry: Registry, cache: HashCache
+    ) -> None:
+        self._describe = describe
+        self._registry = registry
+        self._cache = cache
+        self._served: OrderedDict[PackageId, ServedPackage] = OrderedDict()
+        self._follows: dict[tuple[str, JobId], asyncio.Task[None]] = {}
+        self.peers = Peers(self, on_gone=self._gone)
+        self.jobs: JobManager
+
+    async def __call__(self, channel: Channel, body: RequestBody, request: str) -> ReplyBody:
+        """Answer one request; see the module's table."""
+        asker = asker_of(channel.proven)
+        match body:
+            case Describe():
+                return Description(worker=await asyncio.to_thread(self._describe))
+            case SubmitJob():
+                return await self._submit(asker, body)
+            case ListJobs():
+                jobs = await asyncio.to_thread(
+                    self.jobs.list, limit=body.limit, device=asker.device
+                )
+                return JobsTold(jobs=tuple(jobs))
+            case FollowJob():
+                return self._follow(channel, asker, body)
+            case UnfollowJob():
+                self._unfollow(asker.session, body.job)
+                return Accepted()
+            case CommandJob():
+                await self.jobs.command(body.job, request, body.command, asker)
+                return Accepted()
+            case RetryJob():
+                await self.jobs.retry(body.job, asker)
+                return Accepted()
+            case FindModel():
+                return await asyncio.to_thread(self._find, body.name)
+            case OfferFiles():
+                self._check_may_submit(asker)
+                self.peers.offered(asker, body.package.id)
+                return Accepted()
+            case WantFiles():
+                served = await asyncio.to_thread(self._open, body)
+                self.peers.grant(asker, body.package.id, served)
+                return Accepted()
+
+    async def _submit(self, asker: Asker, body: SubmitJob) -> JobTold:
+        self._check_may_submit(asker)
+        spec = body.spec
+        if spec.inputs.files == 0:
+            raise UsageError(message="The job's package is empty.")
+        summary = await self.jobs.submit(spec, asker)
+        self.peers.offered(asker, spec.inputs.id)
+        return JobTold(job=summary, spec=spec)
+
+    def _check_may_submit(self, asker: Asker) -> None:
+        if asker.role not in MAY_SUBMIT:
+            raise NotPermitted(
+                message=f"{asker.name} is a {asker.role} of the room; owners and members run jobs."
+            )
+
+    # ── following ────────────────────────────────────────────────────────────
+
+    def _follow(self, channel: Channel, asker: Asker, body: FollowJob) -> JobTold:
+        job = self.jobs.get(body.job)
+        told = JobTold(job=self.jobs.summary(job, asker.device), spec=job.read_spec())
+        self._unfollow(asker.session, body.job)
+        task = asyncio.create_task(self._tell(channel, body.job, body.since))
+        self._follows[asker.session, body.job] = task
+        return told
+
+    async def _tell(self, channel: Channel, job: JobId, since: int) -> None:
+        try:
+            async for event in self.jobs.follow(job, since):
+                await channel.tell(JobHappened(job=job, event=event))
+        except LinkLost:
+            pass  # the peer follows again when it is back
+        except SleapRtcError as error:
+            logger.bind(code=error.code).warning("job {} can't be followed: {}", job, error)
+
+    def _unfollow(self, session: str, job: JobId) -> None:
+        task = self._follows.pop((session, job), None)
+        if task is not None:
+            task.cancel()
+
+    def _gone(self, session: str) -> None:
+        for follower, job in [key for key in self._follows if key[0] == session]:
+            self._unfollow(follower, job)
+
+    # ── models and files ─────────────────────────────────────────────────────
+
+    def _find(self, name: str) -> ModelTold:
+        found = self._registry.resolve(name)
+        if not isinstance(found, Entry):
+            raise UsageError(
+                message=f"{name!r} is not one model.", hint="Name the members of a pair one by one."
+            )
+        record = found.record
+        package = None
+        if record.package is not None and record.files:
+            package = ref(serve_model(record, found.directory, cache=self._cache).packed.package)
+        return ModelTold(record=record, alias=found.alias or "", package=package)
+
+    def _open(self, body: WantFiles) -> ServedPackage:
+        wanted = body.package.id
+        served = self._served.get(wanted)
+        if served is None:
+            served = self._make(body)
+            if served.packed.package.id != wanted:
+                served.close()
+                raise SourceChanged(path=f"what package {wanted[:12]}… was made of")
+            self._served[wanted] = served
+            while len(self._served) > MAX_OPEN:
+                self._served.popitem(last=False)[1].close()
+        self._served.move_to_end(wanted)
+        return served
+
+    def _make(self, body: WantFiles) -> ServedPackage:
+        if body.model is not None:
+            entry = self._registry.get(body.model)
+            return serve_model(entry.record, entry.directory, cache=self._cache)
+        if body.job is not None:
+            job = self.jobs.get(body.job)
+            self._check_output(job, body.package)
+            files = _files_below(job.predictions)
+            return ServedPackage(pack(files, root=job.predictions, cache=self._cache))
+        raise UsageError(message="Say which model's or job's files are wanted.")
+
+    def _check_output(self, job: JobDirectory, package: PackageRef) -> None:
+        outputs = self.jobs.view(job).outputs
+        if all(output.package.id != package.id for output in outputs):
+            raise NotFound(message=f"Job {job.root.name} has put out no such package.")
+
+
+def _files_below(root: Path) -> dict[str, Path]:
+    return {
+        path.relative_to(root).as_posix(): path
+        for path in sorted(root.rglob("*"))
+        if path.is_file() and not path.is_symlink()
+    }

@@ -1,0 +1,64 @@
+"""What this machine has: processors, memory, disk, GPUs. Extra ``worker``."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from pathlib import Path
+
+from loguru import logger
+
+from sleap_rtc.domain.places import Gpu, Hardware
+
+
+def look(directory: Path) -> Hardware:
+    """Measure this machine.
+
+    Args:
+        directory: Where the worker keeps its files; must exist.
+    """
+    import psutil  # noqa: PLC0415 - belongs to the extra
+
+    return Hardware(
+        cpus=usable_cpus(),
+        ram=psutil.virtual_memory().total,
+        disk_free=shutil.disk_usage(directory).free,
+        gpus=_gpus(),
+        platform=f"{platform.system()} {platform.machine()}",
+    )
+
+
+def usable_cpus() -> int:
+    """Processors that this process may use, which in a container is fewer than there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def device_name(hardware: Hardware) -> str:
+    """The name of what training runs on: the first GPU's, or ``cpu``."""
+    return hardware.gpus[0].name if hardware.gpus else "cpu"
+
+
+def _gpus() -> tuple[Gpu, ...]:
+    """NVIDIA GPUs by the driver's own library; none where there is no driver."""
+    import pynvml  # noqa: PLC0415 - belongs to the extra
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError as error:
+        logger.debug("no NVIDIA driver: {}", error)
+        return ()
+    try:
+        found = []
+        for index in range(pynvml.nvmlDeviceGetCount()):
+            handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+            memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+            found.append(Gpu(name=str(pynvml.nvmlDeviceGetName(handle)), memory=int(memory.total)))
+        return tuple(found)
+    except pynvml.NVMLError as error:
+        logger.warning("the NVIDIA driver doesn't answer: {}", error)
+        return ()
+    finally:
+        pynvml.nvmlShutdown()

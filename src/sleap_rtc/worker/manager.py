@@ -1,0 +1,337 @@
+"""The jobs of one worker: taken, prepared, handed to runners, followed, taken up again.
+
+One job works at a time; the others wait in the order in which they came. What
+is true of a job is in its log. Before a runner has the job this process writes
+the log, and afterwards it reads it; a worker that is killed at any point finds
+out from the log, when it starts again, what is to be done::
+
+    in the log        runner alive      then
+    queued            no                it waits again
+    assigned          no                queued again
+    preparing         no                interrupted, queued again: inputs are fetched on
+    running, …        yes               followed as if nothing had happened
+    running, …        no                interrupted; it goes on when somebody asks
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import datetime
+from typing import Final
+
+from loguru import logger
+
+from sleap_rtc.domain.ids import DeviceId, JobId
+from sleap_rtc.errors import NotPermitted, SleapRtcError
+from sleap_rtc.jobs.events import Command, CommandReceived, ErrorTold, JobEvent, StateChanged
+from sleap_rtc.jobs.lifecycle import SETTLED, JobView, decide, replay
+from sleap_rtc.jobs.spec import JobSpec, TrackSpec
+from sleap_rtc.protocol.link import JobSummary
+from sleap_rtc.worker.job_directory import JobDirectory, JobStore, Submitter
+from sleap_rtc.worker.peers import Asker
+from sleap_rtc.worker.runner.client import RunnerHandle, attach, launch
+from sleap_rtc.worker.runner.logfile import LogReader, LogWriter
+
+Prepare = Callable[[JobDirectory, JobSpec, LogWriter, Callable[[], None]], Awaitable[None]]
+"""Fetches a job's inputs and writes its plan; calls the last argument after each event."""
+
+_WAITING: Final = ("queued", "assigned", "preparing")
+
+
+class JobManager:
+    """All jobs of this worker. For one event loop.
+
+    Args:
+        store: Their directories.
+        prepare: Gets a job ready for its runner.
+        recover: Brings a job whose runner is gone to a state that is true.
+        clock: The present time, UTC.
+        on_change: Called when the number of jobs at work or waiting may have changed.
+    """
+
+    def __init__(
+        self,
+        store: JobStore,
+        *,
+        prepare: Prepare,
+        recover: Callable[[JobDirectory], Awaitable[JobView]],
+        clock: Callable[[], datetime],
+        on_change: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._store = store
+        self._prepare = prepare
+        self._recover = recover
+        self._clock = clock
+        self._on_change = on_change
+        self._queue: list[JobId] = []
+        self._wake = asyncio.Event()
+        self._grown: defaultdict[JobId, set[asyncio.Event]] = defaultdict(set)
+        self._runner: RunnerHandle | None = None
+        self._present: JobId | None = None
+        self._writer: LogWriter | None = None
+        self._preparing: asyncio.Task[None] | None = None
+
+    @property
+    def active(self) -> int:
+        """Jobs at work or waiting."""
+        return len(self._queue) + (self._present is not None)
+
+    # ── what peers ask ───────────────────────────────────────────────────────
+
+    async def submit(self, spec: JobSpec, asker: Asker) -> JobSummary:
+        """Take a job. The same one twice is one.
+
+        Raises:
+            Conflict: Another job has this id.
+            OutOfSpace: The disk is full.
+        """
+        submitter = Submitter(device=asker.device, name=asker.name)
+        job = await asyncio.to_thread(
+            self._store.create, spec, clock=self._clock, submitter=submitter
+        )
+        found = job.read_submitter()
+        if found is None or found.device != asker.device:
+            raise NotPermitted(message="A job with this id was submitted by another device.")
+        view = self.view(job)
+        if view.state == "queued" and spec.id != self._present and spec.id not in self._queue:
+            logger.info("job {} of {}: queued", spec.id, asker.name)
+            self._enqueue(spec.id)
+        return self.summary(job, asker.device)
+
+    def list(self, *, limit: int, device: DeviceId) -> list[JobSummary]:
+        """The newest jobs first."""
+        found = []
+        for job_id in reversed(self._store.ids()[-limit:]):
+            try:
+                found.append(self.summary(self._store.get(job_id), device))
+            except SleapRtcError as error:
+                logger.warning("job {} can't be shown: {}", job_id, error)
+        return found
+
+    def get(self, job_id: str) -> JobDirectory:
+        """A job's directory.
+
+        Raises:
+            UnknownJob: There is none.
+        """
+        return self._store.get(job_id)
+
+    def view(self, job: JobDirectory) -> JobView:
+        """A job as it stands."""
+        view = JobView()
+        log = LogReader(job.log)
+        while events := log.read():
+            view = replay(events, view)
+        return view
+
+    def summary(self, job: JobDirectory, device: DeviceId) -> JobSummary:
+        """One line about a job, for this device."""
+        spec, view, submitter = job.read_spec(), self.view(job), job.read_submitter()
+        return JobSummary(
+            id=spec.id,
+            name=spec.name,
+            kind="track" if isinstance(spec.work, TrackSpec) else "train",
+            engine=spec.engine,
+            state=view.state or "queued",
+            submitted_at=view.created_at or self._clock(),
+            last_event=view.number,
+            mine=submitter is not None and submitter.device == device,
+        )
+
+    async def command(self, job_id: JobId, request: str, command: Command, asker: Asker) -> None:
+        """Command a job; returns when the command is in its log.
+
+        Raises:
+            UnknownJob: There is no such job.
+            NotPermitted: It is neither the asker's job nor is the asker an owner.
+            IllegalTransition: It makes no sense in the job's state.
+        """
+        job = self._store.get(job_id)
+        self._check_may_command(job, asker)
+        if self._runner is not None and self._present == job_id:
+            await self._runner.command(request, command, by=asker.name)
+            return
+        received = CommandReceived(id=request, command=command, by=asker.name)
+        if self._present == job_id and self._writer is not None:
+            if self._decided(self._writer.view, received, job) and self._preparing is not None:
+                self._writer.append(received)
+                self._preparing.cancel()
+            return
+        with job.claim(), LogWriter(job.log, clock=self._clock) as log:
+            if self._decided(log.view, received, job):
+                log.append(received)
+                log.append(StateChanged(state="cancelled", reason=f"by {asker.name}"))
+                if job_id in self._queue:
+                    self._queue.remove(job_id)
+        self._tell(job_id)
+
+    async def retry(self, job_id: JobId, asker: Asker) -> None:
+        """Queue an interrupted job again; it goes on from its checkpoint.
+
+        Raises:
+            UnknownJob: There is no such job.
+            NotPermitted: It is neither the asker's job nor is the asker an owner.
+            IllegalTransition: It isn't interrupted.
+        """
+        job = self._store.get(job_id)
+        self._check_may_command(job, asker)
+        if job_id in self._queue:
+            return
+        with job.claim(), LogWriter(job.log, clock=self._clock) as log:
+            log.append(StateChanged(state="queued", reason=f"{asker.name} asked to go on"))
+        self._enqueue(job_id)
+
+    async def follow(self, job_id: JobId, since: int) -> AsyncIterator[JobEvent]:
+        """Every event behind ``since``, and those to come, for as long as it is iterated."""
+        log = LogReader(self._store.get(job_id).log, since=since)
+        grown = asyncio.Event()
+        self._grown[job_id].add(grown)
+        try:
+            while True:
+                grown.clear()
+                while events := await asyncio.to_thread(log.read):
+                    for event in events:
+                        yield event
+                await grown.wait()
+        finally:
+            self._grown[job_id].discard(grown)
+
+    # ── at work ──────────────────────────────────────────────────────────────
+
+    async def run(self) -> None:
+        """Work on the jobs, one after the other, until cancelled; runners go on then."""
+        await self._take_up()
+        while True:
+            while not self._queue:
+                self._wake.clear()
+                await self._wake.wait()
+            self._present = self._queue.pop(0)
+            try:
+                await self._work(self._store.get(self._present))
+            except SleapRtcError as error:
+                logger.bind(code=error.code).error("job {}: {}", self._present, error)
+            finally:
+                self._present = None
+                self._on_change()
+
+    async def _take_up(self) -> None:
+        """Look at every job that isn't settled, as its log and its runner are now."""
+        followed: list[tuple[JobDirectory, RunnerHandle]] = []
+        for job_id in self._store.ids():
+            job = self._store.get(job_id)
+            try:
+                view = await asyncio.to_thread(self.view, job)
+                if view.state in SETTLED:
+                    continue
+                handle = attach(job)
+                if handle is not None:
+                    followed.append((job, handle))
+                elif view.state in _WAITING:
+                    self._requeue(job)
+                else:
+                    await self._recover(job)
+            except SleapRtcError as error:
+                logger.bind(code=error.code).error("job {} can't be taken up: {}", job_id, error)
+        for job, handle in followed:
+            logger.info("job {}: its runner is alive and is followed again", job.root.name)
+            self._present = JobId(job.root.name)
+            await self._follow_runner(job, handle)
+            self._present = None
+
+    def _requeue(self, job: JobDirectory) -> None:
+        with job.claim(), LogWriter(job.log, clock=self._clock) as log:
+            if log.view.pending == "cancel":
+                log.append(StateChanged(state="cancelled"))
+                return
+            if log.view.state == "preparing":
+                log.append(StateChanged(state="interrupted", reason="the worker ended"))
+            if log.view.state != "queued":
+                log.append(StateChanged(state="queued", reason="the worker started again"))
+        self._enqueue(JobId(job.root.name))
+
+    async def _work(self, job: JobDirectory) -> None:
+        job_id = JobId(job.root.name)
+        if not await self._get_ready(job, job_id):
+            return
+        try:
+            handle = await launch(job)
+        except SleapRtcError as error:
+            with job.claim(), LogWriter(job.log, clock=self._clock) as log:
+                self._fail(log, error)
+            self._tell(job_id)
+            return
+        await self._follow_runner(job, handle)
+
+    async def _get_ready(self, job: JobDirectory, job_id: JobId) -> bool:
+        """Prepare a job; whether its runner can be launched."""
+        with job.claim(), LogWriter(job.log, clock=self._clock) as log:
+            if log.view.state != "queued":
+                return False
+            self._writer = log
+            log.append(StateChanged(state="assigned"))
+            log.append(StateChanged(state="preparing"))
+            self._tell(job_id)
+            spec = job.read_spec()
+            work = self._prepare(job, spec, log, lambda: self._tell(job_id))
+            self._preparing = asyncio.ensure_future(work)
+            try:
+                await self._preparing
+            except asyncio.CancelledError:
+                if log.view.pending != "cancel":
+                    raise  # this process ends; the log says how far it was
+                log.append(StateChanged(state="cancelled"))
+                return False
+            except SleapRtcError as error:
+                logger.bind(code=error.code).error("job {}: {}", job_id, error)
+                self._fail(log, error)
+                return False
+            else:
+                return True
+            finally:
+                self._writer = self._preparing = None
+                self._tell(job_id)
+
+    async def _follow_runner(self, job: JobDirectory, handle: RunnerHandle) -> None:
+        job_id = JobId(job.root.name)
+        self._runner = handle
+        try:
+            since = LogReader(job.log).number
+            async for _ in handle.events(since):
+                self._tell(job_id)
+        finally:
+            self._runner = None
+        if self.view(job).state not in SETTLED:
+            await self._recover(job)
+        self._tell(job_id)
+        logger.info("job {}: {}", job_id, self.view(job).state)
+
+    # ── small things ─────────────────────────────────────────────────────────
+
+    def _fail(self, log: LogWriter, error: SleapRtcError) -> None:
+        log.append(ErrorTold(code=error.code, message=error.message, hint=error.hint_text[:1_000]))
+        log.append(StateChanged(state="failed", reason=error.message[:8_000]))
+
+    def _decided(self, view: JobView, received: CommandReceived, job: JobDirectory) -> bool:
+        tracks = isinstance(job.read_spec().work, TrackSpec)
+        return decide(view, received, tracks=tracks) == "do"
+
+    def _check_may_command(self, job: JobDirectory, asker: Asker) -> None:
+        submitter = job.read_submitter()
+        mine = submitter is not None and submitter.device == asker.device
+        if not mine and asker.role != "owner":
+            who = submitter.name if submitter is not None else "another device"
+            raise NotPermitted(
+                message=f"The job is {who}'s; it is commanded by {who} and by owners of the room."
+            )
+
+    def _enqueue(self, job_id: JobId) -> None:
+        self._queue.append(job_id)
+        self._wake.set()
+        self._on_change()
+        self._tell(job_id)
+
+    def _tell(self, job_id: JobId) -> None:
+        for grown in self._grown.get(job_id, ()):
+            grown.set()

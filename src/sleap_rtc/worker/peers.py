@@ -1,0 +1,135 @@
+"""Who is linked to this worker, what they offer, and what they may fetch.
+
+A link is a session of several connections. What a peer was granted, and what it
+offers, belongs to the session and ends with its control connection; a peer that
+comes back says it again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+import msgspec
+from loguru import logger
+
+from sleap_rtc.auth.handshake import Authenticated
+from sleap_rtc.domain.ids import DeviceId, PackageId
+from sleap_rtc.domain.places import Role
+from sleap_rtc.errors import NotPermitted
+from sleap_rtc.transports.base import Sources
+from sleap_rtc.transports.blocks import BlockClient, Served
+from sleap_rtc.transports.channel import Channel, Handler, no_requests
+from sleap_rtc.transports.connection import Connection
+
+
+class Asker(msgspec.Struct, frozen=True):
+    """Who asks: proven by the handshake."""
+
+    device: DeviceId
+    name: str
+    role: Role
+    session: str
+
+
+class _Session:
+    """One peer's link."""
+
+    def __init__(self, asker: Asker) -> None:
+        self.asker = asker
+        self.controls: set[Channel] = set()
+        self.blocks: set[BlockClient] = set()
+        self.offered: set[PackageId] = set()
+        self.granted: dict[PackageId, Served] = {}
+
+
+class Peers:
+    """All links of this worker. For one event loop.
+
+    Args:
+        handler: Answers requests.
+        on_gone: Called with the session's id when its last control connection has ended.
+    """
+
+    def __init__(self, handler: Handler, *, on_gone: Callable[[str], None]) -> None:
+        self._handler = handler
+        self._on_gone = on_gone
+        self._sessions: dict[str, _Session] = {}
+        self._feeds: list[tuple[PackageId, Sources]] = []
+
+    async def accept(self, connection: Connection, proven: Authenticated) -> None:
+        """Serve a connection until it ends."""
+        asker = asker_of(proven)
+        session = self._session(asker)
+        control = proven.purpose == "control"
+        channel = Channel(
+            connection,
+            proven,
+            handler=self._handler if control else no_requests,
+            shelf=session.granted.get,
+        )
+        logger.info("{} ({}) connected: {}", asker.name, asker.role, proven.purpose)
+        try:
+            if control:
+                session.controls.add(channel)
+            else:
+                session.blocks.add(channel.blocks)
+                self._match(session)
+            await channel.run()
+        finally:
+            logger.info("{} disconnected: {}: {}", asker.name, proven.purpose, channel.ended_by)
+            session.controls.discard(channel)
+            if channel.blocks in session.blocks:
+                session.blocks.discard(channel.blocks)
+                for _, sources in self._feeds:
+                    sources.remove(channel.blocks)
+            if control and not session.controls:
+                session.offered.clear()
+                session.granted.clear()
+                self._on_gone(asker.session)
+            if not session.controls and not session.blocks:
+                self._sessions.pop(asker.session, None)
+
+    def offered(self, asker: Asker, package: PackageId) -> None:
+        """A peer can be asked for a package from now on."""
+        session = self._session(asker)
+        session.offered.add(package)
+        self._match(session)
+
+    def grant(self, asker: Asker, package: PackageId, served: Served) -> None:
+        """A peer may fetch a package from now on."""
+        self._session(asker).granted[package] = served
+
+    @contextlib.contextmanager
+    def sources(self, package: PackageId) -> Iterator[Sources]:
+        """Every peer that offers the package, as they come and go."""
+        feed = (package, Sources())
+        self._feeds.append(feed)
+        try:
+            for session in self._sessions.values():
+                self._match(session)
+            yield feed[1]
+        finally:
+            self._feeds.remove(feed)
+
+    def _session(self, asker: Asker) -> _Session:
+        session = self._sessions.get(asker.session)
+        if session is None:
+            session = self._sessions[asker.session] = _Session(asker)
+        elif session.asker.device != asker.device:
+            # A session's id is no secret to the server: only the same device may join it.
+            raise NotPermitted(message="That session belongs to another device.")
+        return session
+
+    def _match(self, session: _Session) -> None:
+        for package, sources in self._feeds:
+            if package in session.offered:
+                for client in session.blocks:
+                    if client not in sources.current.values():
+                        sources.add(client)
+
+
+def asker_of(proven: Authenticated) -> Asker:
+    """Who is at the other end of a connection."""
+    peer = proven.peer
+    return Asker(device=peer.device, name=peer.name, role=peer.role, session=proven.session)

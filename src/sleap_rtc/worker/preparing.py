@@ -1,0 +1,148 @@
+"""Getting a job ready for its runner: inputs fetched, models found, the plan written.
+
+Inputs are kept by content under ``datasets/<package id>``: a second job with the
+same labels and configurations moves nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from sleap_rtc.domain.values import encode_pretty
+from sleap_rtc.errors import (
+    AlreadyExists,
+    Damaged,
+    EngineMissing,
+    FilesMissing,
+)
+from sleap_rtc.files.durable import place_directory, write_replacing
+from sleap_rtc.jobs.events import Transferring
+from sleap_rtc.jobs.spec import JobSpec, ModelRef, TrackSpec
+from sleap_rtc.library.registry import Registry
+from sleap_rtc.transfer.progress import Progress
+from sleap_rtc.transports.fetch import fetch
+from sleap_rtc.worker.job_directory import JobDirectory
+from sleap_rtc.worker.peers import Peers
+from sleap_rtc.worker.runner.logfile import LogWriter
+from sleap_rtc.worker.runner.plan import RunnerPlan
+
+PROGRESS_EVERY_S: Final = 0.5
+
+
+class Preparer:
+    """Prepares the jobs of one worker.
+
+    Args:
+        root: The worker's directory.
+        registry: Its library.
+        peers: Its links, from which inputs come.
+        engines: Name → version of the engines that are installed, looked up anew each time.
+        worker: The worker's name.
+        device_name: What training runs on, for the record.
+        threads: Processor threads for an engine.
+    """
+
+    def __init__(
+        self,
+        *,
+        root: Path,
+        registry: Registry,
+        peers: Peers,
+        engines: Callable[[], dict[str, str]],
+        worker: str,
+        device_name: str,
+        threads: int,
+    ) -> None:
+        self._datasets = root / "datasets"
+        self._incoming = root / "incoming"
+        self._registry = registry
+        self._peers = peers
+        self._engines = engines
+        self._worker = worker
+        self._device_name = device_name
+        self._threads = threads
+
+    async def __call__(
+        self, job: JobDirectory, spec: JobSpec, log: LogWriter, tell: Callable[[], None]
+    ) -> None:
+        """Prepare one job.
+
+        Raises:
+            EngineMissing: The engine isn't installed here.
+            FilesMissing: A model is not here.
+            OutOfSpace: No room for the inputs.
+            SleapRtcError: The inputs can't be had.
+        """
+        if spec.engine not in await asyncio.to_thread(self._engines):
+            raise EngineMissing(engine=spec.engine, where=f"worker {self._worker}")
+        inputs = await self._inputs(spec, log, tell)
+        models: tuple[str, ...] = ()
+        if isinstance(spec.work, TrackSpec):
+            models = tuple(str(self._model(ref)) for ref in spec.work.models)
+        plan = RunnerPlan(
+            engine=spec.engine,
+            inputs=str(inputs),
+            library=str(self._registry.models_dir),
+            models=models,
+            worker=self._worker,
+            device_name=self._device_name,
+            threads=self._threads,
+        )
+        await asyncio.to_thread(write_replacing, job.plan, encode_pretty(plan))
+
+    async def _inputs(self, spec: JobSpec, log: LogWriter, tell: Callable[[], None]) -> Path:
+        place = self._datasets / spec.inputs.id
+        if place.is_dir():
+            return place
+        self._datasets.mkdir(parents=True, exist_ok=True)
+        last = 0.0
+
+        def on_progress(progress: Progress) -> None:
+            nonlocal last
+            now = time.monotonic()
+            if progress.phase == "verifying":
+                return
+            if now - last < PROGRESS_EVERY_S and progress.done < progress.total:
+                return
+            last = now
+            log.append(
+                Transferring(
+                    what="inputs",
+                    done=progress.done,
+                    total=progress.total,
+                    rate=progress.rate,
+                    eta_s=progress.eta_s,
+                )
+            )
+            tell()
+
+        with self._peers.sources(spec.inputs.id) as sources:
+            staged = await fetch(
+                spec.inputs,
+                sources=sources,
+                destination=str(place),
+                incoming=self._incoming,
+                on_progress=on_progress,
+            )
+        with staged:
+            try:
+                await asyncio.to_thread(place_directory, staged.path, place)
+            except AlreadyExists:
+                staged.discard()  # another job with the same inputs was quicker
+        return place
+
+    def _model(self, ref: ModelRef) -> Path:
+        entry = self._registry.get(ref.id)
+        if entry.record.package != ref.package:
+            raise Damaged(
+                what=f"Model {ref.id} of worker {self._worker}",
+                why="its files are not those that were asked for",
+            )
+        missing = [f.path for f in entry.record.files if not (entry.directory / f.path).is_file()]
+        if missing or not entry.record.files:
+            raise FilesMissing(name=ref.id, files=", ".join(missing) or "all of them")
+        return entry.directory
