@@ -82,7 +82,8 @@ class Index:
         self._opening = threading.RLock()
         self._folder: Path | None = None
         self._db: Database | None = None
-        self._marks_seen = 0
+        self._marks_stamp = 0
+        self._seen: frozenset[str] = frozenset()
         self._looking: threading.Thread | None = None
 
     def page(self, query: Query) -> Page:
@@ -171,7 +172,9 @@ class Index:
             self._db.close()
             self._db = None
         self._db = Database(self._place() / name, _schema(), synchronous="NORMAL")
-        self._marks_seen = 0
+        self._marks_stamp = 0
+        with self._db.read() as reader:
+            self._seen = frozenset(name for (name,) in reader.execute("SELECT name FROM mark"))
 
     def _rebuild(self, *, instead_of: str) -> Database:
         """Build a new database and make it the current one, unless another process has."""
@@ -243,24 +246,25 @@ class Index:
         """Read the models again that marks name, and remember the marks that are final."""
         stamp, now = marks.stamp(self._models), time.time()
         noted = now - looked_at < LOOK_EVERY_S / 10
-        if stamp and stamp == self._marks_seen and noted:
+        if stamp and stamp == self._marks_stamp and noted:
             return
-        found = marks.found(self._models)
-        with db.read() as reader:
-            seen = {name for (name,) in reader.execute("SELECT name FROM mark")}
-        fresh = [mark for mark in found if mark.name not in seen]
+        names = marks.names(self._models)
+        fresh = [mark for name in names - self._seen if (mark := marks.parse(name))]
         if load:
             for batch in _batches({mark.directory for mark in fresh}):
                 self._take_in(db, batch)
-        final = [(mark.name,) for mark in fresh if mark.done]
-        gone = seen - {mark.name for mark in found}
+        final = {mark.name for mark in fresh if mark.done}
+        gone = self._seen - names
         if final or gone or not noted:
             with db.write() as writer:
-                writer.executemany("INSERT OR IGNORE INTO mark VALUES (?)", final)
+                writer.executemany(
+                    "INSERT OR IGNORE INTO mark VALUES (?)", [(name,) for name in final]
+                )
                 writer.executemany("DELETE FROM mark WHERE name = ?", [(name,) for name in gone])
                 _note(writer, "marks")
-        settled = int(now * 1e9) - stamp > _TRUSTED_AGE_NS and all(mark.done for mark in found)
-        self._marks_seen = stamp if settled else 0
+        self._seen = (self._seen | final) - gone
+        settled = int(now * 1e9) - stamp > _TRUSTED_AGE_NS and all(mark.done for mark in fresh)
+        self._marks_stamp = stamp if settled else 0
 
     def _take_in(self, db: Database, directories: Iterable[str]) -> None:
         # Read within the write transaction: of two processes the later one has read later.

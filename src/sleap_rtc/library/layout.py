@@ -45,7 +45,9 @@ KNOWN_TYPES: Final = (
 )
 """The trainer's heads. A library may hold others; these are found without looking around."""
 
-_DIRECTORY: Final = re.compile(r"([a-z][a-z0-9_]{0,63})_([0-9a-f]{8}(?:-(?:[2-9]|[1-9][0-9]{1,3}))?)")
+_DIRECTORY: Final = re.compile(
+    r"([a-z][a-z0-9_]{0,63})_([0-9a-f]{8}(?:-(?:[2-9]|[1-9][0-9]{1,3}))?)"
+)
 
 
 def parse(name: str) -> tuple[str, ModelId] | None:

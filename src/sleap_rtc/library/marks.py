@@ -79,10 +79,15 @@ def changing(models: Path, directories: Iterable[str]) -> Iterator[None]:
                 path.rename(done)
 
 
-def found(models: Path) -> list[Mark]:
-    """Every mark there is, in no order."""
-    matches = [_NAME.fullmatch(name) for name in listing(models / CHANGES)]
-    return [Mark(name=m[0], directory=m[2], done=m[1] == "-") for m in matches if m]
+def names(models: Path) -> set[str]:
+    """The names of all marks there are."""
+    return set(listing(models / CHANGES))
+
+
+def parse(name: str) -> Mark | None:
+    """What a mark says, None for a name that is none."""
+    match = _NAME.fullmatch(name)
+    return match and Mark(name=name, directory=match[2], done=match[1] == "-")
 
 
 def stamp(models: Path) -> int:
@@ -96,8 +101,8 @@ def stamp(models: Path) -> int:
 def prune(models: Path) -> None:
     """Remove marks that are older than an hour."""
     oldest = time.time() - KEPT_S  # file times are wall-clock times
-    for mark in found(models):
-        path = models / CHANGES / mark.name
+    for name in names(models):
+        path = models / CHANGES / name
         with contextlib.suppress(OSError):
             if path.stat().st_mtime < oldest:
                 path.unlink()

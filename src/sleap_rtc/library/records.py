@@ -34,7 +34,7 @@ from sleap_rtc.domain import values
 from sleap_rtc.domain.models import ModelRecord
 from sleap_rtc.domain.packages import check_path
 from sleap_rtc.errors import Busy, Damaged, DataError, NewerFormat, UnknownModel, UnsafePath
-from sleap_rtc.files.durable import TEMPORARY, sync_directory, write_new
+from sleap_rtc.files.durable import TEMPORARY, disk_errors, sync_directory, sync_file, write_new
 from sleap_rtc.library.layout import COPY, RECORD, is_own, listing
 
 KEPT: Final = 5
@@ -79,12 +79,18 @@ def create(directory: Path, record: ModelRecord) -> None:
     folder = directory / RECORD
     record = _in_order(record)
     data = _encode(record, what=f"record of {record.directory}")
-    if folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir()
-    write_new(folder / _file(1), data)
-    _copy_for_people(directory, record)
-    sync_directory(directory)
+    with disk_errors(folder, need=len(data)):
+        if folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir()
+        _copy_for_people(directory, record)
+        # Nobody sees this file before its directory is placed: it needs no temporary name.
+        with (folder / _file(1)).open("xb") as file:
+            file.write(data)
+            file.flush()
+            sync_file(file.fileno())
+        sync_directory(folder)
+        sync_directory(directory)
 
 
 def read(directory: Path) -> Revision:
