@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -62,7 +62,7 @@ class RunnerHandle(msgspec.Struct, frozen=True):
         """Whether the runner still runs."""
         return identify(self.process.pid) == self.process
 
-    async def events(self, since: int = 0) -> AsyncIterator[JobEvent]:
+    async def events(self, since: int = 0) -> AsyncGenerator[JobEvent, None]:
         """The events behind ``since`` as they come, until the runner has ended or is gone.
 
         When they end, the log says whether the job is settled; if it isn't, the runner was killed
@@ -191,15 +191,13 @@ async def launch(
         os.close(ready)
         if writing >= 0:
             os.close(writing)
-    if not answer:
-        raise _did_not_start(job)
-    words = decode(Ready, answer, what="the runner's first words", limit=_MAX_REFUSAL)
+    words = decode(Ready, answer or b"{}", what="the runner's first words", limit=_MAX_REFUSAL)
     if words.refused is not None:
         raise raised(words.refused)
-    handle = attach(job)
-    if handle is None:
-        raise LinkLost(peer=f"the runner of job {job.root.name}", why="it ended at once")
-    return handle
+    if words.runner is None:
+        raise _did_not_start(job)
+    # The job may have ended already; following it gives its events all the same.
+    return _handle(job, words.runner)
 
 
 def attach(job: JobDirectory) -> RunnerHandle | None:
@@ -210,7 +208,11 @@ def attach(job: JobDirectory) -> RunnerHandle | None:
         return None
     if identify(found.process.pid) != found.process:
         return None
-    return RunnerHandle(job=job, process=found.process, socket=Path(found.socket))
+    return _handle(job, found)
+
+
+def _handle(job: JobDirectory, runner: RunnerFile) -> RunnerHandle:
+    return RunnerHandle(job=job, process=runner.process, socket=Path(runner.socket))
 
 
 async def _until_grown(reader: asyncio.StreamReader, known: int) -> asyncio.StreamReader | None:

@@ -39,7 +39,7 @@ class RunnerPlan(Document, frozen=True):
     library: LocalPath
     models: Annotated[tuple[LocalPath, ...], Meta(max_length=4)] = ()
     worker: Line = ""
-    device: Annotated[str, Meta(pattern=r"^(auto|cpu|cuda)$")] = "auto"
+    device: Annotated[str, Meta(pattern=r"\A(auto|cpu|cuda)\Z")] = "auto"
     device_name: Line = "cpu"
     threads: Annotated[int, Meta(ge=1, le=1024)] = 1
     grace_s: Annotated[float, Meta(ge=0, le=3600)] = 20.0
@@ -79,6 +79,12 @@ class Refusal(Value, frozen=True):
 
 
 class Ready(Value, frozen=True):
-    """The runner's first words, on a pipe: it listens, or why it doesn't."""
+    """The runner's first words, on a pipe.
 
+    Attributes:
+        runner: It listens.
+        refused: Why it doesn't.
+    """
+
+    runner: RunnerFile | None = None
     refused: Refusal | None = None

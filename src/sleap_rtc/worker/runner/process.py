@@ -67,8 +67,8 @@ class _Ready:
     def __init__(self, fd: int | None) -> None:
         self._fd = fd
 
-    def listening(self) -> None:
-        self._say(Ready())
+    def listening(self, runner: RunnerFile) -> None:
+        self._say(Ready(runner=runner))
 
     def refused(self, error: SleapRtcError) -> None:
         self._say(Ready(refused=refusal(error)))
@@ -112,10 +112,10 @@ async def run(job: JobDirectory, *, ready: _Ready, engine: Engines) -> None:
             seconds=time.monotonic,
         )
         try:
-            await _listen(job, socket, supervisor)
+            runner = await _listen(job, socket, supervisor)
             held.callback(job.runner.unlink, missing_ok=True)
             _leave_on_signals(supervisor)
-            ready.listening()
+            ready.listening(runner)
             with logger.contextualize(job=spec.id):
                 await supervisor.run()
         except BaseException:
@@ -125,12 +125,14 @@ async def run(job: JobDirectory, *, ready: _Ready, engine: Engines) -> None:
     await socket.close()
 
 
-async def _listen(job: JobDirectory, socket: RunnerSocket, supervisor: Supervisor) -> None:
+async def _listen(job: JobDirectory, socket: RunnerSocket, supervisor: Supervisor) -> RunnerFile:
     path = await socket.open(supervisor.take, lambda: supervisor.last)
     process = identify(os.getpid())
     if process is None:
         raise SleapRtcError(message="This system doesn't say when a process started.")
-    write_replacing(job.runner, encode_pretty(RunnerFile(process=process, socket=str(path))))
+    runner = RunnerFile(process=process, socket=str(path))
+    write_replacing(job.runner, encode_pretty(runner))
+    return runner
 
 
 def _leave_on_signals(supervisor: Supervisor) -> None:

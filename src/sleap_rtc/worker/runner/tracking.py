@@ -19,6 +19,7 @@ from sleap_rtc.files.packing import pack
 from sleap_rtc.jobs.events import Body, OutputReady, StageStarted
 from sleap_rtc.jobs.spec import JobSpec, TrackSpec
 from sleap_rtc.worker.job_directory import JobDirectory
+from sleap_rtc.worker.runner.attempts import StageFolder
 from sleap_rtc.worker.runner.conductor import Conductor, usable
 from sleap_rtc.worker.runner.ending import Ending, from_outcome
 from sleap_rtc.worker.runner.plan import RunnerPlan
@@ -90,9 +91,7 @@ class Tracking:
         output = self._output(name)
         if output.is_file():
             return None  # done by an attempt before this one: it appears only when it is whole
-        working = output.with_name(f".{output.name}.part.slp")
-        output.parent.mkdir(parents=True, exist_ok=True)
-        working.unlink(missing_ok=True)
+        working = StageFolder(self._job.stage(number)).new_directory() / "predictions.slp"
         plan = TrackPlan(
             models=tuple(Path(model) for model in self._plan.models),
             video=self._video(name),
@@ -101,6 +100,11 @@ class Tracking:
             tracking=self._work.tracking,
             device=self._plan.device,
             threads=self._plan.threads,
+            provenance={
+                "sleap_rtc.job": self._spec.id,
+                "sleap_rtc.models": " ".join(model.id for model in self._work.models),
+                "sleap_rtc.packages": " ".join(model.package for model in self._work.models),
+            },
         )
         ended = await self._conductor.conduct(
             StageStarted(stage=number, stages=self.count, name=name[-1_000:]),
@@ -108,6 +112,7 @@ class Tracking:
         )
         self._conductor.forget()
         if usable(ended.outcome):
+            output.parent.mkdir(parents=True, exist_ok=True)
             working.rename(output)
             return None
         return from_outcome(ended.outcome, what=f"Tracking {name}", code=TrainingFailed.code)
