@@ -1,7 +1,7 @@
 """Logs: to stderr and to ``<home>/logs/<program>.log``, as text or JSON, without secrets.
 
-Every line is written here and passes :func:`redact` as a whole, exceptions
-included, so that it doesn't matter who logged it or how. What a line is about
+Everything passes :func:`redact` here, values and tracebacks included, so that
+it doesn't matter who logged it or how. What a line is about
 (connection, job, room) is added with ``logger.contextualize`` and stands in
 every line below it. Libraries that use ``logging`` come out here too.
 
@@ -34,40 +34,45 @@ KEEP: Final = 5
 """Rotated files that are kept of each log."""
 ROTATE: Final = "10 MB"
 HIDDEN: Final = "[hidden]"
-MAX_LINE: Final = 32_000
-"""Characters of a line that are written."""
+MAX_TEXT: Final = 16_000
+"""Characters of a message, a value or a traceback that are written."""
 
-_SECRET_NAMES: Final = (
-    r"pass(?:word|phrase|wd)?|secret\w*|token|api[_-]?key|private[_-]?key|seed|credentials?|"
+_SENSITIVE: Final = (
+    r"pass(?:word|phrase|wd)?|secret\w*|token|api[_-]?key|private[_-]?key|credentials?|"
     r"authorization|signature|set-?up[_ -]?codes?|recovery[_ -]?codes?|cookie"
 )
-_SECRET_NAME: Final = re.compile(rf"(?:\w*[_-])?(?:{_SECRET_NAMES})", re.IGNORECASE)
+_SECRET_NAME: Final = re.compile(rf"(?:\w*[_-])?(?:{_SENSITIVE})", re.IGNORECASE)
 _RULES: Final[tuple[tuple[re.Pattern[str], str], ...]] = (
     # PEM keys, whole.
     (
-        re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*KEY-----|\Z)", re.S),
+        re.compile(
+            r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*KEY-----|\Z)", re.DOTALL
+        ),
         HIDDEN,
     ),
     # The fragment of a link is an invite's secret half.
     (
-        re.compile(r"(\b[a-z][a-z0-9+.-]{1,20}://[^\s#\"'<>]{0,2000})#[^\s\"'<>]+", re.I),
+        re.compile(r"(\b[a-z][a-z0-9+.-]{1,20}://[^\s#\"'<>]{0,2000})#[^\s\"'<>]+", re.IGNORECASE),
         rf"\1#{HIDDEN}",
     ),
     # user:password@ in an address.
-    (re.compile(r"(\b[a-z][a-z0-9+.-]{1,20}://)[^\s/@\"'<>]{1,500}@", re.I), rf"\1{HIDDEN}@"),
+    (
+        re.compile(r"(\b[a-z][a-z0-9+.-]{1,20}://)[^\s/@\"'<>]{1,500}@", re.IGNORECASE),
+        rf"\1{HIDDEN}@",
+    ),
     # name=value, "name": "value", Authorization: Bearer …
     (
         re.compile(
-            rf"((?:{_SECRET_NAMES})[\"']?\s*[:=]\s*)(?:b?\"[^\"]*\"|b?'[^']*'|"
+            rf"((?:{_SENSITIVE})[\"']?\s*[:=]\s*)(?:b?\"[^\"]*\"|b?'[^']*'|"
             r"(?:bearer|basic)\s+\S+|[^\s,;&)}\]]+)",
-            re.I,
+            re.IGNORECASE,
         ),
         rf"\1{HIDDEN}",
     ),
     # Ed25519 signatures in hex.
     (re.compile(r"\b[0-9a-f]{128}\b"), HIDDEN),
-    # Set-up codes.
-    (re.compile(r"\b[A-Z2-9]{4}(?:-[A-Z2-9]{4}){3}\b"), HIDDEN),
+    # Set-up codes and recovery codes.
+    (re.compile(r"\b[0-9A-Z]{4}(?:-[0-9A-Z]{4}){3,}\b"), HIDDEN),
 )
 
 
@@ -102,7 +107,7 @@ def set_up_logs(
     line = _json_line if style == "json" else _text_line
 
     def form(record: Record) -> str:
-        record["extra"]["_line"] = redact(line(record)[:MAX_LINE])
+        record["extra"]["_line"] = line(record)
         return "{extra[_line]}\n"
 
     logger.add(
@@ -131,7 +136,7 @@ def _text_line(record: Record) -> str:
     extra = "".join(f" {name}={_plain(value)}" for name, value in _extra(record).items())
     moment = f"{record['time']:YYYY-MM-DD HH:mm:ss.SSS}"
     head = f"{moment} {record['level'].name:<7} {_where(record)}: {record['message']}{extra}"
-    return head + "".join(f"\n{line}" for line in _exception(record).splitlines())
+    return _clean("\n".join((head, *_exception(record).splitlines())))
 
 
 def _json_line(record: Record) -> str:
@@ -140,10 +145,10 @@ def _json_line(record: Record) -> str:
         "time": record["time"].astimezone(UTC).isoformat(timespec="milliseconds"),
         "level": record["level"].name.lower(),
         "where": _where(record),
-        "message": redact(record["message"]),
+        "message": _clean(record["message"]),
     }
     if exception := _exception(record):
-        plain["exception"] = redact(exception)
+        plain["exception"] = _clean(exception)
     return msgspec.json.encode(plain).decode("utf-8")
 
 
@@ -159,7 +164,12 @@ def _plain(value: object) -> Any:
     """A bound value as JSON has it: numbers as they are, everything else as its text."""
     if value is None or isinstance(value, (bool, int, float)):
         return value
-    return redact(str(value))
+    return _clean(str(value))
+
+
+def _clean(text: str) -> str:
+    # Cut twice: a pattern is slow on megabytes, and must not miss a secret that the cut halves.
+    return redact(text[: 2 * MAX_TEXT])[:MAX_TEXT]
 
 
 def _where(record: Record) -> str:
