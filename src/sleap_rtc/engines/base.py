@@ -75,6 +75,7 @@ class TrackPlan(msgspec.Struct, frozen=True, kw_only=True):
         tracking: Whether identities are linked over time.
         device: ``auto``, ``cpu`` or ``cuda``.
         threads: Processor threads to use.
+        provenance: Facts to write into the predictions: the models' ids and hashes.
     """
 
     models: tuple[Path, ...]
@@ -84,6 +85,7 @@ class TrackPlan(msgspec.Struct, frozen=True, kw_only=True):
     tracking: bool = False
     device: str = "auto"
     threads: int = 1
+    provenance: dict[str, str] = {}
 
 
 class Began(msgspec.Struct, frozen=True, kw_only=True):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import sleap_io as sio
 
 from sleap_rtc.errors import FilesMissing, UsageError
 from sleap_rtc.media.compare import load
+from sleap_rtc.media.readers import readers_closed
 
 
 def render_frame(
@@ -49,7 +51,8 @@ def render_frame(
     source = Path(str(frames[frame].video.filename)) if video is None else video
     if not source.is_file():
         raise FilesMissing(name=source.name, files=str(source))
-    image = sio.Video.from_filename(str(source))[frame]
+    with readers_closed():
+        image = _image(source, frame)
     sio.render_image(
         list(frames[frame].instances),
         str(output),
@@ -59,3 +62,11 @@ def render_frame(
         scale=scale,
     )
     return frame
+
+
+def _image(source: Path, frame: int) -> Any:
+    video = sio.Video.from_filename(str(source))
+    try:
+        return video[frame]
+    finally:
+        video.close()

@@ -25,6 +25,7 @@ import numpy as np
 import sleap_io as sio
 
 from sleap_rtc.errors import UsageError
+from sleap_rtc.media.readers import readers_closed
 
 NODES: Final = ("head", "body", "tail")
 _SPACING: Final = 0.075
@@ -123,11 +124,18 @@ def make_dataset(directory: Path, spec: SyntheticSpec | None = None) -> Dataset:
     _write_clip(made.labelled_video, ground, labelled, spec)
     _write_clip(made.video, ground, later, spec)
 
-    known = _labels(made.labelled_video, labelled, spec)
-    known.save(str(made.labels), embed=False, verbose=False)
-    known.save(str(made.package), embed="user", verbose=False)
-    _labels(made.video, later, spec).save(str(made.truth), embed=False, verbose=False)
+    with readers_closed():
+        _save(_labels(made.labelled_video, labelled, spec), made.labels, made.package)
+        _save(_labels(made.video, later, spec), made.truth, None)
     return made
+
+
+def _save(labels: Any, plain: Path, package: Path | None) -> None:
+    labels.save(str(plain), embed=False, verbose=False)
+    if package is not None:
+        labels.save(str(package), embed="user", verbose=False)
+    for video in labels.videos:
+        video.close()
 
 
 def known_points(spec: SyntheticSpec) -> np.ndarray:

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import pytest
+
+from sleap_rtc.engines.sleap_nn.engine import SleapNNEngine
+from sleap_rtc.engines.sleap_nn.places import Places
+from sleap_rtc.media.synthetic import SyntheticSpec, make_dataset
+from sleap_rtc.testing.engine_conformance import EngineConformance, EngineWork
+
+CONFIG = """
+data_config:
+  data_pipeline_fw: torch_dataset_cache_img_memory
+  validation_fraction: 0.2
+  preprocessing: {{ensure_grayscale: true, scale: 0.5}}
+model_config:
+  backbone_config:
+    unet:
+      in_channels: 1
+      kernel_size: 3
+      filters: 4
+      filters_rate: 1.5
+      max_stride: 8
+      convs_per_block: 2
+      middle_block: true
+      up_interpolate: true
+      output_stride: 2
+  head_configs:
+    single_instance: {{confmaps: {{sigma: 2.5, output_stride: 2}}}}
+trainer_config:
+  train_data_loader: {{batch_size: 4, num_workers: 0}}
+  min_train_steps_per_epoch: 1
+  train_steps_per_epoch: 4
+  max_epochs: {epochs}
+  seed: 42
+  optimizer: {{lr: 0.003}}
+  early_stopping: {{stop_training_on_plateau: false}}
+"""
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> EngineWork:
+    spec = SyntheticSpec(size=(96, 96), animals=1, labelled=10, frames=8)
+    made = make_dataset(tmp_path_factory.mktemp("made"), spec)
+    return EngineWork(
+        labels=made.package,
+        video=made.video,
+        frames=6,
+        model_type="single_instance",
+        config=lambda epochs: CONFIG.format(epochs=epochs),
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.engine
+@pytest.mark.timeout(900)  # the first of them may have to make the environment
+class TestSleapNN(EngineConformance):
+    @pytest.fixture
+    def engine(self, places: Places) -> SleapNNEngine:
+        return SleapNNEngine(places)
+
+    @pytest.fixture(name="work")
+    def _work(self, work: EngineWork) -> EngineWork:
+        return work
