@@ -121,7 +121,7 @@ async def bring_output(
     Returns:
         The directory.
     """
-    if target.is_dir():
+    if await asyncio.to_thread(target.is_dir):
         return target
     await link.request(WantFiles(package=package, job=job))
     link.want_blocks()
@@ -161,7 +161,15 @@ def _at_home(record: ModelRecord, worker: str, *, files: bool) -> ModelRecord:
 def _merged(old: ModelRecord, told: ModelRecord, worker: str) -> ModelRecord:
     """What changed on the worker, without what only this machine knows."""
     fresh = _at_home(told, worker, files=False)
-    keep = ("id", "notes", "tags", "downloaded_at", "same_recipe_as", "unknown", "source")
+    keep: tuple[str, ...] = (
+        "id",
+        "notes",
+        "tags",
+        "downloaded_at",
+        "same_recipe_as",
+        "unknown",
+        "source",
+    )
     if old.files:
         keep += ("files", "package", "checkpoint", "config")
     return msgspec.structs.replace(fresh, **{name: getattr(old, name) for name in keep})

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Final, Literal
 
@@ -30,7 +30,7 @@ from sleap_rtc.client.submitted import SubmittedJob, SubmittedJobs
 from sleap_rtc.domain.models import ModelRecord
 from sleap_rtc.domain.packages import ref
 from sleap_rtc.domain.places import Presence
-from sleap_rtc.errors import AliasTaken, LinkLost, SleapRtcError, SourceChanged, UnknownJob
+from sleap_rtc.errors import AliasTaken, SleapRtcError, SourceChanged
 from sleap_rtc.files.hashcache import HashCache
 from sleap_rtc.files.packing import pack
 from sleap_rtc.jobs.events import JobEvent, ModelChanged, OutputReady
@@ -41,7 +41,6 @@ from sleap_rtc.protocol.link import (
     Accepted,
     CommandJob,
     FollowJob,
-    JobHappened,
     NoticeBody,
     OfferFiles,
     SubmitJob,
@@ -105,7 +104,6 @@ class Follower:
         registry: This machine's library.
         incoming: Where partial data of predictions is kept.
         cache: Hashes of unchanged files.
-        submit: Whether the job may not have reached the worker yet.
     """
 
     def __init__(
@@ -118,7 +116,6 @@ class Follower:
         registry: Registry,
         incoming: Path,
         cache: HashCache | None = None,
-        submit: bool = False,
     ) -> None:
         self.view = JobView()
         self.job = job
@@ -128,7 +125,7 @@ class Follower:
         self._registry = registry
         self._incoming = incoming
         self._cache = cache
-        self._submit = submit
+        self._following = False
         self._served: ServedPackage | None = None
         self._sources = Sources()
         self._updates: asyncio.Queue[Update | SleapRtcError | None] = asyncio.Queue()
@@ -208,48 +205,46 @@ class Follower:
         if self._served is not None:
             body = OfferFiles(package=ref(self._served.packed.package))
             await channel.request(body, id=f"offer-{self.link.session}-{id(channel)}", within_s=30)
-        if self.view.number or not self._submit:
-            await self._follow(channel)
+        if self._following:
+            await channel.request(self._follow(), id=f"follow-{id(channel)}", within_s=30)
 
-    async def _follow(self, channel: Channel) -> None:
-        body = FollowJob(job=self.job.id, since=self.view.number)
-        try:
-            await channel.request(body, id=f"follow-{id(channel)}", within_s=30)
-        except UnknownJob as error:
-            self._submit = True
-            if self.view.number:
-                self._updates.put_nowait(error)
+    def _follow(self) -> FollowJob:
+        return FollowJob(job=self.job.id, since=self.view.number)
 
     async def _begin(self) -> None:
-        """Offer the inputs, and submit the job where the worker may not have it."""
+        """Offer the inputs while they may be wanted, submit what was never sent, and follow."""
+        unsent = self.job.state == "unsent"
+        if unsent or self.job.state in ("queued", "assigned", "preparing"):
+            await self._offer(required=unsent)
+        if unsent:
+            await self.link.request(SubmitJob(spec=self.job.spec), within_s=ONCE_S, id=self.job.id)
+        self._following = True
+        await self.link.request(self._follow(), within_s=ONCE_S)
+
+    async def _offer(self, *, required: bool) -> None:
         try:
             packed = await asyncio.to_thread(
                 pack, {n: Path(p) for n, p in self.job.files.items()}, cache=self._cache
             )
+            if packed.package.id != self.job.spec.inputs.id:
+                raise SourceChanged(path=next(iter(self.job.files.values())))
         except SleapRtcError as error:
-            logger.debug("the inputs can't be offered any more: {}", error)
-            packed = None
-        if packed is not None and packed.package.id == self.job.spec.inputs.id:
-            self._served = ServedPackage(packed)
-            self.link.offer(packed.package.id, self._served)
-        elif self._submit:
-            raise SourceChanged(path=next(iter(self.job.files.values()), "an input"))
-        await self.link.request(SubmitJob(spec=self.job.spec), within_s=ONCE_S, id=self.job.id)
-        self._submit = False
-        if not self.view.number:
-            body = FollowJob(job=self.job.id, since=0)
-            await self.link.request(body, within_s=ONCE_S)
+            if required:
+                raise
+            logger.warning("the job's inputs can't be offered any more: {}", error)
+            return
+        self._served = ServedPackage(packed)
+        self.link.offer(packed.package.id, self._served)
 
     def _noticed(self, body: NoticeBody) -> None:
-        if isinstance(body, JobHappened) and body.job == self.job.id:
-            event = body.event
-            if event.n != self.view.number + 1:
-                return  # told twice, over an old connection and a new one
-            try:
-                self.view = fold(self.view, event)
-                self._take(event)
-            except SleapRtcError as error:
-                self._updates.put_nowait(error)
+        event = body.event
+        if body.job != self.job.id or event.n != self.view.number + 1:
+            return  # told twice, over an old connection and a new one
+        try:
+            self.view = fold(self.view, event)
+            self._take(event)
+        except SleapRtcError as error:
+            self._updates.put_nowait(error)
 
     # ── what the events mean here ────────────────────────────────────────────
 
@@ -310,14 +305,13 @@ class Follower:
                 self._updates.put_nowait(Fetching(label, progress))
 
             home = await self._bring(output, on_progress)
-            self._change(
-                lambda old, label=label: msgspec.structs.replace(  # type: ignore[misc]
-                    old, home=(*old.home, label)
-                )
-            )
+            self._note_home(label)
             self._updates.put_nowait(home)
             if self.view.state in SETTLED:
                 self._finish_if_home()
+
+    def _note_home(self, label: str) -> None:
+        self._change(lambda old: msgspec.structs.replace(old, home=(*old.home, label)))
 
     async def _bring(
         self, output: OutputReady, on_progress: Callable[[Progress], None]
@@ -345,14 +339,11 @@ class Follower:
         )
         return CameHome("predictions", path)
 
-    async def _guard(self, work: object) -> None:
+    async def _guard(self, work: Coroutine[None, None, None]) -> None:
         """An error of a task ends the following with that error."""
         with contextlib.suppress(asyncio.CancelledError):
             try:
-                await work  # type: ignore[misc]
-            except LinkLost as error:
-                logger.debug("{}", error)
-                self._updates.put_nowait(error)
+                await work
             except SleapRtcError as error:
                 self._updates.put_nowait(error)
 

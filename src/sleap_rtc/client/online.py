@@ -22,13 +22,13 @@ from sleap_rtc.domain.ids import RoomId
 from sleap_rtc.domain.places import DeviceKind, Presence, WorkerInfo
 from sleap_rtc.errors import NotSignedIn, UnknownWorker
 from sleap_rtc.net.address import parse_server
-from sleap_rtc.net.signaling import (
+from sleap_rtc.net.events import (
     Connected,
     Disconnected,
     RoomEntered,
     RoomLost,
-    SignalingClient,
 )
+from sleap_rtc.net.signaling import SignalingClient
 from sleap_rtc.protocol.signaling import Absent, IceServer, Present, Relayed
 from sleap_rtc.transports.channel import Trust
 from sleap_rtc.transports.link import Link

@@ -42,8 +42,7 @@ class SubmittedJob(Document, frozen=True):
         output: Where predictions go.
         models: Stage → id of its model in this machine's library.
         home: What is home: ``model 0``, ``predictions``.
-        state: The last state that was seen; ``lost`` when the worker doesn't know the job.
-        seen: Number of the last event that was taken in.
+        state: The last state that was seen; ``unsent`` until the worker has told one.
     """
 
     spec: JobSpec
@@ -57,8 +56,7 @@ class SubmittedJob(Document, frozen=True):
     output: LocalPath | None = None
     models: dict[str, ModelId] = {}
     home: tuple[Line, ...] = ()
-    state: Annotated[str, Meta(max_length=32)] = "queued"
-    seen: Annotated[int, Meta(ge=0)] = 0
+    state: Annotated[str, Meta(max_length=32)] = "unsent"
 
     @property
     def id(self) -> JobId:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sleap_rtc.domain.models import ModelRecord
 from sleap_rtc.domain.packages import listing_of
-from sleap_rtc.errors import FilesMissing, NotFound, SourceChanged
+from sleap_rtc.errors import FilesMissing, SourceChanged
 from sleap_rtc.files.hashcache import HashCache
 from sleap_rtc.files.packing import BlockReader, Packed, pack
 
@@ -29,9 +29,6 @@ class ServedPackage:
 
     def read(self, file: int, block: int) -> bytes:
         """One block, checked; see :class:`~sleap_rtc.transports.blocks.Served`."""
-        files = self.packed.package.files
-        if file >= len(files) or block >= files[file].block_count:
-            raise NotFound(message="There is no such block in that package.")
         return self._reader.read(file, block)
 
     def close(self) -> None:

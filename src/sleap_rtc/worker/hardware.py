@@ -23,7 +23,7 @@ def look(directory: Path) -> Hardware:
     return Hardware(
         cpus=usable_cpus(),
         ram=psutil.virtual_memory().total,
-        disk_free=shutil.disk_usage(directory).free,
+        disk_free=disk_free(directory),
         gpus=_gpus(),
         platform=f"{platform.system()} {platform.machine()}",
     )
@@ -62,3 +62,8 @@ def _gpus() -> tuple[Gpu, ...]:
         return ()
     finally:
         pynvml.nvmlShutdown()
+
+
+def disk_free(directory: Path) -> int:
+    """Free bytes where a directory is."""
+    return shutil.disk_usage(directory).free

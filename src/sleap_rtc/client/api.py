@@ -1,0 +1,441 @@
+"""The Python API: what the command line does, for programs and notebooks.
+
+Asynchronously::
+
+    async with AsyncClient() as client:
+        async with client.train("flies.pkg.slp", ["centroid.yaml"], worker="gpu-1") as training:
+            async for update in training.updates():
+                print(update)
+
+and in one call::
+
+    from sleap_rtc import Client
+    models = Client().train("flies.pkg.slp", ["centroid.yaml"], worker="gpu-1", alias="flies")
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from sleap_rtc.auth.store import DeviceStore, RoomEntry
+from sleap_rtc.client import rooms as rooms_
+from sleap_rtc.client.composing import Composed, compose_tracking, compose_training
+from sleap_rtc.client.following import ONCE_S, Follower, Update
+from sleap_rtc.client.online import Online
+from sleap_rtc.client.submitted import SubmittedJob, SubmittedJobs
+from sleap_rtc.client.tracking import Resolved, resolve_models
+from sleap_rtc.config import Settings, load
+from sleap_rtc.domain.places import Presence, Role
+from sleap_rtc.engines.registry import DEFAULT
+from sleap_rtc.errors import EngineMissing, NotFound, UnknownWorker, UsageError
+from sleap_rtc.files.hashcache import HashCache
+from sleap_rtc.jobs.events import Command
+from sleap_rtc.library.entries import Entry
+from sleap_rtc.library.registry import Registry
+from sleap_rtc.protocol.link import (
+    CommandJob,
+    FindModel,
+    JobsTold,
+    JobSummary,
+    ListJobs,
+    ModelTold,
+    ReplyBody,
+    RequestBody,
+    RetryJob,
+)
+from sleap_rtc.transports.link import Link
+
+T = TypeVar("T")
+Hashing = Callable[[int, int], None]
+Paths = Sequence[str | Path]
+
+
+class AsyncClient:
+    """A person's machine: its rooms, its jobs, its library. An asynchronous context manager.
+
+    Args:
+        settings: By default those of the environment and the home's file.
+    """
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self.settings = settings or load()
+        home = self.settings.home
+        self.library = Registry(home / "models")
+        self.submitted = SubmittedJobs(home / "jobs")
+        self.devices = DeviceStore(home)
+        self.cache = HashCache(home / "hashes")
+        self._incoming = home / "incoming"
+
+    async def __aenter__(self) -> AsyncClient:
+        """Nothing is opened before it is needed."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close the library."""
+        self.library.close()
+
+    # ── servers and rooms ────────────────────────────────────────────────────
+
+    async def login(self, server: str, *, code: str | None = None) -> rooms_.SignedIn:
+        """Sign in at a server; see :func:`sleap_rtc.client.rooms.login`."""
+        return await rooms_.login(self.settings, server, code=code)
+
+    async def create_room(self, name: str, *, server: str | None = None) -> rooms_.CreatedRoom:
+        """Make a room; see :func:`sleap_rtc.client.rooms.create_room`."""
+        return await rooms_.create_room(self.settings, name, server=self._server(server))
+
+    def invite(
+        self, room: str | None, *, role: Role = "member", uses: int = 1, hours: float = 24.0
+    ) -> str:
+        """An invite link; see :func:`sleap_rtc.client.rooms.invite`."""
+        entry = self.room(room)
+        return rooms_.invite(self.settings, entry.room, role=role, uses=uses, hours=hours)
+
+    async def join(self, link: str, *, name: str | None = None) -> RoomEntry:
+        """Join a room; see :func:`sleap_rtc.client.rooms.join`."""
+        return await rooms_.join(self.settings, link, name=name)
+
+    def rooms(self) -> list[RoomEntry]:
+        """The rooms that this device is in, by name."""
+        return self.devices.rooms()
+
+    def room(self, name: str | None = None) -> RoomEntry:
+        """One room by name or id; without a name the only one.
+
+        Raises:
+            UnknownRoom: There is none.
+            UsageError: There are several.
+        """
+        return rooms_.find_room(self.devices, name)
+
+    @asynccontextmanager
+    async def online(self, room: RoomEntry) -> AsyncIterator[Online]:
+        """Be present in a room.
+
+        Raises:
+            ServerUnreachable: Its server can't be reached.
+            NotPermitted: The server doesn't take this device for a member.
+        """
+        async with Online(self.settings, room.server) as online:
+            await online.enter(room, name=self.settings.name, kind="client")
+            yield online
+
+    async def workers(self, room: str | None = None) -> list[Presence]:
+        """The workers that are online in a room, by name."""
+        entry = self.room(room)
+        async with self.online(entry) as online:
+            return online.workers(entry.room)
+
+    # ── jobs ─────────────────────────────────────────────────────────────────
+
+    def compose_training(
+        self,
+        labels: str | Path,
+        configs: Paths,
+        *,
+        engine: str = DEFAULT,
+        room: str | None = None,
+        val_labels: str | Path | None = None,
+        run_name: str | None = None,
+        progress: Hashing | None = None,
+    ) -> Composed:
+        """Check and hash what a training needs; see ``client/composing.py``."""
+        return compose_training(
+            Path(labels).absolute(),
+            [Path(path).absolute() for path in configs],
+            engine=engine,
+            room=self.room(room).room,
+            val_labels=None if val_labels is None else Path(val_labels).absolute(),
+            run_name=run_name,
+            cache=self.cache,
+            progress=progress,
+        )
+
+    def compose_tracking(
+        self,
+        videos: Paths,
+        models: Resolved,
+        *,
+        room: str | None = None,
+        frames: tuple[int, int] | None = None,
+        tracking: bool = False,
+        progress: Hashing | None = None,
+    ) -> Composed:
+        """Hash what a remote tracking needs; see ``client/composing.py``."""
+        return compose_tracking(
+            [Path(path).absolute() for path in videos],
+            models.entries,
+            room=self.room(room).room,
+            frames=frames,
+            tracking=tracking,
+            cache=self.cache,
+            progress=progress,
+        )
+
+    @asynccontextmanager
+    async def submit(
+        self,
+        composed: Composed,
+        *,
+        worker: str | None = None,
+        alias: str | None = None,
+        download: bool = True,
+        output: str | Path | None = None,
+    ) -> AsyncIterator[Follower]:
+        """Send a job to a worker and follow it.
+
+        The job is kept on this machine before it is sent, so that it can be attached to later,
+        whatever happens in between.
+
+        Args:
+            composed: The job.
+            worker: The worker's name; by default the least busy one that has the engine.
+            alias: What the models are called at home.
+            download: Whether models come home by themselves.
+            output: The directory to make for predictions.
+
+        Raises:
+            UnknownWorker: It isn't online, or no worker is.
+            EngineMissing: It hasn't got the engine.
+        """
+        room = self.devices.room(composed.spec.room)
+        async with self.online(room) as online:
+            chosen = await self._choose(online, room, worker, composed.spec.engine)
+            job = SubmittedJob(
+                spec=composed.spec,
+                room=room.room,
+                worker=chosen.name,
+                device=chosen.device,
+                submitted_at=datetime.now(UTC),
+                files={name: str(path) for name, path in composed.files.items()},
+                download=download,
+                alias=alias,
+                output=None if output is None else str(Path(output).absolute()),
+            )
+            self.submitted.add(job)
+            async with self._follower(online, room, job) as follower:
+                yield follower
+
+    @asynccontextmanager
+    async def attach(self, job: str, *, download: bool | None = None) -> AsyncIterator[Follower]:
+        """Follow a job that this machine submitted before, and bring home what it has.
+
+        Args:
+            job: Its id, or the id's last digits.
+            download: Whether models come home; by default as it was submitted.
+
+        Raises:
+            UnknownJob: This machine submitted no such job.
+        """
+        kept = self.submitted.get(job)
+        if download is not None and download != kept.download:
+            wanted = download
+            kept = self.submitted.update(
+                kept.id, lambda old: msgspec.structs.replace(old, download=wanted)
+            )
+        room = self.devices.room(kept.room)
+        async with (
+            self.online(room) as online,
+            self._follower(online, room, kept) as follower,
+        ):
+            yield follower
+
+    def _follower(self, online: Online, room: RoomEntry, job: SubmittedJob) -> Follower:
+        return Follower(
+            online,
+            room=room,
+            job=job,
+            jobs=self.submitted,
+            registry=self.library,
+            incoming=self._incoming,
+            cache=self.cache,
+        )
+
+    async def command(self, job: str, command: Command) -> None:
+        """Command a job that this machine submitted.
+
+        Raises:
+            UnknownJob: This machine submitted no such job.
+            IllegalTransition: It makes no sense in the job's state.
+        """
+        kept = self.submitted.get(job)
+        await self._ask_about(kept, CommandJob(job=kept.id, command=command))
+
+    async def retry(self, job: str) -> None:
+        """Let an interrupted job go on from its checkpoint, on the same worker.
+
+        Raises:
+            UnknownJob: This machine submitted no such job.
+            IllegalTransition: It isn't interrupted.
+        """
+        kept = self.submitted.get(job)
+        await self._ask_about(kept, RetryJob(job=kept.id))
+
+    async def jobs_of(self, worker: str, *, room: str | None = None) -> Sequence[JobSummary]:
+        """The newest jobs of a worker, everybody's."""
+        answer = await self._ask(worker, ListJobs(), room=room)
+        assert isinstance(answer, JobsTold)  # noqa: S101 - the protocol's table says so
+        return answer.jobs
+
+    async def find_model(self, name: str, worker: str, *, room: str | None = None) -> ModelTold:
+        """What a worker knows of a model.
+
+        Raises:
+            UnknownModel: It hasn't got it.
+        """
+        answer = await self._ask(worker, FindModel(name=name), room=room)
+        assert isinstance(answer, ModelTold)  # noqa: S101 - the protocol's table says so
+        return answer
+
+    # ── models ───────────────────────────────────────────────────────────────
+
+    def resolve_models(self, names: Sequence[str]) -> Resolved:
+        """The models of this library that were named, with their files; for tracking."""
+        return resolve_models(self.library, names)
+
+    # ── inside ───────────────────────────────────────────────────────────────
+
+    def _server(self, server: str | None) -> str:
+        found = server or self.settings.server
+        if found is None:
+            servers = {entry.server for entry in self.rooms()}
+            if len(servers) != 1:
+                raise UsageError(
+                    message="Which server?", hint="Add --server, or set SLEAP_RTC_SERVER."
+                )
+            found = servers.pop()
+        return found
+
+    async def _choose(
+        self, online: Online, room: RoomEntry, name: str | None, engine: str
+    ) -> Presence:
+        if name is not None:
+            found = await online.find_worker(room, name)
+            if found.worker is not None and engine not in found.worker.engines:
+                raise EngineMissing(engine=engine, where=f"worker {name}")
+            return found
+        workers = online.workers(room.room)
+        if not workers:
+            raise UnknownWorker(
+                name="(any)", room=room.name, hint="Start one: sleap-rtc worker --room ROOM."
+            )
+        able = [p for p in workers if p.worker is not None and engine in p.worker.engines]
+        if not able:
+            names = ", ".join(p.name for p in workers)
+            raise EngineMissing(engine=engine, where=f"any worker that is online ({names})")
+        return min(able, key=lambda p: (p.worker.jobs if p.worker else 0, p.name))
+
+    async def _ask_about(self, job: SubmittedJob, body: RequestBody) -> ReplyBody:
+        return await self._ask(job.worker, body, room=job.room, device=job.device)
+
+    async def _ask(
+        self, worker: str, body: RequestBody, *, room: str | None, device: str | None = None
+    ) -> ReplyBody:
+        entry = self.room(room)
+        async with self.online(entry) as online:
+            presence = await online.find_worker(entry, worker)
+            if device is not None and presence.device != device:
+                raise NotFound(message=f"The worker {worker} is another device than before.")
+            link = Link(online.switchboard, room=entry.room, locate=lambda: presence, name=worker)
+            async with link:
+                return await link.request(body, within_s=ONCE_S)
+
+
+class Client:
+    """The same, without ``async``: each call returns when it is done. Not for several threads.
+
+    Args:
+        settings: By default those of the environment and the home's file.
+    """
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self._settings = settings or load()
+
+    def login(self, server: str, *, code: str | None = None) -> rooms_.SignedIn:
+        """Sign in at a server."""
+        return self._run(lambda client: client.login(server, code=code))
+
+    def create_room(self, name: str, *, server: str | None = None) -> rooms_.CreatedRoom:
+        """Make a room."""
+        return self._run(lambda client: client.create_room(name, server=server))
+
+    def invite(
+        self, room: str | None = None, *, role: Role = "member", uses: int = 1, hours: float = 24.0
+    ) -> str:
+        """An invite link."""
+        return rooms_.invite(
+            self._settings,
+            rooms_.find_room(DeviceStore(self._settings.home), room).room,
+            role=role,
+            uses=uses,
+            hours=hours,
+        )
+
+    def join(self, link: str, *, name: str | None = None) -> RoomEntry:
+        """Join a room by an invite link."""
+        return self._run(lambda client: client.join(link, name=name))
+
+    def rooms(self) -> list[RoomEntry]:
+        """The rooms that this device is in."""
+        return DeviceStore(self._settings.home).rooms()
+
+    def workers(self, room: str | None = None) -> list[Presence]:
+        """The workers that are online in a room."""
+        return self._run(lambda client: client.workers(room))
+
+    def train(
+        self,
+        labels: str | Path,
+        configs: Paths,
+        *,
+        worker: str | None = None,
+        room: str | None = None,
+        engine: str = DEFAULT,
+        alias: str | None = None,
+        on_update: Callable[[Update], None] = lambda _: None,
+    ) -> tuple[Entry, ...]:
+        """Train on a worker and bring the models home.
+
+        Args:
+            labels: The label file.
+            configs: One configuration per model.
+            worker: The worker's name; by default the least busy one.
+            room: The room; by default the only one.
+            engine: The trainer.
+            alias: What the models are called at home.
+            on_update: Called with everything that happens.
+
+        Returns:
+            The models, in the order of the configurations; fewer if the job didn't complete.
+
+        Raises:
+            SleapRtcError: It can't be done; the sentence says why.
+        """
+
+        async def work(client: AsyncClient) -> tuple[Entry, ...]:
+            composed = client.compose_training(labels, configs, engine=engine, room=room)
+            async with client.submit(composed, worker=worker, alias=alias) as follower:
+                async for update in follower.updates():
+                    on_update(update)
+                models = follower.job.models
+                return tuple(client.library.get(models[key]) for key in sorted(models, key=int))
+
+        return self._run(work)
+
+    def command(self, job: str, command: Command) -> None:
+        """Command a job that this machine submitted."""
+        self._run(lambda client: client.command(job, command))
+
+    def _run(self, work: Callable[[AsyncClient], Coroutine[None, None, T]]) -> T:
+        async def run() -> T:
+            async with AsyncClient(self._settings) as client:
+                return await work(client)
+
+        return asyncio.run(run())

@@ -1,0 +1,132 @@
+"""Running models over videos on this machine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+import msgspec
+
+from sleap_rtc.client.composing import engine_of
+from sleap_rtc.engines.base import EngineEvent, Outcome, TrackPlan
+from sleap_rtc.engines.registry import engine
+from sleap_rtc.errors import AlreadyExists, FilesMissing, NotFound, TrainingFailed, UsageError
+from sleap_rtc.library.entries import Entry, Group
+from sleap_rtc.library.registry import Registry
+
+
+class Resolved(msgspec.Struct, frozen=True):
+    """The models that a name stands for, in the order in which they run."""
+
+    entries: tuple[Entry, ...]
+
+    @property
+    def shown(self) -> str:
+        """What a person is told: every model with its id and the beginning of its content hash."""
+        return " + ".join(
+            f"{e.label} ({e.record.model_type} {e.id}, {(e.record.package or '?')[:12]})"
+            for e in self.entries
+        )
+
+
+def resolve_models(registry: Registry, names: Sequence[str]) -> Resolved:
+    """The models that were named: ids, prefixes, aliases, or the alias of a pair.
+
+    Raises:
+        UnknownModel: One isn't here.
+        AmbiguousName: A prefix fits several.
+        FilesMissing: One's files are not all here.
+        UsageError: No model, or a path that no library knows.
+    """
+    if not names:
+        raise UsageError(message="Tracking needs a model.", hint="Add --model NAME.")
+    entries: list[Entry] = []
+    for name in names:
+        found = registry.resolve(name)
+        if isinstance(found, Group):
+            entries += found.entries
+        elif isinstance(found, Entry):
+            entries.append(found)
+        else:
+            raise UsageError(
+                message=f"{found} is a directory that this library doesn't know.",
+                hint="Name a model of the library; sleap-rtc list-models shows them.",
+            )
+    for entry in entries:
+        gone = [f.path for f in entry.record.files if not (entry.directory / f.path).is_file()]
+        if gone or not entry.record.files:
+            raise FilesMissing(name=entry.label, files=", ".join(gone) or "all of them")
+    return Resolved(entries=tuple(entries))
+
+
+def output_path(video: Path, given: Path | None, *, many: bool) -> Path:
+    """Where the predictions of a video go: beside it by default.
+
+    Raises:
+        UsageError: One file was named for several videos.
+    """
+    if given is None:
+        return video.with_name(f"{video.name}.predictions.slp")
+    if given.suffix == ".slp":
+        if many:
+            raise UsageError(message="Several videos need a folder for -o, not one file.")
+        return given
+    return given / f"{video.name}.predictions.slp"
+
+
+async def track_here(
+    models: Resolved,
+    video: Path,
+    output: Path,
+    *,
+    frames: tuple[int, int] | None = None,
+    tracking: bool = False,
+    device: str = "auto",
+    overwrite: bool = False,
+) -> AsyncIterator[EngineEvent]:
+    """Run models over one video with the engine that trained them.
+
+    Yields:
+        The engine's events, until the predictions are written.
+
+    Raises:
+        EngineMissing: The engine isn't installed here.
+        NotFound: There is no such video.
+        AlreadyExists: There are predictions at ``output`` already.
+        TrainingFailed: The engine failed; the sentence has its last words.
+    """
+    if not video.is_file():
+        raise NotFound(message=f"There is no video {video}.")
+    if output.exists() and not overwrite:
+        raise AlreadyExists(what=str(output), hint="Add --overwrite, or another -o.")
+    chosen = engine(engine_of(models.entries))
+    output.parent.mkdir(parents=True, exist_ok=True)
+    # The engine writes beside the target; what is there is replaced in one step, when it is whole.
+    partial = output.with_name(f".{output.name}.partial.slp")
+    plan = TrackPlan(
+        models=tuple(entry.directory for entry in models.entries),
+        video=video.resolve(),
+        output=partial.resolve(),
+        frames=frames,
+        tracking=tracking,
+        device=device,
+        threads=_threads(),
+    )
+    run = await chosen.start_tracking(plan)
+    try:
+        async for event in run.events():
+            yield event
+        outcome: Outcome = await run.outcome()
+        if outcome.kind != "succeeded":
+            why = outcome.reason or "\n".join(outcome.log_tail[-5:])
+            raise TrainingFailed(what=f"Tracking {video.name}", why=why)
+        partial.replace(output)
+    finally:
+        await run.cancel(grace_s=5.0)
+        partial.unlink(missing_ok=True)
+
+
+def _threads() -> int:
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    return int(given) if given.isdigit() and int(given) > 0 else (os.cpu_count() or 1)

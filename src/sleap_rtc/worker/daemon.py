@@ -1,0 +1,225 @@
+"""The worker: present in a room, linked to whoever calls, working on jobs.
+
+::
+
+    <worker dir>/
+      devices/ rooms/          the worker's own key and its place in rooms
+      models/                  its library
+      jobs/                    one directory per job
+      datasets/                inputs by content
+      incoming/                inputs that are arriving
+      worker.lock              held by the one daemon that works here
+
+The daemon may end at any time: jobs are run by processes of their own, which it
+finds again when it starts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Final
+
+import msgspec
+from loguru import logger
+
+import sleap_rtc
+from sleap_rtc.auth.store import DeviceStore, RoomEntry
+from sleap_rtc.client.online import Online
+from sleap_rtc.client.rooms import find_room, invite, join
+from sleap_rtc.config import Settings
+from sleap_rtc.domain.places import WorkerInfo, check_name
+from sleap_rtc.engines import registry as engines
+from sleap_rtc.errors import SleapRtcError, UnknownRoom
+from sleap_rtc.files.claim import Claim
+from sleap_rtc.files.hashcache import HashCache
+from sleap_rtc.jobs.lifecycle import JobView
+from sleap_rtc.library import layout
+from sleap_rtc.library.registry import Registry
+from sleap_rtc.net.events import RoomLost
+from sleap_rtc.worker import hardware
+from sleap_rtc.worker.answering import Answers
+from sleap_rtc.worker.job_directory import JobDirectory, JobStore
+from sleap_rtc.worker.manager import JobManager
+from sleap_rtc.worker.preparing import Preparer
+from sleap_rtc.worker.runner.recovery import recover
+
+REPORT_EVERY_S: Final = 60.0
+"""Seconds between reports of what this worker has, besides those at each change."""
+
+
+class WorkerReady(msgspec.Struct, frozen=True):
+    """The worker is online.
+
+    Attributes:
+        name: Its name.
+        room: The room.
+        info: What it has.
+    """
+
+    name: str
+    room: RoomEntry
+    info: WorkerInfo
+
+
+async def run_worker(
+    settings: Settings, *, room: str | None, name: str, on_ready: Callable[[WorkerReady], None]
+) -> None:
+    """Be a worker until SIGTERM or SIGINT; runners go on.
+
+    Args:
+        settings: This machine's; ``worker_dir`` is where everything of the worker is kept.
+        room: The room's name or id, or an invite link to join by first.
+        name: The worker's name in the room.
+        on_ready: Called when it is online for the first time.
+
+    Raises:
+        Busy: Another worker uses the directory.
+        Conflict: A living worker of the room has this name.
+        UnknownRoom: Neither the worker nor this machine's user is in that room.
+        NotPermitted: The server or the room doesn't take it.
+    """
+    check_name("worker", name)
+    root = settings.worker_dir
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    own = msgspec.structs.replace(settings, home=root, name=name)
+    with Claim(root, what=f"The worker directory {root}"):
+        entry = await _place_in_room(settings, own, room)
+        with Registry(root / "models") as registry:
+            await _Worker(own, entry, name, registry).run(on_ready)
+
+
+class _Worker:
+    def __init__(self, settings: Settings, room: RoomEntry, name: str, registry: Registry) -> None:
+        root = settings.worker_dir
+        self._settings, self._room, self._name, self._registry = settings, room, name, registry
+        self._root = root
+        self._changed = asyncio.Event()
+        self._stop = asyncio.Event()
+        self._lost: SleapRtcError | None = None
+        self._hardware = hardware.look(root)
+        answers = Answers(
+            describe=self._describe, registry=registry, cache=HashCache(root / "hashes")
+        )
+        preparer = Preparer(
+            root=root,
+            registry=registry,
+            peers=answers.peers,
+            engines=engines.available,
+            worker=name,
+            device_name=hardware.device_name(self._hardware),
+            threads=_threads(),
+        )
+        self._jobs = JobManager(
+            JobStore(root / "jobs"),
+            prepare=preparer,
+            recover=self._recover,
+            clock=_now,
+            on_change=self._changed.set,
+        )
+        answers.jobs = self._jobs
+        self._answers = answers
+
+    async def run(self, on_ready: Callable[[WorkerReady], None]) -> None:
+        """Work until told to stop."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        jobs = asyncio.create_task(self._jobs.run())
+        try:
+            online = Online(
+                self._settings,
+                self._room.server,
+                accept=self._answers.peers.accept,
+                patient=True,
+                on_lost=self._room_lost,
+            )
+            async with online:
+                info = await asyncio.to_thread(self._describe)
+                await online.enter(self._room, name=self._name, kind="worker", worker=info)
+                on_ready(WorkerReady(name=self._name, room=self._room, info=info))
+                report = asyncio.create_task(self._report(online))
+                try:
+                    await self._stopped(jobs)
+                finally:
+                    await _end(report)
+        finally:
+            await _end(jobs)
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+        if self._lost is not None:
+            raise self._lost
+
+    async def _stopped(self, jobs: asyncio.Task[None]) -> None:
+        stop = asyncio.create_task(self._stop.wait())
+        await asyncio.wait((stop, jobs), return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        if jobs.done():
+            jobs.result()
+
+    def _room_lost(self, event: RoomLost) -> None:
+        self._lost = event.error
+        self._stop.set()
+
+    async def _report(self, online: Online) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(REPORT_EVERY_S):
+                    await self._changed.wait()
+            self._changed.clear()
+            info = await asyncio.to_thread(self._describe)
+            try:
+                await online.signaling.update_worker(self._room.room, info)
+            except SleapRtcError as error:
+                logger.debug("not reported: {}", error)
+
+    def _describe(self) -> WorkerInfo:
+        free = hardware.disk_free(self._root)
+        return WorkerInfo(
+            hardware=msgspec.structs.replace(self._hardware, disk_free=free),
+            engines=engines.available(),
+            version=sleap_rtc.__version__,
+            jobs=self._jobs.active,
+            models=sum(1 for _ in layout.names(self._registry.models_dir)),
+        )
+
+    async def _recover(self, job: JobDirectory) -> JobView:
+        return await recover(job, clock=_now)
+
+
+async def _place_in_room(machine: Settings, own: Settings, room: str | None) -> RoomEntry:
+    """The worker's place in the room; made first where that is possible without asking anybody."""
+    if room is not None and "#" in room:
+        return await join(own, room)
+    try:
+        return find_room(DeviceStore(own.home), room)
+    except UnknownRoom:
+        entry = find_room(DeviceStore(machine.home), room)
+        if entry.role != "owner":
+            raise UnknownRoom(
+                name=entry.name,
+                hint="Ask an owner for `sleap-rtc room invite --role worker`, "
+                "and give the link as --room.",
+            ) from None
+        link = invite(machine, entry.room, role="worker", hours=0.5)
+        return await join(own, link, name=entry.name)
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+def _threads() -> int:
+    """Threads for an engine: OMP_NUM_THREADS if it is set, else one per usable processor."""
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    return int(given) if given.isdigit() and int(given) > 0 else hardware.usable_cpus()
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
