@@ -84,7 +84,8 @@ class Rooms:
         rival = _same_name(others, presence)
         tells: tuple[Tell, ...] = ()
         if rival is not None and self._is_same_process(visitor, rival):
-            tells = self.leave(rival.connection, room)
+            # The visitor itself reads in the answer that its old place is free.
+            tells = _without(me, self.leave(rival.connection, room))
         elif rival is not None:
             raise _name_taken(presence, rival)
         if me not in others and len(others) >= MAX_ONLINE:
@@ -185,6 +186,13 @@ class Rooms:
     def _to_others(self, room: RoomId, me: str, message: FromServer) -> tuple[Tell, ...]:
         others = tuple(other for other in self._online.get(room, {}) if other != me)
         return (Tell(to=others, message=message),) if others else ()
+
+
+def _without(me: str, tells: tuple[Tell, ...]) -> tuple[Tell, ...]:
+    others = (tuple(to for to in tell.to if to != me) for tell in tells)
+    return tuple(
+        Tell(to=to, message=tell.message) for to, tell in zip(others, tells, strict=True) if to
+    )
 
 
 def _same_name(online: dict[str, Presence], presence: Presence) -> Presence | None:

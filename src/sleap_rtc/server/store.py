@@ -26,7 +26,7 @@ from sleap_rtc.auth.certificates import Member
 from sleap_rtc.auth.membership import Membership, adopt, open_membership
 from sleap_rtc.domain.ids import DeviceId, RoomId
 from sleap_rtc.domain.values import decode, encode
-from sleap_rtc.errors import InvalidConfig, NotFound, NotPermitted, NotTrusted
+from sleap_rtc.errors import Damaged, InvalidConfig, NotFound, NotPermitted, NotTrusted
 from sleap_rtc.files.durable import disk_errors
 from sleap_rtc.protocol.signed import SignedMembership
 from sleap_rtc.storage.sqlite import Database, network_file_system
@@ -85,11 +85,21 @@ class Store:
 
     Args:
         data_dir: A folder that :func:`prepare_data_dir` has seen.
+
+    Raises:
+        Damaged: The file is no database, or a damaged one.
+        NewerFormat: A later version wrote it.
+        Busy: Another process keeps it locked.
     """
 
     def __init__(self, data_dir: Path) -> None:
         schema = importlib.resources.files("sleap_rtc.server") / "schema"
-        self._database = Database(data_dir / FILE, schema)
+        path = data_dir / FILE
+        try:
+            self._database = Database(path, schema)
+        except sqlite3.DatabaseError as error:
+            hint = "Put back a copy of it, or move it away to begin anew."
+            raise Damaged(what=str(path), why=str(error), hint=hint) from error
 
     def close(self) -> None:
         """Close the file."""
