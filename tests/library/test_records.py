@@ -20,7 +20,7 @@ from sleap_rtc.errors import (
     UnknownModel,
     UnsafePath,
 )
-from sleap_rtc.library import records
+from sleap_rtc.library import chain, records
 
 RecordOf = Callable[..., ModelRecord]
 
@@ -47,7 +47,7 @@ def revisions(directory: Path) -> list[str]:
 
 
 def test_a_record_begins_with_revision_1(directory: Path, record: ModelRecord) -> None:
-    assert records.read(directory) == records.Revision(number=1, top=1, record=record)
+    assert records.read(directory) == records.Revision(number=1, record=record)
     assert revisions(directory) == ["00000001.json"]
     copy = (directory / "model.json").read_bytes()
     assert values.decode(ModelRecord, copy, what="x") == record
@@ -96,7 +96,7 @@ def test_a_damaged_revision_falls_back_and_is_never_reused(directory: Path, cont
     records.update(directory, noted("good"))
     (directory / ".record" / "00000003.json").write_bytes(content)
     revision = records.read(directory)
-    assert (revision.number, revision.top, revision.record.notes) == (2, 3, "good")
+    assert (revision.number, revision.record.notes) == (2, "good")
     assert records.update(directory, noted("better")).number == 4
     assert (directory / ".record" / "00000003.json").read_bytes() == content
     assert records.read(directory).record.notes == "better"
@@ -214,8 +214,8 @@ def test_what_cannot_be_read_for_other_reasons_is_no_damage(
 def test_a_chain_that_never_stands_still_ends_in_busy(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(records, "write_new", lambda *_: False)
-    with pytest.raises(Busy, match="changes its record all the time"):
+    monkeypatch.setattr(chain, "write_new", lambda *_: False)
+    with pytest.raises(Busy, match="changes it all the time"):
         records.update(directory, noted("a"))
 
 
@@ -252,4 +252,4 @@ def test_a_directory_that_vanishes_meanwhile_is_unknown(directory: Path) -> None
 def test_creating_again_starts_over(directory: Path, record: ModelRecord) -> None:
     records.update(directory, noted("a"))
     records.create(directory, record)
-    assert records.read(directory) == records.Revision(number=1, top=1, record=record)
+    assert records.read(directory) == records.Revision(number=1, record=record)

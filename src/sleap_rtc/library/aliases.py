@@ -1,15 +1,18 @@
-"""Aliases: one small file each, the only place that says what an alias names.
+"""Aliases: a small chain of revisions each, the only place that says what an alias names.
 
 ::
 
-    .aliases/fly-v2                      {"name": "Fly-v2", "models": ["3f2a9c01"], "sequence": 4}
-    centroid_3f2a9c01/.record/alias-fly-v2      empty: where to look when asked the other way round
+    .aliases/fly-v2/00000002.json     {"name": "Fly-v2", "models": ["3f2a9c01"], "sequence": 4, …}
+    centroid_3f2a9c01/.record/alias-fly-v2    empty: where to look when asked the other way round
 
-The file's name is the casefolded alias, and it is made by a hard link: two
-processes can't both make it, nor two spellings of one name. A hint is made
-before its alias and believed only as far as the alias file agrees, so a crash
-between the two leaves nothing false. Hints are never removed: one that leads
-nowhere costs a look, and taking it away could hit the next holder of the name.
+The folder's name is the casefolded alias, so two spellings of a name are one,
+and the chain decides who is first, also when a name is moved or removed (which
+a plain file could not: between looking at it and replacing it anything may have
+happened). A removed alias is a revision that names nothing.
+
+A hint is made before its alias and believed only as far as the alias agrees, so
+a crash between the two leaves nothing false. Hints are never removed: one that
+leads nowhere costs a look, and taking it away could hit the next holder.
 
 A model has one alias of its own. A process that crashed, or two at once, may
 leave two: the higher sequence number wins (then the later name), and whoever
@@ -19,12 +22,10 @@ next sets an alias of the model removes the other.
 from __future__ import annotations
 
 import contextlib
-import os
-import secrets
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated
 
 import msgspec
 from loguru import logger
@@ -37,25 +38,17 @@ from sleap_rtc.domain.models import Id, ModelRecord, Utc
 from sleap_rtc.domain.values import Document
 from sleap_rtc.errors import (
     AliasTaken,
-    Busy,
     DataError,
     NewerFormat,
     NotFound,
     UnknownModel,
     UsageError,
 )
-from sleap_rtc.files.durable import (
-    TEMPORARY,
-    disk_errors,
-    sync_directory,
-    write_new,
-    write_replacing,
-)
+from sleap_rtc.files.durable import disk_errors, sync_directory
+from sleap_rtc.library import chain
 from sleap_rtc.library.layout import ALIASES, RECORD, listing
 from sleap_rtc.library.marks import changing
 from sleap_rtc.library.records import HINT
-
-_ATTEMPTS: Final = 100
 
 
 class Alias(Document, frozen=True):
@@ -63,13 +56,14 @@ class Alias(Document, frozen=True):
 
     Attributes:
         name: As it was spelled.
-        models: The model, or the two of a top-down pair in the order in which they run.
+        models: The model, or the two of a top-down pair in the order in which they run; none
+            once the alias was removed.
         sequence: Higher than that of any alias the models had before.
         changed_at: When it was set, UTC.
     """
 
     name: Annotated[str, Meta(min_length=1, max_length=rules.MAX_LENGTH)]
-    models: Annotated[tuple[Id, ...], Meta(min_length=1, max_length=2)]
+    models: Annotated[tuple[Id, ...], Meta(max_length=2)]
     sequence: Annotated[int, Meta(ge=0)]
     changed_at: Utc
 
@@ -119,8 +113,8 @@ class Aliases:
         """
         if rules.fault(name):
             return None
-        _, alias = self._read(rules.key(name)) or (b"", None)
-        return alias if alias and alias.name == name else None
+        found = self._read(rules.key(name))
+        return found.value if found and found.value.name == name and found.value.models else None
 
     def of(self, model: ModelRecord, hints: Iterable[str]) -> str | None:
         """The alias of a model: its own, else its name in a pair, ``fly:centroid``.
@@ -141,8 +135,8 @@ class Aliases:
         return tuple(sorted((a for a in read if a), key=lambda alias: rules.key(alias.name)))
 
     def keys(self) -> list[str]:
-        """The casefolded names of all aliases, in no order."""
-        return [name for name in listing(self._folder) if not name.startswith(TEMPORARY)]
+        """The casefolded names of all aliases, in no order, removed ones too."""
+        return listing(self._folder)
 
     def near(self, name: str) -> list[str]:
         """Aliases like a mistyped one, the nearest first."""
@@ -163,17 +157,16 @@ class Aliases:
             InvalidName: Not a valid alias.
             AliasTaken: Another model has it, or one that differs only by case is there.
             UnknownModel: A model has no directory here.
+            DataError: What the alias says can't be read, and ``force`` is not given.
             OutOfSpace: The disk is full; the alias is as it was.
         """
         rules.check(name)
         _check_group(models)
-        directories = [self._directory(model.id) for model in models]
-        with changing(self._models, [directory.name for directory in directories]):
-            with disk_errors(self._folder):
-                self._folder.mkdir(parents=True, exist_ok=True)
-            change = self._set(name, models, directories, force=force)
-            if len(models) == 1:
-                self._keep_one(models[0].id)
+        ids = tuple(model.id for model in models)
+        directories = [self._directory(model) for model in ids]
+        change = self._set(name, ids, directories, force=force)
+        if len(ids) == 1:
+            self._keep_one(ids[0], directories[0])
         return change
 
     def remove(self, name: str) -> Alias:
@@ -185,16 +178,15 @@ class Aliases:
         Raises:
             NotFound: There is no such alias.
         """
-        key = rules.key(name)
-        for _ in range(_ATTEMPTS):
-            data, alias = (None if rules.fault(name) else self._read(key)) or (b"", None)
-            if alias is None or alias.name != name:
+        for _ in range(chain.ATTEMPTS):
+            found = None if rules.fault(name) else self._read(rules.key(name))
+            if found is None or found.value.name != name or not found.value.models:
                 raise NotFound(
                     message=f"There is no alias {name!r} here.", hint=did_you_mean(self.near(name))
                 )
-            if self._drop(key, data, alias.models):
-                return alias
-        raise Busy(what=f"the alias {name!r}", by=", which changes it all the time")
+            if self._append(found.top, self._without_models(found.value), found.value.models):
+                return found.value
+        raise chain.busy(self._folder / rules.key(name))
 
     def remove_from(self, model: ModelRecord, hints: Iterable[str]) -> list[Alias]:
         """Remove every alias that names a model, pairs included, and return them."""
@@ -205,39 +197,32 @@ class Aliases:
         return removed
 
     def _set(
-        self, name: str, models: tuple[ModelRecord, ...], directories: list[Path], *, force: bool
+        self, name: str, ids: tuple[ModelId, ...], directories: list[Path], *, force: bool
     ) -> AliasChange:
-        key = rules.key(name)
-        ids = tuple(model.id for model in models)
-        for _ in range(_ATTEMPTS):
-            found = self._read(key, damaged_too=force)
-            data, current = found or (None, None)
+        folder = self._folder / rules.key(name)
+        with disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        for _ in range(chain.ATTEMPTS):
+            found = self._read_or_replace(folder.name) if force else self._read(folder.name)
+            current = found.value if found else None
             before = current.models if current else ()
-            if current and current.name == name and current.models == ids:
-                self._hint(key, directories)
-                return AliasChange(alias=current, before=ids)
-            living = any(self._alive(model) for model in before)
-            if current and living and not force:
+            if current and current.name == name and before == ids:
+                self._hint(folder.name, directories)
+                return AliasChange(alias=current, before=before)
+            if current and not force and any(self._alive(model) for model in before):
                 raise _taken(name, current)
-            self._hint(key, directories)
+            self._hint(folder.name, directories)
             alias = Alias(
                 name=name,
                 models=ids,
                 sequence=self._next_sequence(current, ids, directories),
                 changed_at=self._clock(),
+                unknown=current.unknown if current else {},
             )
-            path, new = self._folder / key, values.encode(alias)
-            if data is None:
-                done = write_new(path, new)
-            elif living or current is None:  # by force: one rename, so that it never names nothing
-                with self._marked(before):
-                    write_replacing(path, new)
-                done = True
-            else:  # it names nothing that lives, and two processes may see that at once
-                done = self._drop(key, data, before) and write_new(path, new)
-            if done:
+            after = found.top if found else chain.top(folder)
+            if self._append(after, alias, (*before, *ids)):
                 return AliasChange(alias=alias, before=before)
-        raise Busy(what=f"the alias {name!r}", by=", which changes it all the time")
+        raise chain.busy(folder)
 
     def _next_sequence(
         self, current: Alias | None, ids: tuple[ModelId, ...], directories: list[Path]
@@ -247,11 +232,13 @@ class Aliases:
             known += self._at(model, directory)
         return 1 + max((alias.sequence for alias in known), default=0)
 
-    def _keep_one(self, model: ModelId) -> None:
+    def _keep_one(self, model: ModelId, directory: Path) -> None:
         """Of all own aliases of a model keep the one with the highest sequence."""
-        own = [a for a in self._at(model, self._directory(model)) if len(a.models) == 1]
+        own = [alias for alias in self._at(model, directory) if len(alias.models) == 1]
         for alias in sorted(own, key=_rank)[:-1]:
-            if self._drop(rules.key(alias.name), values.encode(alias), alias.models):
+            found = self._read(rules.key(alias.name))
+            if found and found.value == alias:
+                self._append(found.top, self._without_models(alias), alias.models)
                 logger.bind(alias=alias.name, model=model).info("a model's former alias is removed")
 
     def _at(self, model: ModelId, directory: Path) -> list[Alias]:
@@ -263,22 +250,16 @@ class Aliases:
         read = (self._read_or_skip(key) for key in hints)
         return [alias for alias in read if alias and model in alias.models]
 
-    def _drop(self, key: str, data: bytes, models: tuple[ModelId, ...]) -> bool:
-        """Remove an alias file if it still has this content."""
-        path = self._folder / key
-        aside = self._folder / f"{TEMPORARY}{secrets.token_hex(8)}"
-        with self._marked(models), disk_errors(path):
-            try:
-                path.rename(aside)
-            except FileNotFoundError:
-                return False
-            mine = aside.read_bytes() == data
-            if not mine:  # another process has set it since: give it back
-                with contextlib.suppress(FileExistsError):
-                    os.link(aside, path)
-            aside.unlink()
-            sync_directory(self._folder)
-            return mine
+    def _append(self, after: int, alias: Alias, concerned: Iterable[ModelId]) -> bool:
+        found = (self._locate(model) for model in dict.fromkeys(concerned))
+        marked = [directory.name for directory in found if directory]
+        with changing(self._models, marked):
+            return chain.append(self._folder / rules.key(alias.name), after, values.encode(alias))
+
+    def _without_models(self, alias: Alias) -> Alias:
+        return msgspec.structs.replace(
+            alias, models=(), sequence=alias.sequence + 1, changed_at=self._clock()
+        )
 
     def _hint(self, key: str, directories: Iterable[Path]) -> None:
         for directory in directories:
@@ -296,25 +277,17 @@ class Aliases:
             raise UnknownModel(name=model)
         return directory
 
-    def _marked(self, models: Iterable[ModelId]) -> contextlib.AbstractContextManager[None]:
-        found = (self._locate(model) for model in models)
-        return changing(self._models, [directory.name for directory in found if directory])
+    def _read(self, key: str) -> chain.Revision[Alias] | None:
+        return chain.read(self._folder / key, Alias)
 
-    def _read(self, key: str, *, damaged_too: bool = False) -> tuple[bytes, Alias | None] | None:
-        """An alias file's content, and what it says; None without such a file."""
-        path = self._folder / key
+    def _read_or_replace(self, key: str) -> chain.Revision[Alias] | None:
+        """What an alias says; None also when it is damaged, since it is to be replaced."""
         try:
-            data = path.read_bytes()
-        except FileNotFoundError:
-            return None
-        try:
-            return data, values.decode(Alias, data, what=str(path))
+            return self._read(key)
         except NewerFormat:
             raise
         except DataError:
-            if not damaged_too:
-                raise
-            return data, None
+            return None
 
     def _read_or_skip(self, key: str) -> Alias | None:
         try:
@@ -322,7 +295,7 @@ class Aliases:
         except DataError as error:
             logger.bind(alias=key, why=str(error)).warning("an alias that can't be read is skipped")
             return None
-        return found[1] if found else None
+        return found.value if found and found.value.models else None
 
 
 def did_you_mean(names: list[str]) -> str | None:

@@ -1,26 +1,8 @@
-"""The record of a model: a chain of immutable revisions.
-
-::
-
-    .record/00000004.json   ─┐
-    .record/00000005.json    │  the last 5 stay
-    .record/00000006.json   ─┘  the highest one that can be read is the record
-
-A change reads the highest revision, computes the next record, and makes the
-file of the next number. Making it fails if another process made it first; then
-the change is computed again, on that one's result. So nobody's change is lost,
-without any lock, and a kill leaves either the old record or the new one.
-
-A revision that can't be read (a bad disk) is skipped and logged. One of a later
-format is not skipped: its content is newer than what we could read, so the
-model is refused as a whole and left as it is.
-"""
+"""The record of a model: a chain of revisions in its directory, and a copy for people."""
 
 from __future__ import annotations
 
 import contextlib
-import errno
-import re
 import secrets
 import shutil
 from collections.abc import Callable
@@ -33,16 +15,13 @@ from loguru import logger
 from sleap_rtc.domain import values
 from sleap_rtc.domain.models import ModelRecord
 from sleap_rtc.domain.packages import check_path
-from sleap_rtc.errors import Busy, Damaged, DataError, NewerFormat, UnknownModel, UnsafePath
-from sleap_rtc.files.durable import TEMPORARY, disk_errors, sync_directory, sync_file, write_new
-from sleap_rtc.library.layout import COPY, RECORD, is_own, listing
+from sleap_rtc.errors import DataError, UnknownModel, UnsafePath
+from sleap_rtc.files.durable import TEMPORARY, disk_errors, sync_directory, sync_file
+from sleap_rtc.library import chain
+from sleap_rtc.library.layout import COPY, RECORD, is_own
 
-KEPT: Final = 5
 HINT: Final = "alias-"
 """How the names of alias hints begin, which lie beside the revisions."""
-
-_ATTEMPTS: Final = 1_000
-_NAME: Final = re.compile(r"([0-9]{8})\.json")
 
 Change = Callable[[ModelRecord], ModelRecord]
 """A pure function; it may be called more than once, so it sets values and never counts up."""
@@ -53,13 +32,11 @@ class Revision(msgspec.Struct, frozen=True):
 
     Attributes:
         number: Number of the revision it was read from.
-        top: Highest number there is; more than ``number`` when later ones are damaged.
         record: The record.
         hints: Keys of aliases that may name the model.
     """
 
     number: int
-    top: int
     record: ModelRecord
     hints: tuple[str, ...] = ()
 
@@ -78,14 +55,14 @@ def create(directory: Path, record: ModelRecord) -> None:
     """
     folder = directory / RECORD
     record = _in_order(record)
-    data = _encode(record, what=f"record of {record.directory}")
+    data = _encode(record)
     with disk_errors(folder, need=len(data)):
         if folder.exists():
             shutil.rmtree(folder)
         folder.mkdir()
         _copy_for_people(directory, record)
         # Nobody sees this file before its directory is placed: it needs no temporary name.
-        with (folder / _file(1)).open("xb") as file:
+        with (folder / chain.file_name(1)).open("xb") as file:
             file.write(data)
             file.flush()
             sync_file(file.fileno())
@@ -101,14 +78,7 @@ def read(directory: Path) -> Revision:
         Damaged: No revision can be read.
         NewerFormat: The newest revision was written by a later sleap-rtc.
     """
-    for _ in range(_ATTEMPTS):
-        numbers, hints = _listing(directory)
-        try:
-            return _highest(directory, numbers, hints)
-        except OSError as error:  # pruned by a writer after we looked: look again
-            if error.errno not in (errno.ENOENT, errno.ESTALE):
-                raise
-    raise Busy(what=str(directory), by=", which changes its record all the time")
+    return _revision(_read(directory))
 
 
 def update(directory: Path, change: Change) -> Revision:
@@ -128,80 +98,48 @@ def update(directory: Path, change: Change) -> Revision:
         NewerFormat: The newest revision was written by a later sleap-rtc.
         OutOfSpace: The disk is full; the old record stands.
     """
-    for _ in range(_ATTEMPTS):
-        base = read(directory)
+    for _ in range(chain.ATTEMPTS):
+        found = _read(directory)
+        base = _revision(found)
         record = _in_order(change(base.record))
         if record == base.record:
             return base
         _check_same_model(base.record, record)
-        data = _encode(record, what=f"record of {record.directory}")
-        number = base.top + 1
+        data = _encode(record)
         try:
-            made = write_new(directory / RECORD / _file(number), data)
+            made = chain.append(directory / RECORD, found.top, data)
         except FileNotFoundError:
             raise UnknownModel(name=directory.name) from None
-        if made and _follows(directory, base.top):
-            _prune(directory, number)
+        if made:
             _copy_for_people(directory, record)
-            return Revision(number=number, top=number, record=record, hints=base.hints)
-    raise Busy(what=str(directory), by=", which changes its record all the time")
+            return Revision(number=found.top + 1, record=record, hints=base.hints)
+    raise chain.busy(directory)
 
 
-def _follows(directory: Path, base: int) -> bool:
-    """Whether the revision just made really follows the one it was computed from.
+def _read(directory: Path) -> chain.Revision[ModelRecord]:
+    def fault(record: ModelRecord) -> str:
+        known = record.directory == directory.name
+        return "" if known else f"it is the record of {record.directory}"
 
-    A writer that slept since it read could make a number that others made and pruned long ago.
-    The lowest numbers are pruned first, so while the base is there its successor never was.
-    When the base has gone the change is simply made again, on top.
-    """
-    return (directory / RECORD / _file(base)).exists()
-
-
-def _prune(directory: Path, newest: int) -> None:
-    numbers, _ = _listing(directory)
-    for number in sorted(numbers):
-        if number <= newest - KEPT:
-            (directory / RECORD / _file(number)).unlink(missing_ok=True)
-
-
-def _listing(directory: Path) -> tuple[list[int], tuple[str, ...]]:
-    found = listing(directory / RECORD)
-    matches = [_NAME.fullmatch(name) for name in found]
-    numbers = sorted((int(match[1]) for match in matches if match), reverse=True)
-    if not numbers:
+    found = chain.read(directory / RECORD, ModelRecord, fault=fault)
+    if found is None:
         raise UnknownModel(name=directory.name)
-    hints = tuple(sorted(name.removeprefix(HINT) for name in found if name.startswith(HINT)))
-    return numbers, hints
+    return found
 
 
-def _highest(directory: Path, numbers: list[int], hints: tuple[str, ...]) -> Revision:
-    why = ""
-    for number in numbers:
-        path = directory / RECORD / _file(number)
-        try:
-            record = values.decode(ModelRecord, path.read_bytes(), what=str(path))
-            if record.directory != directory.name:
-                raise Damaged(what=str(path), why=f"it is the record of {record.directory}")
-        except NewerFormat:
-            raise
-        except DataError as error:
-            why = why or str(error)
-            logger.bind(path=str(path), why=str(error)).warning(
-                "a damaged revision of a model's record is skipped"
-            )
-            continue
-        return Revision(number=number, top=numbers[0], record=record, hints=hints)
-    raise Damaged(what=f"the record of {directory.name}", why=why)
+def _revision(found: chain.Revision[ModelRecord]) -> Revision:
+    hints = tuple(name.removeprefix(HINT) for name in found.others if name.startswith(HINT))
+    return Revision(number=found.number, record=found.value, hints=hints)
 
 
 def _in_order(record: ModelRecord) -> ModelRecord:
     return msgspec.structs.replace(record, tags=tuple(sorted(set(record.tags))))
 
 
-def _encode(record: ModelRecord, *, what: str) -> bytes:
+def _encode(record: ModelRecord) -> bytes:
     """The record's bytes, after making sure that they can be read again."""
     data = values.encode(record)
-    values.decode(ModelRecord, data, what=what)
+    values.decode(ModelRecord, data, what=f"record of {record.directory}")
     resume = record.interruption.checkpoint if record.interruption else None
     for path in (record.checkpoint, record.config, resume, *(file.path for file in record.files)):
         if path is not None and is_own(check_path(path)):
@@ -226,7 +164,3 @@ def _copy_for_people(directory: Path, record: ModelRecord) -> None:
         logger.bind(path=str(directory / COPY), why=str(error)).debug("model.json was not written")
         with contextlib.suppress(OSError):
             temporary.unlink()
-
-
-def _file(number: int) -> str:
-    return f"{number:08d}.json"

@@ -5,11 +5,11 @@ Files are the truth (`layout` draws them), and every process reads them:
 =================  ====================================  ==========================
 question           read from                             decided by
 =================  ====================================  ==========================
-get, resolve       the model's record, the alias's file  ·
+get, resolve       the model's and the alias's chain     ·
 list, search       the index, which may lag              ·
 register, place    ·                                     the rename of a directory
 update, mark_…     the record's highest revision         the link of the next one
-set_alias          the alias's file                      its link
+set_alias          the alias's highest revision          the link of the next one
 =================  ====================================  ==========================
 """
 

@@ -86,11 +86,9 @@ def put(db: sqlite3.Connection, found: Found) -> None:
         [(n, place.kind, place.name) for place in record.locations],
     )
     db.execute(
-        "INSERT INTO words (rowid, id, alias, name, type, tags, notes)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO words (rowid, alias, name, type, tags, notes) VALUES (?, ?, ?, ?, ?, ?)",
         (
             n,
-            record.id,
             found.alias or "",
             record.name,
             record.model_type,

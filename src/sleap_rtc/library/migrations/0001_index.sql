@@ -53,7 +53,7 @@ CREATE TABLE unreadable (
 ) WITHOUT ROWID;
 
 CREATE VIRTUAL TABLE words USING fts5 (
-    id, alias, name, type, tags, notes,
+    alias, name, type, tags, notes,
     tokenize = 'unicode61 remove_diacritics 2',
     prefix = '2 3'
 );

@@ -1,0 +1,157 @@
+"""Documents that many processes change without a lock: chains of immutable revisions.
+
+::
+
+    00000004.json   ─┐
+    00000005.json    │  the last 5 stay
+    00000006.json   ─┘  the highest one that can be read is the document
+
+Whoever changes the document reads the highest revision, computes the next, and
+makes the file of the next number. Making it fails if another process made it
+first; then the change is computed again, on that one's result. So nobody's
+change is lost, on NFS neither, and a kill leaves the old document or the new.
+
+A revision that can't be read (a bad disk) is skipped and logged. One of a later
+format is not skipped: what it says is newer than anything that could be read
+instead, so the whole document is refused and left as it is.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, Generic, TypeVar
+
+import msgspec
+from loguru import logger
+
+from sleap_rtc.domain import values
+from sleap_rtc.domain.values import Document
+from sleap_rtc.errors import Busy, Damaged, DataError, NewerFormat
+from sleap_rtc.files.durable import write_new
+from sleap_rtc.library.layout import listing
+
+KEPT: Final = 5
+ATTEMPTS: Final = 1_000
+"""Times that a change is computed again before its chain is called busy."""
+
+_NAME: Final = re.compile(r"([0-9]{8})\.json")
+
+D = TypeVar("D", bound=Document)
+
+
+class Revision(msgspec.Struct, Generic[D], frozen=True):
+    """A document as it was read.
+
+    Attributes:
+        number: Number of the revision it was read from.
+        top: Highest number there is; more than ``number`` when later ones are damaged.
+        value: The document.
+        others: Names of other files in the folder.
+    """
+
+    number: int
+    top: int
+    value: D
+    others: tuple[str, ...] = ()
+
+
+def file_name(number: int) -> str:
+    """Name of the file of a revision."""
+    return f"{number:08d}.json"
+
+
+def top(folder: Path) -> int:
+    """The highest number in a folder, 0 if there is none."""
+    return max(_numbers(listing(folder)), default=0)
+
+
+def read(
+    folder: Path, kind: type[D], *, fault: Callable[[D], str] = lambda _: ""
+) -> Revision[D] | None:
+    """The document in a folder, None if there is none.
+
+    Args:
+        folder: Holds the chain.
+        kind: The document's class.
+        fault: Says why a document can't be the right one, empty if it can.
+
+    Raises:
+        Damaged: No revision can be read.
+        NewerFormat: The newest revision was written by a later sleap-rtc.
+    """
+    for _ in range(ATTEMPTS):
+        names = listing(folder)
+        numbers = sorted(_numbers(names), reverse=True)
+        if not numbers:
+            return None
+        try:
+            number, value = _highest(folder, numbers, kind, fault)
+        except OSError as error:  # pruned by a writer after we looked: look again
+            if error.errno not in (errno.ENOENT, errno.ESTALE):
+                raise
+            continue
+        others = tuple(sorted(name for name in names if _NAME.fullmatch(name) is None))
+        return Revision(number=number, top=numbers[0], value=value, others=others)
+    raise busy(folder)
+
+
+def append(folder: Path, after: int, data: bytes) -> bool:
+    """Make the revision after the top one that its change was computed from.
+
+    Args:
+        folder: Holds the chain; it exists.
+        after: The top number that was read, 0 when there was none.
+        data: The encoded document.
+
+    Returns:
+        False when another process was quicker; the change must be computed again. (Very rarely
+        also when it wasn't, so a change sets values and doesn't count up.)
+
+    Raises:
+        OutOfSpace: The disk is full; the old document stands.
+    """
+    number = after + 1
+    if not write_new(folder / file_name(number), data):
+        return False
+    numbers = sorted(_numbers(listing(folder)))
+    if numbers[-1] >= number + KEPT:
+        # A writer that slept since it read can make a number that was made and pruned long ago.
+        # Pruning needs KEPT later ones: without these ours is new, with them nobody can say.
+        return False
+    for old in numbers:
+        if old <= number - KEPT:
+            (folder / file_name(old)).unlink(missing_ok=True)
+    return True
+
+
+def busy(folder: Path) -> Busy:
+    """The error for a chain that never stands still."""
+    return Busy(what=str(folder), by=", which changes it all the time")
+
+
+def _numbers(names: list[str]) -> list[int]:
+    return [int(match[1]) for match in map(_NAME.fullmatch, names) if match]
+
+
+def _highest(
+    folder: Path, numbers: list[int], kind: type[D], fault: Callable[[D], str]
+) -> tuple[int, D]:
+    first = ""
+    for number in numbers:
+        path = folder / file_name(number)
+        try:
+            value = values.decode(kind, path.read_bytes(), what=str(path))
+            why = fault(value)
+        except NewerFormat:
+            raise
+        except DataError as error:
+            why = error.details.get("why", str(error))
+        else:
+            if not why:
+                return number, value
+        first = first or why
+        logger.bind(path=str(path), why=why).warning("a damaged revision is skipped")
+    raise Damaged(what=str(folder), why=first)

@@ -1,0 +1,71 @@
+import errno
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sleap_rtc.errors import OutOfSpace
+from sleap_rtc.library import marks
+
+A, B = "centroid_3f2a9c01", "bottomup_00000000-2"
+
+
+def found(models: Path) -> list[tuple[str, bool]]:
+    parsed = [marks.parse(name) for name in marks.names(models)]
+    return sorted((mark.directory, mark.done) for mark in parsed if mark)
+
+
+def test_a_mark_is_there_before_and_renamed_after(tmp_path: Path) -> None:
+    assert marks.names(tmp_path) == set()
+    assert marks.stamp(tmp_path) == 0
+    with marks.changing(tmp_path, [A, B]):
+        before = marks.names(tmp_path)
+        assert found(tmp_path) == [(B, False), (A, False)]
+    assert found(tmp_path) == [(B, True), (A, True)]
+    assert not before & marks.names(tmp_path)
+    assert marks.stamp(tmp_path) > 0
+
+
+def test_a_change_that_failed_is_over_too(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), marks.changing(tmp_path, [A]):
+        raise RuntimeError
+    assert found(tmp_path) == [(A, True)]
+
+
+@pytest.mark.parametrize("name", ["x", f"0123456789abcdef_{A}", "0123456789abcdef-x", ".tmp-1"])
+def test_other_names_are_no_marks(name: str) -> None:
+    assert marks.parse(name) is None
+
+
+def test_old_marks_are_pruned(tmp_path: Path) -> None:
+    for directory in (A, B):
+        with marks.changing(tmp_path, [directory]):
+            pass
+    old = next(name for name in marks.names(tmp_path) if name.endswith(A))
+    past = time.time() - marks.KEPT_S - 60
+    os.utime(tmp_path / ".changes" / old, (past, past))
+    marks.prune(tmp_path)
+    assert found(tmp_path) == [(B, True)]
+
+
+def test_one_writer_in_many_prunes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pruned: list[Path] = []
+    monkeypatch.setattr(marks, "prune", pruned.append)
+    monkeypatch.setattr(marks.secrets, "token_hex", lambda n: "00" * n)
+    with marks.changing(tmp_path, [A]):
+        assert pruned == [tmp_path]
+
+
+def test_without_room_for_a_mark_the_change_is_not_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> int:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(os, "open", full)
+    begun = []
+    with pytest.raises(OutOfSpace), marks.changing(tmp_path, [A]):
+        begun.append(True)
+    assert not begun

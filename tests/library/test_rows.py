@@ -1,0 +1,143 @@
+import itertools
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+from msgspec.structs import replace
+
+from sleap_rtc.domain.models import Location, Metrics, ModelRecord
+from sleap_rtc.errors import UsageError
+from sleap_rtc.library.entries import Query
+from sleap_rtc.library.registry import Registry
+
+RecordOf = Callable[..., ModelRecord]
+
+
+@pytest.fixture
+def names(
+    registry: Registry,
+    record_of: RecordOf,
+    clock: Callable[[], object],
+    files_in: Callable[..., object],
+) -> Callable[..., list[str]]:
+    """A library of five models, and the names that a query finds in it."""
+    now = record_of().created_at
+    gpu = Location(kind="worker", name="gpu-01", last_seen=now)
+    lab = Location(kind="room", name="lab", last_seen=now)
+    best = Metrics(best_val_loss=0.1, final_val_loss=0.9)
+    for number, (name, model_type, changes) in enumerate(
+        [
+            ("old", "bottomup", {"status": "completed", "metrics": best, "tags": ("x", "y")}),
+            ("Mouse run", "centroid", {"status": "failed", "tags": ("x",), "notes": "Käfig 7"}),
+            ("fly-run_2", "centroid", {"metrics": Metrics(final_val_loss=0.5)}),
+            ("fly run", "centered_instance", {"source": "hub", "locations": (gpu, lab)}),
+            ("here", "single_instance", {"status": "imported", "locations": (gpu,)}),
+        ]
+    ):
+        record = record_of(name, model_type, created_at=now + timedelta(days=number), **changes)
+        if name == "here":
+            folder = registry.incoming / "one"
+            files = files_in(folder, best_ckpt="x" * 50)
+            registry.place(folder, replace(record, files=files))
+        else:
+            registry.register(record)
+
+    def found(**query: object) -> list[str]:
+        page = registry.list(Query(**query))  # type: ignore[arg-type]
+        return [entry.record.name for entry in page.entries]
+
+    return found
+
+
+ALL = ["here", "fly run", "fly-run_2", "Mouse run", "old"]
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ({}, ALL),
+        ({"reverse": True}, ALL[::-1]),
+        ({"sort": "name"}, ["fly run", "fly-run_2", "here", "Mouse run", "old"]),
+        ({"sort": "type"}, ["old", "fly run", "fly-run_2", "Mouse run", "here"]),
+        ({"sort": "loss"}, ["old", "fly-run_2", "here", "fly run", "Mouse run"]),
+        ({"sort": "size"}, ["here", "fly run", "fly-run_2", "Mouse run", "old"]),
+        ({"statuses": ("failed", "completed")}, ["Mouse run", "old"]),
+        ({"types": ("centroid",)}, ["fly-run_2", "Mouse run"]),
+        ({"sources": ("hub",)}, ["fly run"]),
+        ({"tags": ("x",)}, ["Mouse run", "old"]),
+        ({"tags": ("x", "y")}, ["old"]),
+        ({"where": "local"}, ["here"]),
+        ({"where": "worker"}, ["here", "fly run"]),
+        ({"where": "room"}, ["fly run"]),
+        ({"where": "both"}, ["here"]),
+        ({"at": "gpu-01"}, ["here", "fly run"]),
+        ({"at": "lab", "statuses": ("completed",)}, []),
+        ({"text": "fly"}, ["fly run", "fly-run_2"]),
+        ({"text": "FL"}, ["fly run", "fly-run_2"]),
+        ({"text": "run mou"}, ["Mouse run"]),
+        ({"text": "fly-run_2"}, ["fly-run_2"]),
+        ({"text": "kafig 7"}, ["Mouse run"]),
+        ({"text": "centered_instance"}, ["fly run"]),
+        ({"text": "y"}, ["old"]),
+        ({"text": "zebra"}, []),
+        ({"text": "!?"}, []),
+        ({"text": '" OR *'}, []),
+        ({"text": "  "}, ALL),
+        ({"text": "fly", "sort": "name", "reverse": True}, ["fly-run_2", "fly run"]),
+    ],
+)
+def test_filters_and_sorts(
+    names: Callable[..., list[str]], query: dict[str, object], expected: list[str]
+) -> None:
+    assert names(**query) == expected
+
+
+def test_aliases_are_found(names: Callable[..., list[str]], registry: Registry) -> None:
+    old = registry.list(Query(text="old")).entries[0]
+    registry.set_alias("the-best", old.id)
+    assert names(text="best") == ["old"]
+    assert registry.list(Query(text="best")).entries[0].alias == "the-best"
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("sort", ["date", "name", "type", "loss", "size"])
+@pytest.mark.parametrize("limit", [1, 2, 5])
+def test_pages_give_every_model_once_and_in_order(
+    names: Callable[..., list[str]], registry: Registry, sort: str, reverse: bool, limit: int
+) -> None:
+    whole = names(sort=sort, reverse=reverse)
+    assert sorted(whole) == sorted(ALL)
+    paged: list[str] = []
+    cursor = None
+    for _ in itertools.count():
+        query = Query(sort=sort, reverse=reverse, limit=limit, cursor=cursor)  # type: ignore[arg-type]
+        page = registry.list(query)
+        assert 1 <= len(page.entries) <= limit
+        paged += [entry.record.name for entry in page.entries]
+        cursor = page.cursor
+        if cursor is None:
+            break
+    assert paged == whole
+
+
+def test_a_page_after_a_deleted_model_goes_on(
+    names: Callable[..., list[str]], registry: Registry
+) -> None:
+    first = registry.list(Query(limit=2))
+    registry.delete(first.entries[-1].id)
+    rest = registry.list(Query(limit=5, cursor=first.cursor))
+    assert [entry.record.name for entry in rest.entries] == ALL[2:]
+
+
+@pytest.mark.parametrize("limit", [0, -1, 1_001])
+def test_a_page_has_a_bounded_size(registry: Registry, limit: int) -> None:
+    with pytest.raises(UsageError, match="1 to 1000 models"):
+        registry.list(Query(limit=limit))
+
+
+def test_a_listed_model_is_the_read_one(
+    names: Callable[..., list[str]], registry: Registry
+) -> None:
+    assert len(names()) == 5
+    for entry in registry.list().entries:
+        assert registry.get(entry.id) == entry
