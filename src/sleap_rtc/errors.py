@@ -51,7 +51,7 @@ A class that adds no sentence of its own is raised with ``message=``.
 from __future__ import annotations
 
 import string
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, TypedDict
 
 MAX_DETAIL: Final = 2_000
 """Characters of one detail that are kept; what a peer or a file says may be longer."""
@@ -67,14 +67,15 @@ class SleapRtcError(Exception):
     sentence: ClassVar[str] = "{message}"
 
     def __init_subclass__(cls, **kwargs: object) -> None:
-        """Take the sentence from the docstring once; ``-OO`` would strip it later."""
+        """Take the sentence from the docstring."""
         super().__init_subclass__(**kwargs)
         if cls.__doc__:
             cls.sentence = cls.__doc__.strip().splitlines()[0]
 
-    def __init__(self, *, hint: str | None = None, **details: object) -> None:
+    def __init__(self, /, *, hint: str | None = None, **details: object) -> None:
         self.details = {name: str(value)[:MAX_DETAIL] for name, value in details.items()}
-        self.hint_text = _fill(self.hint if hint is None else hint, self.details)
+        # A hint that is given is text, maybe a peer's, and no template.
+        self.hint_text = _fill(self.hint, self.details) if hint is None else hint[:MAX_DETAIL]
         super().__init__(_fill(self.sentence, self.details))
 
     @property
@@ -349,6 +350,33 @@ def _tree(root: type[SleapRtcError]) -> dict[str, type[SleapRtcError]]:
 
 BY_CODE: Final[dict[str, type[SleapRtcError]]] = _tree(SleapRtcError)
 """Stable code to class, for errors that arrive from the other side."""
+
+
+class WireError(TypedDict):
+    """What of an error a message carries."""
+
+    code: str
+    message: str
+    hint: str
+    details: dict[str, str]
+
+
+def to_wire(error: SleapRtcError) -> WireError:
+    """The error, cut to what a message of 64 KiB holds; :func:`from_wire` makes it again.
+
+    At worst each character takes 6 bytes there: 10,000 of them fit, whatever they are.
+    """
+    details: dict[str, str] = {}
+    left = 8_000
+    for name, text in list(error.details.items())[:16]:
+        details[name] = text[: max(left - len(name), 0)]
+        left -= len(name) + len(details[name])
+    return WireError(
+        code=error.code,
+        message=error.message[:1_000],
+        hint=error.hint_text[:1_000],
+        details=details,
+    )
 
 
 def from_wire(code: str, details: dict[str, Any], *, message: str, hint: str) -> SleapRtcError:

@@ -31,7 +31,11 @@ Sdp = Annotated[str, Meta(min_length=1, max_length=16 * 1024)]
 MAX_CANDIDATES: Final = 64
 """Candidates of one side that are taken; a laptop with many networks has about twenty."""
 
-_FINGERPRINT: Final = re.compile(r"^a=fingerprint:(\S+) (\S+)\s*$", re.MULTILINE)
+_WORD: Final = re.compile("fingerprint", re.IGNORECASE)
+_FINGERPRINT: Final = re.compile(
+    r"(?:\A|(?<=\n))a=fingerprint:sha-256 ([0-9A-F]{2}(?::[0-9A-F]{2}){31})(?=\r?\n|\Z)",
+    re.IGNORECASE | re.ASCII,
+)
 
 
 class Offer(Message, frozen=True, tag="offer"):
@@ -76,14 +80,17 @@ peering: Final = Codec[Peering](Peering)
 def fingerprint_of(sdp: str, *, peer: str) -> bytes:
     """The SHA-256 certificate fingerprint in a session description, 32 bytes.
 
+    A line that WebRTC might read as a fingerprint and this function doesn't would let the server
+    put its own certificate beside the one that the handshake signs. So every mention of the word
+    has to be a line of exactly the form that libraries write, and all have to say the same.
+
     Raises:
-        ProtocolError: Not exactly one certificate, or one by another hash.
+        ProtocolError: Not exactly one certificate, one by another hash, or another form.
     """
-    found = {(name.lower(), value.upper()) for name, value in _FINGERPRINT.findall(sdp)}
-    if len(found) != 1:
-        raise ProtocolError(peer=peer, why=f"a description with {len(found)} certificates")
-    name, value = found.pop()
-    digits = value.replace(":", "")
-    if name != "sha-256" or not re.fullmatch(r"[0-9A-F]{64}", digits):
-        raise ProtocolError(peer=peer, why="a description without a SHA-256 fingerprint")
-    return bytes.fromhex(digits)
+    found = _FINGERPRINT.findall(sdp)
+    if len(found) != len(_WORD.findall(sdp)):
+        raise ProtocolError(peer=peer, why="a description with an odd fingerprint")
+    values = {value.upper() for value in found}
+    if len(values) != 1:
+        raise ProtocolError(peer=peer, why=f"a description with {len(values)} certificates")
+    return bytes.fromhex(values.pop().replace(":", ""))

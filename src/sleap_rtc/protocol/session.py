@@ -8,9 +8,10 @@ It is given messages and the time, and returns what to do::
 
 Rules: a request is answered once; one that arrives again while it is worked on
 is dropped, and one that arrives again after that gets the same answer (the last
-:data:`~sleap_rtc.protocol.link.MAX_REQUESTS` answers are kept). An answer that
-comes after its deadline, or to nothing, is dropped. Anything heard counts as a
-sign of life, not only pongs.
+:data:`~sleap_rtc.protocol.link.MAX_REQUESTS` answers are kept). One that was
+withdrawn is as if it had never been asked. An answer that comes after its
+deadline, or to nothing, is dropped. Anything heard counts as a sign of life, not
+only pongs.
 """
 
 from __future__ import annotations
@@ -19,7 +20,14 @@ from collections import OrderedDict
 
 import msgspec
 
-from sleap_rtc.errors import DeadlineExceeded, ProtocolError, SleapRtcError, from_wire
+from sleap_rtc.errors import (
+    Conflict,
+    DeadlineExceeded,
+    ProtocolError,
+    SleapRtcError,
+    from_wire,
+    to_wire,
+)
 from sleap_rtc.protocol import link
 from sleap_rtc.protocol.link import Failure, Frame, NoticeBody, Reply, ReplyBody, RequestBody
 
@@ -39,7 +47,7 @@ class Asked(msgspec.Struct, frozen=True):
 
 
 class Withdrawn(msgspec.Struct, frozen=True):
-    """The peer doesn't want the answer to ``id`` any more."""
+    """The peer doesn't want the answer to ``id`` any more; one that is given still is dropped."""
 
     id: str
 
@@ -105,7 +113,20 @@ class Session:
         return self._silent
 
     def ask(self, body: RequestBody, *, id: str, now: float, within_s: float) -> list[Effect]:  # noqa: A002
-        """Ask the peer; the answer comes as :class:`Answered`."""
+        """Ask the peer; the answer comes as :class:`Answered`.
+
+        Args:
+            body: What is asked.
+            id: The request's id; the same id is the same request.
+            now: The present time.
+            within_s: Seconds until an answer isn't waited for any more, up to 3,600.
+
+        Raises:
+            Conflict: As many requests wait as the peer puts up with.
+        """
+        if id not in self._waiting and len(self._waiting) >= link.MAX_REQUESTS:
+            what = f"{link.MAX_REQUESTS} requests to {self._peer} wait for an answer already."
+            raise Conflict(message=what)
         self._waiting[id] = (now + within_s, within_s)
         return [Send(link.Request(id=id, within_s=within_s, body=body))]
 
@@ -121,14 +142,7 @@ class Session:
 
     def refuse(self, id: str, error: SleapRtcError) -> list[Effect]:  # noqa: A002
         """Refuse the peer's request."""
-        failure = Failure(
-            id=id,
-            code=error.code,
-            message=error.message[:4_000],
-            hint=error.hint_text[:1_000],
-            details=dict(list(error.details.items())[:16]),
-        )
-        return self._close(id, failure)
+        return self._close(id, Failure(id=id, **to_wire(error)))
 
     def handle(self, frame: Frame, now: float) -> list[Effect]:
         """Take a message that has arrived.
@@ -146,7 +160,7 @@ class Session:
                 error = from_wire(frame.code, frame.details, message=frame.message, hint=frame.hint)
                 return effects + self._answered(frame.id, error)
             case link.Withdraw():
-                return [*effects, Withdrawn(frame.id)] if frame.id in self._working else effects
+                return effects + self._withdrawn(frame.id)
             case link.Notice():
                 return [*effects, Told(frame.body)]
             case link.Ping():
@@ -199,6 +213,12 @@ class Session:
             raise ProtocolError(peer=self._peer, why=why)
         self._working.add(frame.id)
         return [Asked(frame.id, frame.body, frame.within_s)]
+
+    def _withdrawn(self, id: str) -> list[Effect]:  # noqa: A002
+        if id not in self._working:
+            return []
+        self._working.discard(id)
+        return [Withdrawn(id)]
 
     def _answered(self, id: str, result: ReplyBody | SleapRtcError) -> list[Effect]:  # noqa: A002
         if self._waiting.pop(id, None) is None:

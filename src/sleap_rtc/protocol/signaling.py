@@ -32,7 +32,7 @@ from msgspec import Meta
 from sleap_rtc.domain.models import Line
 from sleap_rtc.domain.places import DeviceKind, Name, Presence, WorkerInfo
 from sleap_rtc.domain.values import Value
-from sleap_rtc.errors import SleapRtcError, from_wire
+from sleap_rtc.errors import SleapRtcError, from_wire, to_wire
 from sleap_rtc.protocol.codec import Codec, Message
 from sleap_rtc.protocol.signed import KeyId as Device
 from sleap_rtc.protocol.signed import RoomName as Room
@@ -126,22 +126,8 @@ class Refused(Message, frozen=True, tag="refused"):
 
     @classmethod
     def because(cls, error: SleapRtcError, request: int | None = None) -> Refused:
-        """The message that carries an error, cut to what a message may hold.
-
-        At worst each character takes 6 bytes: 10,000 of them fit, whatever they are.
-        """
-        details: dict[str, str] = {}
-        left = 8_000
-        for name, text in list(error.details.items())[:16]:
-            details[name] = text[: max(left - len(name), 0)]
-            left -= len(name) + len(details[name])
-        return cls(
-            code=error.code,
-            message=error.message[:1_000],
-            hint=error.hint_text[:1_000],
-            details=details,
-            id=request,
-        )
+        """The message that carries an error, cut to what a message may hold."""
+        return cls(**to_wire(error), id=request)
 
     @property
     def error(self) -> SleapRtcError:
