@@ -32,7 +32,7 @@ check: setup ## What a commit must pass: format, lint, types, layers, fast tests
 	@$(BIN)/ruff format --check $(SOURCES)
 	@$(BIN)/ruff check $(SOURCES)
 	@$(BIN)/mypy
-	@$(BIN)/lint-imports
+	@$(BIN)/lint-imports --no-logo
 	@$(MAKE) --no-print-directory fast
 
 .PHONY: fast

@@ -1,0 +1,176 @@
+"""How the code is kept: what ruff can't check, over everything that the project keeps."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+ROOT: Final = Path(__file__).parents[1]
+SOURCE: Final = ROOT / "src" / "sleap_rtc"
+MAX_LINES: Final = 700
+
+# Files that may write to standard output, and why.
+SPEAKING: Final = {
+    "cli/output.py": "everything that a command says goes through it",
+    "engines/tiny/words.py": "a program of its own, which speaks with the worker so",
+}
+
+# Source files that need no test file of their own, and why.
+TESTED_ELSEWHERE: Final = {
+    "__main__.py": "one line; the commands' tests start programs by it",
+    "jobs/events.py": "declarations; protocol/test_link_messages.py makes and reads each",
+    "jobs/spec.py": "declarations; protocol/test_link_messages.py makes and reads each",
+    "protocol/handshake.py": "declarations, in protocol/test_handshake_messages.py",
+    "protocol/link.py": "declarations, in protocol/test_link_messages.py",
+    "protocol/signed.py": "declarations; auth/test_signed.py makes and opens them",
+}
+
+
+def git(*arguments: str) -> list[str]:
+    """The lines that git prints about this checkout; skips where there is none."""
+    # A checkout may belong to another user, as in a container.
+    command = ["git", "-c", "safe.directory=*", *arguments]
+    try:
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        pytest.skip("git is not installed")
+    if done.returncode:
+        pytest.skip(f"this is no checkout: {done.stderr.strip()}")
+    return done.stdout.splitlines()
+
+
+def kept_files() -> list[Path]:
+    """Every file that git keeps or would keep."""
+    names = git("ls-files", "--cached", "--others", "--exclude-standard")
+    return [path for name in names if (path := ROOT / name).is_file()]
+
+
+def python_files() -> list[Path]:
+    """Every Python file of the project."""
+    folders = ("src", "tests", "tools", "bench")
+    return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
+
+
+def source_files() -> list[Path]:
+    """Every Python file of the product."""
+    return sorted(SOURCE.rglob("*.py"))
+
+
+def shown(paths: Iterator[Path] | list[Path]) -> list[str]:
+    return [str(path.relative_to(ROOT)) for path in paths]
+
+
+def places(pattern: str, paths: list[Path]) -> list[str]:
+    """Where a pattern occurs, as ``file:line: text``."""
+    found = []
+    for path in paths:
+        try:
+            text = path.read_text("utf-8")
+        except UnicodeDecodeError:
+            continue
+        for number, line in enumerate(text.splitlines(), start=1):
+            if re.search(pattern, line):
+                found.append(f"{path.relative_to(ROOT)}:{number}: {line.strip()[:100]}")
+    return found
+
+
+def test_files_are_short() -> None:
+    assert len(source_files()) > 50
+    long = [path for path in python_files() if path.read_text("utf-8").count("\n") > MAX_LINES]
+    assert shown(long) == []
+
+
+def test_only_the_output_layer_prints() -> None:
+    printing = []
+    for path in source_files():
+        if str(path.relative_to(SOURCE)) in SPEAKING:
+            continue
+        calls = [n for n in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(n, ast.Call)]
+        printing += [
+            f"{path.relative_to(ROOT)}:{call.lineno}"
+            for call in calls
+            if ast.unparse(call.func) in ("print", "sys.stdout.write")
+        ]
+    assert printing == []
+
+
+def test_nothing_is_left_to_be_done() -> None:
+    # Written so that this line isn't one itself.
+    assert places(r"\b(T[O]DO|F[I]XME|X[X]X)\b", kept_files()) == []
+
+
+def broad_handlers(tree: ast.AST) -> Iterator[ast.ExceptHandler]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ExceptHandler):
+            names = "" if node.type is None else ast.unparse(node.type)
+            if node.type is None or re.search(r"\b(Base)?Exception\b", names):
+                yield node
+
+
+def raises_on_every_way(body: list[ast.stmt]) -> bool:
+    """Whether the statements end in a raise, so that nothing is swallowed."""
+    last = body[-1]
+    if isinstance(last, ast.If):
+        return bool(last.orelse) and all(raises_on_every_way(b) for b in (last.body, last.orelse))
+    return isinstance(last, ast.Raise)
+
+
+def test_what_swallows_every_error_says_why() -> None:
+    silent = []
+    for path in python_files():
+        text = path.read_text("utf-8")
+        lines = text.splitlines()
+        for handler in broad_handlers(ast.parse(text)):
+            said = re.search(r"# noqa: BLE001 - \w", lines[handler.lineno - 1])
+            if not said and not raises_on_every_way(handler.body):
+                silent.append(f"{path.relative_to(ROOT)}:{handler.lineno}")
+    assert silent == []
+
+
+def test_what_the_linter_is_told_to_skip_is_named() -> None:
+    bare = r"#\s*noqa(?!: [A-Z]+\d+)|#\s*type:\s*ignore(?!\[)"
+    assert places(bare, source_files()) == []
+
+
+def test_no_file_knows_a_machine() -> None:
+    # The checkout's own place, homes, and where this machine gets its packages from.
+    folders = {str(ROOT), *(f"/{name}/" for name in ("root", "work"))}
+    pattern = "|".join([*map(re.escape, sorted(folders)), r"p[y]pi\.org", r"python[h]osted\.org"])
+    assert places(pattern, kept_files()) == []
+    assert places(r"[\"'`(]/(tmp|var/tmp|home)/", source_files()) == []
+
+
+def test_every_source_file_has_a_test_file() -> None:
+    lacking = []
+    for path in source_files():
+        name = path.relative_to(SOURCE)
+        tree = ast.parse(path.read_text("utf-8"))
+        code = [node for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+        if name.name == "__init__.py" and not code:
+            continue
+        stem = name.stem.strip("_")
+        test = ROOT / "tests" / name.parent / f"test_{stem}.py"
+        if not test.exists() and str(name) not in TESTED_ELSEWHERE:
+            lacking.append(str(name))
+    assert lacking == []
+    assert [name for name in TESTED_ELSEWHERE if not (SOURCE / name).exists()] == []
+
+
+def test_commit_messages_have_one_form() -> None:
+    spec = importlib.util.spec_from_file_location("message", ROOT / "tools" / "message.py")
+    assert spec is not None
+    assert spec.loader is not None
+    message = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(message)
+    assert message.fault("fix(net): the client waits longer each time") == ""
+    for bad in ("fix: no scope", "Fix(net): capital", "fix(net): ends in a dot.", "fix(net) x"):
+        assert message.fault(bad)
+    summaries = git("log", "--no-merges", "--format=%s")
+    assert [summary for summary in summaries if message.fault(summary)] == []
