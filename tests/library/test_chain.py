@@ -1,5 +1,7 @@
 import json
+import os
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -69,6 +71,16 @@ def test_a_later_format_is_never_passed_over(tmp_path: Path) -> None:
     (tmp_path / chain.file_name(2)).write_text('{"format": "2.0"}')
     with pytest.raises(NewerFormat, match=r"00000002\.json has format 2\.0"):
         chain.read(tmp_path, Note)
+
+
+def test_what_killed_writers_left_is_removed_in_time(tmp_path: Path) -> None:
+    old, young = tmp_path / ".tmp-old", tmp_path / ".tmp-young"
+    for path, age in ((old, 3_700), (young, 10)):
+        path.touch()
+        os.utime(path, (time.time() - age, time.time() - age))
+    put(tmp_path, 0, "x")
+    assert not old.exists()
+    assert young.exists()
 
 
 def test_a_document_in_the_wrong_place_is_damage(tmp_path: Path) -> None:

@@ -18,8 +18,10 @@ instead, so the whole document is refused and left as it is.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Generic, TypeVar
@@ -30,13 +32,14 @@ from loguru import logger
 from sleap_rtc.domain import values
 from sleap_rtc.domain.values import Document
 from sleap_rtc.errors import Busy, Damaged, DataError, NewerFormat
-from sleap_rtc.files.durable import write_new
+from sleap_rtc.files.durable import TEMPORARY, write_new
 from sleap_rtc.library.layout import listing
 
 KEPT: Final = 5
 ATTEMPTS: Final = 1_000
 """Times that a change is computed again before its chain is called busy."""
 
+_ABANDONED_S: Final = 3_600.0
 _NAME: Final = re.compile(r"([0-9]{8})\.json")
 
 D = TypeVar("D", bound=Document)
@@ -116,7 +119,8 @@ def append(folder: Path, after: int, data: bytes) -> bool:
     number = after + 1
     if not write_new(folder / file_name(number), data):
         return False
-    numbers = sorted(_numbers(listing(folder)))
+    names = listing(folder)
+    numbers = sorted(_numbers(names))
     if numbers[-1] >= number + KEPT:
         # A writer that slept since it read can make a number that was made and pruned long ago.
         # Pruning needs KEPT later ones: without these ours is new, with them nobody can say.
@@ -124,12 +128,22 @@ def append(folder: Path, after: int, data: bytes) -> bool:
     for old in numbers:
         if old <= number - KEPT:
             (folder / file_name(old)).unlink(missing_ok=True)
+    for name in names:
+        if name.startswith(TEMPORARY):
+            _remove_abandoned(folder / name)
     return True
 
 
 def busy(folder: Path) -> Busy:
     """The error for a chain that never stands still."""
     return Busy(what=str(folder), by=", which changes it all the time")
+
+
+def _remove_abandoned(temporary: Path) -> None:
+    """Remove what a killed writer left; a living one needs its file for milliseconds."""
+    with contextlib.suppress(OSError):
+        if time.time() - temporary.stat().st_mtime > _ABANDONED_S:
+            temporary.unlink()
 
 
 def _numbers(names: list[str]) -> list[int]:

@@ -156,10 +156,7 @@ class Index:
         if self._folder is None:
             parent = local_folder("index") if self._parent is None else self._parent
             real = os.fsencode(self._models.resolve())
-            folder = parent / f"{blake2b(real, digest_size=16).hexdigest()}-{SCHEMA}"
-            with disk_errors(folder):
-                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._folder = folder
+            self._folder = parent / f"{blake2b(real, digest_size=16).hexdigest()}-{SCHEMA}"
         return self._folder
 
     def _database(self) -> Database:
@@ -179,6 +176,8 @@ class Index:
     def _rebuild(self, *, instead_of: str) -> Database:
         """Build a new database and make it the current one, unless another process has."""
         folder = self._place()
+        with disk_errors(folder):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with self._opening, _locked(folder / "lock"):
             name = self._current()
             if name not in ("", instead_of) and (folder / name).is_file():

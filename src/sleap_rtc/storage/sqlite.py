@@ -30,6 +30,8 @@ import platformdirs
 
 from sleap_rtc.errors import Busy, NewerFormat, OutOfSpace
 
+VAR_TMP: Final = Path("/var/tmp")  # noqa: S108 - who owns what is in it is checked
+
 _FILE: Final = re.compile(r"(\d{4})_\w+\.sql")
 _NETWORK: Final = frozenset(
     (
@@ -197,7 +199,7 @@ def local_folder(name: str) -> Path:
     uid = os.getuid()
     candidates = [
         platformdirs.user_cache_path("sleap-rtc"),
-        Path("/var/tmp") / f"sleap-rtc-{uid}",  # noqa: S108 - ownership is checked below
+        VAR_TMP / f"sleap-rtc-{uid}",
         Path(tempfile.gettempdir()) / f"sleap-rtc-{uid}",
     ]
     for parent in candidates:
