@@ -149,7 +149,7 @@ class SignalingClient:
     @property
     def connected(self) -> Connected | None:
         """What the server said at sign-in; None while there is no connection."""
-        return self._connected if self._online.is_set() else None
+        return self._connected if self._socket is not None else None
 
     def present(self, room: RoomId) -> tuple[Presence, ...]:
         """Who else is online in a room that this device is in; nobody, while it is offline."""

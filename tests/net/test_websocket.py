@@ -1,0 +1,150 @@
+"""Servers that aren't ours, aren't there, or go away: each says what is wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.frames import CloseCode
+
+from sleap_rtc.errors import LinkLost, ServerUnreachable
+from sleap_rtc.net.address import ServerAddress
+from sleap_rtc.net.websocket import WebSocket
+
+HTTP_404 = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+ELSEWHERE = (
+    b"HTTP/1.1 302 Found\r\nLocation: ws://127.0.0.1:9/x\r\nContent-Length: 0\r\n"
+    b"Connection: close\r\n\r\n"
+)
+
+
+@contextlib.asynccontextmanager
+async def answering(data: bytes | None) -> AsyncIterator[ServerAddress]:
+    """A TCP server that says one thing and closes; None says nothing and waits."""
+    over = asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            await reader.read(1)
+            if data is None:
+                await over.wait()
+            else:
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    yield ServerAddress(host="127.0.0.1", port=port, secure=False)
+    over.set()
+    server.close()
+    await server.wait_closed()
+
+
+@contextlib.asynccontextmanager
+async def websocket_server(
+    handler: Callable[[ServerConnection], Awaitable[None]],
+) -> AsyncIterator[ServerAddress]:
+    async with serve(handler, "127.0.0.1", 0) as server:
+        port = next(iter(server.sockets)).getsockname()[1]
+        yield ServerAddress(host="127.0.0.1", port=port, secure=False)
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "no HTTP server"),
+        (b"", "broke|closed|no HTTP|answer"),
+        (HTTP_404, "HTTP 404"),
+        (ELSEWHERE, "HTTP 302"),
+    ],
+)
+async def test_what_is_no_server_of_ours(data: bytes, why: str) -> None:
+    async with answering(data) as address:
+        with pytest.raises(ServerUnreachable, match=why) as caught:
+            await WebSocket.open(address, "/x")
+        assert address.url in caught.value.message
+
+
+async def test_nothing_listens() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        address = ServerAddress(host="127.0.0.1", port=taken.getsockname()[1], secure=False)
+        with pytest.raises(ServerUnreachable, match="nothing listens there"):
+            await WebSocket.open(address, "/x")
+
+
+async def test_a_name_that_does_not_exist() -> None:
+    address = ServerAddress(host="nowhere.invalid", port=443, secure=True)
+    with pytest.raises(ServerUnreachable, match=r"nowhere\.invalid"):
+        await WebSocket.open(address, "/x")
+
+
+async def test_silence_is_given_up() -> None:
+    async with answering(None) as address:
+        with pytest.raises(ServerUnreachable, match=r"no answer within 0\.05 s"):
+            await WebSocket.open(address, "/x", within=0.05)
+
+
+async def test_tls_is_wanted_and_not_spoken() -> None:
+    async with answering(HTTP_404) as address:
+        secure = ServerAddress(host="127.0.0.1", port=address.port, secure=True)
+        with pytest.raises(ServerUnreachable, match="TLS"):
+            await WebSocket.open(secure, "/x")
+
+
+async def test_frames_go_both_ways_as_text() -> None:
+    async def echo(peer: ServerConnection) -> None:
+        async for message in peer:
+            await peer.send(f"{type(message).__name__} {message!s}")
+
+    async with websocket_server(echo) as address:
+        link = await WebSocket.open(address, "/x")
+        await link.send(b"hello")
+        assert await link.receive() == "str hello"
+        await link.close()
+        with pytest.raises(LinkLost, match="ended"):
+            await link.send(b"again")
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "why"),
+    [
+        (CloseCode.SERVICE_RESTART, "", "stops or restarts"),
+        (CloseCode.POLICY_VIOLATION, "not_trusted", "not_trusted"),
+        (CloseCode.NORMAL_CLOSURE, "", "code 1000"),
+    ],
+)
+async def test_why_a_connection_ended(code: CloseCode, reason: str, why: str) -> None:
+    async def close(peer: ServerConnection) -> None:
+        await peer.close(code, reason)
+
+    async with websocket_server(close) as address:
+        link = await WebSocket.open(address, "/x")
+        with pytest.raises(LinkLost, match=why):
+            await link.receive()
+
+
+async def test_a_connection_that_breaks_off() -> None:
+    async def abort(peer: ServerConnection) -> None:
+        peer.transport.abort()
+
+    async with websocket_server(abort) as address:
+        link = await WebSocket.open(address, "/x")
+        with pytest.raises(LinkLost, match="broke off"):
+            await link.receive()
+
+
+async def test_a_frame_that_is_too_large_ends_the_connection() -> None:
+    async def shout(peer: ServerConnection) -> None:
+        await peer.send("x" * 70_000)
+        await peer.wait_closed()
+
+    async with websocket_server(shout) as address:
+        link = await WebSocket.open(address, "/x")
+        with pytest.raises(LinkLost):
+            await link.receive()
