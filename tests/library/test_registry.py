@@ -171,6 +171,44 @@ def test_a_deleted_model_may_come_back(registry: Registry, arrive: Callable[...,
     assert (trash / "best.ckpt").read_text() == "weights"
 
 
+def test_a_model_that_came_back_is_not_retired_by_a_slow_process(
+    registry: Registry, arrive: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = arrive()
+    registry.delete(first.id)
+    retire = Registry._retire
+
+    def overtaken(self: Registry, directory: Path) -> None:
+        monkeypatch.undo()
+        arrive()
+        registry.update(first.id, lambda old: replace(old, notes="mine"))
+        files_of_the_slow_one(registry.incoming / "run-weights")
+        retire(self, directory)
+
+    def files_of_the_slow_one(folder: Path) -> None:
+        (folder / "sub").mkdir(parents=True)
+        (folder / "best.ckpt").write_text("weights")
+        (folder / "sub" / "config").write_text("c")
+
+    monkeypatch.setattr(Registry, "_retire", overtaken)
+    assert arrive().record.notes == "mine"
+
+
+def test_many_who_bring_a_deleted_model_back_make_one(
+    registry: Registry, arrive: Callable[..., Any], record_of: RecordOf, files_in: FilesIn
+) -> None:
+    first = arrive()
+    registry.delete(first.id)
+
+    def bring(number: int) -> str:
+        folder = registry.incoming / str(number)
+        files = files_in(folder, best_ckpt="weights", sub__config="c")
+        return str(registry.place(folder, record_of(status="completed", files=files)).id)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert set(pool.map(bring, range(4))) == {first.id}
+
+
 def test_a_strangers_record_folder_is_not_taken_over(
     registry: Registry, record_of: RecordOf, files_in: FilesIn
 ) -> None:

@@ -203,8 +203,7 @@ class Aliases:
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
         for _ in range(chain.ATTEMPTS):
-            found = self._read_or_replace(folder.name) if force else self._read(folder.name)
-            current = found.value if found else None
+            after, current = self._base(folder.name, damaged_too=force)
             before = current.models if current else ()
             if current and current.name == name and before == ids:
                 self._hint(folder.name, directories)
@@ -219,7 +218,6 @@ class Aliases:
                 changed_at=self._clock(),
                 unknown=current.unknown if current else {},
             )
-            after = found.top if found else chain.top(folder)
             if self._append(after, alias, (*before, *ids)):
                 return AliasChange(alias=alias, before=before)
         raise chain.busy(folder)
@@ -280,14 +278,18 @@ class Aliases:
     def _read(self, key: str) -> chain.Revision[Alias] | None:
         return chain.read(self._folder / key, Alias)
 
-    def _read_or_replace(self, key: str) -> chain.Revision[Alias] | None:
-        """What an alias says; None also when it is damaged, since it is to be replaced."""
+    def _base(self, key: str, *, damaged_too: bool) -> tuple[int, Alias | None]:
+        """What a change of an alias is based on: the top number, and what the alias says."""
+        top = chain.top(self._folder / key)  # before reading: what comes later must not be passed
         try:
-            return self._read(key)
+            found = self._read(key)
         except NewerFormat:
             raise
         except DataError:
-            return None
+            if not damaged_too:
+                raise
+            return top, None
+        return (found.top, found.value) if found else (0, None)
 
     def _read_or_skip(self, key: str) -> Alias | None:
         try:

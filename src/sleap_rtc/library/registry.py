@@ -42,7 +42,7 @@ from sleap_rtc.errors import (
     UsageError,
 )
 from sleap_rtc.files.durable import TEMPORARY, disk_errors, place_directory, sync_directory
-from sleap_rtc.library import changes, layout, placing, records
+from sleap_rtc.library import chain, changes, layout, placing, records
 from sleap_rtc.library.aliases import Alias, AliasChange
 from sleap_rtc.library.entries import MAX_LIMIT, Entry, Group, Page, Query
 from sleap_rtc.library.finder import Finder
@@ -543,8 +543,15 @@ class Registry:
         trash = self._trash(directory.name)
         with disk_errors(trash):
             trash.parent.mkdir(parents=True, exist_ok=True)
-            with contextlib.suppress(FileNotFoundError):  # another process did the same
+            try:
                 directory.rename(trash)
+            except FileNotFoundError:  # another process did the same
+                return
+            moved = chain.read(trash / layout.RECORD, ModelRecord)
+            if moved is not None and moved.value.deleted_at is None:
+                # Another process did the same, and its model has come back already.
+                with contextlib.suppress(AlreadyExists):
+                    place_directory(trash, directory)
             sync_directory(self.models_dir)
 
     def _update(self, directory: Path, change: records.Change) -> Entry:
