@@ -42,6 +42,7 @@ messages: dict[type[Any], st.SearchStrategy[Any]] = {
     s.Challenge: st.builds(s.Challenge, nonce=devices, versions=st.just((1, 2))),
     s.SignedIn: st.builds(s.SignedIn, version=ids, connection=connections),
     s.Done: st.builds(s.Done, id=ids),
+    s.Joined: st.builds(s.Joined, id=ids, name=names),
     s.Entered: st.builds(s.Entered, id=ids, present=st.lists(presences, max_size=3).map(tuple)),
     s.MembershipTold: st.builds(s.MembershipTold, id=ids, signed=st.none() | blobs),
     s.Refused: st.builds(s.Refused, code=names, message=blobs, id=st.none() | ids),

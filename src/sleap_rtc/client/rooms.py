@@ -150,7 +150,7 @@ async def join(settings: Settings, link: str, *, name: str | None = None) -> Roo
         given = await online.signaling.join_room(invite_.room, chain=texts)
         entry = RoomEntry(
             room=invite_.room,
-            name=name or given or invite_.room[:8],
+            name=name or given,
             server=online.signaling.server.url,
             role=open_.role,
             chain=chain,

@@ -52,6 +52,7 @@ from sleap_rtc.protocol.signaling import (
     EnterRoom,
     FromServer,
     GetMembership,
+    Joined,
     JoinRoom,
     LeaveRoom,
     MembershipTold,
@@ -76,8 +77,8 @@ _FINAL: Final = (NotPermitted, VersionMismatch, UsageError)
 _ROOM_LOST: Final = (NotPermitted, NotFound, UsageError, Conflict)
 """What no waiting mends, when a device enters a room again."""
 
-Answer = Done | Entered | MembershipTold | Refused
-A = TypeVar("A", Done, Entered, MembershipTold)
+Answer = Done | Joined | Entered | MembershipTold | Refused
+A = TypeVar("A", Done, Joined, Entered, MembershipTold)
 
 
 class _Call(msgspec.Struct):
@@ -292,7 +293,7 @@ class SignalingClient:
         match message:
             case Refused(id=None):
                 raise message.error
-            case Done() | Entered() | MembershipTold() | Refused():
+            case Done() | Joined() | Entered() | MembershipTold() | Refused():
                 self._take_answer(message)
             case Present(presence=presence):
                 self._present.setdefault(presence.room, {})[presence.connection] = presence
@@ -361,7 +362,7 @@ class SignalingClient:
 
     async def join_room(
         self, room: RoomId, *, chain: Sequence[str], within: float = DEADLINE
-    ) -> None:
+    ) -> str:
         """Use an invite.
 
         Args:
@@ -369,12 +370,16 @@ class SignalingClient:
             chain: This device's, which it joined by the invite's secret, as JSON texts.
             within: Seconds.
 
+        Returns:
+            What the room is called.
+
         Raises:
             NotTrusted: The chain is no good, or the invite is used up.
             NotFound: The server doesn't know the room.
             NetworkError: The server can't be asked.
         """
-        await self._request(JoinRoom(id=0, room=room, chain=tuple(chain)), Done, within)
+        request = JoinRoom(id=0, room=room, chain=tuple(chain))
+        return (await self._request(request, Joined, within)).name
 
     async def enter_room(
         self,

@@ -98,6 +98,13 @@ class Done(Message, frozen=True, tag="done"):
     id: RequestId
 
 
+class Joined(Message, frozen=True, tag="joined"):
+    """Request ``id`` succeeded: the invite was used. ``name`` is what the room is called."""
+
+    id: RequestId
+    name: Name
+
+
 class Entered(Message, frozen=True, tag="entered"):
     """Request ``id`` succeeded; these devices are online in the room, this one not included.
 
@@ -256,7 +263,16 @@ class GetMembership(Message, frozen=True, tag="get_membership"):
 
 
 FromServer = (
-    Challenge | SignedIn | Done | Entered | MembershipTold | Refused | Present | Absent | Relayed
+    Challenge
+    | SignedIn
+    | Done
+    | Joined
+    | Entered
+    | MembershipTold
+    | Refused
+    | Present
+    | Absent
+    | Relayed
 )
 Request = (
     CreateRoom

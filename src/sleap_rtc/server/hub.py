@@ -18,6 +18,7 @@ from sleap_rtc.protocol.signaling import (
     FromServer,
     GetMembership,
     IceServer,
+    Joined,
     JoinRoom,
     LeaveRoom,
     MembershipTold,
@@ -131,6 +132,8 @@ class Hub:
             case JoinRoom():
                 await asyncio.to_thread(self.desk.join_room, device, request)
                 logger.info("joined room {}", request.room)
+                name = await asyncio.to_thread(self.desk.room_name, request.room)
+                return Joined(id=request.id, name=name)
             case EnterRoom():
                 await asyncio.to_thread(self.desk.check_entry, device, request)
                 self.tell(rooms.enter(visitor, _presence(visitor, request), request=request.id))

@@ -171,6 +171,14 @@ class Desk:
         """
         self.admit(device, request.room, request.chain)
 
+    def room_name(self, room: RoomId) -> str:
+        """What a room is called.
+
+        Raises:
+            NotFound: The server doesn't know the room.
+        """
+        return self._store.room_name(room)
+
     def check_entry(self, device: DeviceId, request: EnterRoom) -> None:
         """Check that a device may be online in a room as what it says.
 

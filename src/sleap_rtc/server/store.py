@@ -234,6 +234,18 @@ class Store:
                 )
         return membership
 
+    def room_name(self, room: RoomId) -> str:
+        """What people call the room.
+
+        Raises:
+            NotFound: The server doesn't know the room.
+        """
+        with self._database.read() as reader:
+            row = reader.execute("SELECT name FROM rooms WHERE room = ?", (room,)).fetchone()
+        if row is None:
+            raise _unknown_room(room)
+        return str(row[0])
+
     def membership_text(self, room: RoomId) -> str | None:
         """The room's newest list as its owner signed it; None when there is none.
 
