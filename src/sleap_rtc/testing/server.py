@@ -67,7 +67,7 @@ async def running_server(settings: Settings) -> AsyncIterator[LoopServer]:
         await serving
     try:
         info = await ready
-        yield LoopServer(info=info, address=parse_server(info.url))
+        yield LoopServer(info=info, address=parse_server(info.url, insecure=True))
     finally:
         stop.set()
         await asyncio.wait_for(serving, _STOP_WITHIN)
@@ -122,7 +122,7 @@ class ServerProcess:
         Returns:
             Its exit code.
         """
-        return self._end(signal.SIGTERM)
+        return self.end(signal.SIGTERM)
 
     def kill(self) -> int:
         """Kill it.
@@ -130,7 +130,7 @@ class ServerProcess:
         Returns:
             Its exit code.
         """
-        return self._end(signal.SIGKILL)
+        return self.end(signal.SIGKILL)
 
     def __enter__(self) -> Self:
         return self.start()
@@ -144,7 +144,12 @@ class ServerProcess:
             raise RuntimeError("the server doesn't run")
         return self._process
 
-    def _end(self, number: signal.Signals) -> int:
+    def end(self, number: signal.Signals) -> int:
+        """Send it a signal, and wait until it has ended.
+
+        Returns:
+            Its exit code; negative for a signal.
+        """
         process = self._running()
         process.send_signal(number)
         code = process.wait(_STOP_WITHIN)
