@@ -50,7 +50,7 @@ bench: setup ## Measure; the figures go to bench/results
 
 .PHONY: docs
 docs: setup ## Write the generated parts of the documents anew
-	@$(BIN)/python -m sleap_rtc.testing.docs
+	@$(BIN)/python tools/docs.py
 
 .PHONY: setup
 setup: ## Make the environment .venv with all that developing needs
