@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -200,3 +201,19 @@ def worker(tmp_path: Path) -> Iterator[Worker]:
         yield made
     finally:
         made.end_all()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
+    """Gives a disk of so many KiB, for root."""
+    disk = tmp_path / "disk"
+
+    def mount(kib: int) -> Path:
+        disk.mkdir()
+        options = ["-t", "tmpfs", "-o", f"size={kib}k", "tmpfs"]
+        subprocess.run(["mount", *options, str(disk)], check=True)
+        return disk
+
+    yield mount
+    # Lazily: a runner may still be on its way out.
+    subprocess.run(["umount", "-l", str(disk)], check=True)

@@ -6,9 +6,9 @@ import itertools
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -207,22 +207,6 @@ def test_an_impossible_log_is_refused_and_left_alone(path: Path) -> None:
     assert path.read_bytes() == line
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 256 KiB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)], check=False
-    )
-    if mounted.returncode:
-        pytest.skip("only root may mount a small disk")
-    try:
-        yield disk
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
-
-
 def fill(path: Path) -> None:
     with path.open("wb", buffering=0) as file:
         try:
@@ -243,12 +227,13 @@ def append_until_full(log: LogWriter, body: Body) -> int:
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
-def test_on_a_full_disk_the_log_stays_whole_and_says_how_it_ended(small_disk: Path) -> None:
-    path = small_disk / "events.jsonl"
+def test_on_a_full_disk_the_log_stays_whole_and_says_how_it_ended(small_disk: Any) -> None:
+    disk = small_disk(256)
+    path = disk / "events.jsonl"
     with writer(path) as log:
         for state in ("queued", "assigned", "preparing", "running"):
             log.append(StateChanged(state=state))
-        fill(small_disk / "other")
+        fill(disk / "other")
         written = append_until_full(log, Logged(line="x" * 1000))
         assert len(read_all(path)) == log.view.number == 4 + written
         # What doesn't count gets nothing of the reserve; what counts does.
@@ -259,6 +244,6 @@ def test_on_a_full_disk_the_log_stays_whole_and_says_how_it_ended(small_disk: Pa
     assert read_all(path)[-1].body == StateChanged(state="failed")
     with writer(path) as log:
         assert log.view.state == "failed"
-        fill(small_disk / "more")
+        fill(disk / "more")
         append_until_full(log, ErrorTold(code="out_of_space", message="m" * 4000))
     assert len(read_all(path)) == log.view.number

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import os
 import signal
 import stat
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 
@@ -99,7 +101,7 @@ async def test_events_are_limited_and_epochs_are_not(worker: Any) -> None:
     assert len(view.stage_view(0).losses) == 30
     log = worker.log(job)
     times = [event.at for event in log if isinstance(event.body, Progress)]
-    assert all((b - a).total_seconds() > 0.2 for a, b in zip(times, times[1:], strict=False))
+    assert all((b - a).total_seconds() > 0.2 for a, b in itertools.pairwise(times))
     lines = [event.body.line for event in log if isinstance(event.body, Logged)]
     assert lines[:3] == ["line 0", "line 1", "line 2"]
     assert len(lines) < 1000
@@ -207,13 +209,15 @@ async def test_cancel_of_the_second_model_keeps_the_first(worker: Any) -> None:
 
 
 async def test_commands_that_make_no_sense_are_refused_and_not_logged(worker: Any) -> None:
-    job = worker.train({"epochs": 3})
+    job = worker.train({"epochs": 3, "deaf": True})  # so that cancelling takes its grace
     handle = await worker.launch(job)
     await worker.until(handle, training)
-    with pytest.raises(IllegalTransition, match="resume is not possible|nothing") as error:
-        await handle.command("r0", "pause")
-        await handle.command("r1", "pause")
-        await handle.command("r2", "cancel")
+    await handle.command("r0", "pause")
+    await handle.command("r1", "pause")
+    await handle.command("r2", "cancel")
+    with pytest.raises(
+        IllegalTransition, match=r"being cancelled; resume is not possible"
+    ) as error:
         await handle.command("r3", "resume")
     assert error.value.exit_code == 4
     view = await worker.to_end(handle)
@@ -329,10 +333,8 @@ async def test_many_follow_and_a_bad_one_does_no_harm(worker: Any) -> None:
     handle = await worker.launch(job)
     reader, writer = await asyncio.open_unix_connection(handle.socket)
     writer.write(b"x" * 200_000)
-    with pytest.raises(ConnectionError):
-        while await reader.read(100) != b"":
-            pass
-        raise ConnectionError
+    with contextlib.suppress(ConnectionError):  # it hangs up, politely or not
+        assert await reader.read() == b""
     writer.close()
     followers = [asyncio.create_task(worker.to_end(handle)) for _ in range(5)]
     await worker.until(handle, training)
@@ -386,9 +388,3 @@ async def test_tracking_is_cancelled(worker: Any) -> None:
     await handle.command("r1", "cancel")
     assert (await worker.to_end(handle)).state == "cancelled"
     assert not job.predictions.exists()
-
-
-def test_every_job_event_is_a_known_kind() -> None:
-    from sleap_rtc.jobs.events import Body
-
-    assert len(get_args(Body)) == 10

@@ -21,7 +21,7 @@ from sleap_rtc.jobs.events import Body, Command, StageStarted
 from sleap_rtc.jobs.lifecycle import JobView
 from sleap_rtc.worker.runner.attempts import Ended
 from sleap_rtc.worker.runner.plan import TrainerFile
-from sleap_rtc.worker.runner.relay import ActiveClock, Relay
+from sleap_rtc.worker.runner.relay import PROGRESS_S, ActiveClock, Relay
 
 
 class Conductor:
@@ -73,6 +73,7 @@ class Conductor:
         active = self._active = ActiveClock(now=self._seconds())
         relay = Relay(started, now=0.0)
         run = await start()
+        ticking = asyncio.create_task(self._tick(relay, active))
         try:
             self._note(run.pid, started.stage)
             self._run = run
@@ -86,6 +87,7 @@ class Conductor:
             raise
         finally:
             self._run = None
+            ticking.cancel()
         await self._settle_tasks()
         for body in relay.finish(now=active.read(now=self._seconds())):
             self._emit(body)
@@ -117,6 +119,13 @@ class Conductor:
         self._leaving = self._leaving or reason
         if self._run is not None:
             self._begin(self._run.cancel(grace_s=self._grace_s), "cancel")
+
+    async def _tick(self, relay: Relay, active: ActiveClock) -> None:
+        """Tell a step that was held back although nothing follows it: the next may take long."""
+        while True:
+            await asyncio.sleep(PROGRESS_S)
+            for body in relay.tick(now=active.read(now=self._seconds())):
+                self._emit(body)
 
     def _catch_up(self, run: Run) -> None:
         """Tell a new process what was commanded while there was none."""

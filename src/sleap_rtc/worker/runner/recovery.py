@@ -23,6 +23,7 @@ from sleap_rtc.engines import registry as engines
 from sleap_rtc.engines.base import Engine
 from sleap_rtc.engines.process import ProcessIdentity, end_group, identify
 from sleap_rtc.errors import Busy, DataError, SleapRtcError
+from sleap_rtc.files.claim import Claim
 from sleap_rtc.jobs.events import ModelChanged, OutputReady, StateChanged
 from sleap_rtc.jobs.lifecycle import JobView, StageView
 from sleap_rtc.jobs.spec import TrainSpec
@@ -68,8 +69,7 @@ async def recover(
         OutOfSpace: The disk is full; do it again later.
         SleapRtcError: The job's files are not readable.
     """
-    with job.claim():
-        await _see_runner_end(job)
+    with await _claim(job):
         await _end_trainer(job)
         with LogWriter(job.log, clock=clock) as log:
             if log.view.state in ("running", "paused", "finishing"):
@@ -170,16 +170,18 @@ async def _end_trainer(job: JobDirectory) -> None:
                     await _gone(trainer)
 
 
-async def _see_runner_end(job: JobDirectory) -> None:
-    """Its claim is free, so it has let go of the job; a killed one may take a moment to go."""
-    runner = attach(job)
-    if runner is None:
-        return
-    try:
+async def _claim(job: JobDirectory) -> Claim:
+    """Claim a job; a runner that was killed may take a moment to let go of it, thread by thread."""
+    with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_EXIT_S):
-            await _gone(runner.process)
-    except TimeoutError:
-        raise Busy(what=f"Job {job.root.name}", by=f" (process {runner.process.pid})") from None
+            while True:
+                try:
+                    return job.claim()
+                except Busy:
+                    if attach(job) is not None or not job.runner.exists():
+                        raise
+                await asyncio.sleep(_LOOK_S)
+    return job.claim()
 
 
 async def _gone(process: ProcessIdentity) -> None:

@@ -68,12 +68,17 @@ class Relay:
             case CheckpointWritten():
                 return []  # the outcome tells, and the engine itself when nobody is there to ask
 
+    def tick(self, *, now: float) -> list[Body]:
+        """The newest step that was held back, when it is time; to be called now and then."""
+        if self._held is None or now - self._told < PROGRESS_S:
+            return []
+        return [self._tell(self._held, now)]
+
     def finish(self, *, now: float) -> list[Body]:
         """What was held back and belongs to the end: the last frame of a video."""
-        held, self._held = self._held, None
-        if held is None or held.epoch is not None:
+        if self._held is None or self._held.epoch is not None:
             return []
-        return [self._progress(held, now)]
+        return [self._tell(self._held, now)]
 
     def _stepped(self, event: Stepped, now: float) -> list[Body]:
         if event.epoch is not None:
@@ -83,10 +88,10 @@ class Relay:
         if now - self._told < PROGRESS_S:
             self._held = event
             return []
-        self._told, self._held = now, None
-        return [self._progress(event, now)]
+        return [self._tell(event, now)]
 
-    def _progress(self, event: Stepped, now: float) -> Progress:
+    def _tell(self, event: Stepped, now: float) -> Progress:
+        self._told, self._held = now, None
         left = (
             eta.frames_remaining(done=event.done, total=event.total, rate=event.rate)
             if event.epoch is None
@@ -103,6 +108,7 @@ class Relay:
         )
 
     def _epoch_done(self, event: EpochDone, now: float) -> EpochEnded:
+        self._held = None  # the epoch is over, its steps are history
         self._pace, took = eta.epoch_ended(self._pace, epoch=event.epoch, now=now)
         return EpochEnded(
             stage=self._started.stage,

@@ -129,7 +129,7 @@ class Training:
         if begun is None:
             record, attempt = await asyncio.to_thread(self._begin, number, folder, known)
             ended = await self._train(number, record, attempt)
-            folder.save_ended(ended)
+            _save_ended(folder, ended)
             self._conductor.forget()
         else:
             record, attempt, ended = begun
@@ -336,6 +336,13 @@ class Training:
         if not path.is_file():
             raise NotFound(message=f"The {what} {name} is not in the job's package.")
         return path
+
+
+def _save_ended(folder: StageFolder, ended: Ended) -> None:
+    try:
+        folder.save_ended(ended)
+    except OutOfSpace as error:  # it only matters if this process is killed within the next step
+        logger.bind(error=error.message).warning("how the engine ended is not written down")
 
 
 def _read_text(path: Path, name: str) -> str:
