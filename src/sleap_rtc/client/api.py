@@ -3,7 +3,8 @@
 Asynchronously::
 
     async with AsyncClient() as client:
-        async with client.train("flies.pkg.slp", ["centroid.yaml"], worker="gpu-1") as training:
+        job = client.compose_training("flies.pkg.slp", ["centroid.yaml"])
+        async with client.submit(job, worker="gpu-1", alias="flies") as training:
             async for update in training.updates():
                 print(update)
 
@@ -16,23 +17,28 @@ and in one call::
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import TypeVar
 
 import msgspec
 
 from sleap_rtc.auth.store import DeviceStore, RoomEntry
 from sleap_rtc.client import rooms as rooms_
+from sleap_rtc.client.approvals import Approvals
 from sleap_rtc.client.composing import Composed, compose_tracking, compose_training
 from sleap_rtc.client.following import ONCE_S, Follower, Update
 from sleap_rtc.client.online import Online
-from sleap_rtc.client.submitted import SubmittedJob, SubmittedJobs
-from sleap_rtc.client.tracking import Resolved, resolve_models
+from sleap_rtc.client.submitted import SubmittedJob, SubmittedJobs, meant
+from sleap_rtc.client.tracking import Resolved, resolve_models, track_here
+from sleap_rtc.client.watching import Watcher
 from sleap_rtc.config import Settings, load
+from sleap_rtc.domain.ids import JobId
 from sleap_rtc.domain.places import Presence, Role
+from sleap_rtc.engines.base import EngineEvent
 from sleap_rtc.engines.registry import DEFAULT
 from sleap_rtc.errors import EngineMissing, NotFound, UnknownWorker, UsageError
 from sleap_rtc.files.hashcache import HashCache
@@ -55,6 +61,15 @@ from sleap_rtc.transports.link import Link
 T = TypeVar("T")
 Hashing = Callable[[int, int], None]
 Paths = Sequence[str | Path]
+
+
+class _JobAt(msgspec.Struct, frozen=True, kw_only=True):
+    """A job and where it is: the device is known of this machine's own jobs."""
+
+    job: JobId
+    worker: str
+    room: str | None
+    device: str | None = None
 
 
 class AsyncClient:
@@ -188,6 +203,7 @@ class AsyncClient:
         alias: str | None = None,
         download: bool = True,
         output: str | Path | None = None,
+        targets: Mapping[str, str | Path] = MappingProxyType({}),
     ) -> AsyncIterator[Follower]:
         """Send a job to a worker and follow it.
 
@@ -200,6 +216,8 @@ class AsyncClient:
             alias: What the models are called at home.
             download: Whether models come home by themselves.
             output: The directory to make for predictions.
+            targets: Video's path in the package → where its predictions are to be in the end;
+                :func:`sleap_rtc.client.tracking.deliver` puts them there.
 
         Raises:
             UnknownWorker: It isn't online, or no worker is.
@@ -218,6 +236,7 @@ class AsyncClient:
                 download=download,
                 alias=alias,
                 output=None if output is None else str(Path(output).absolute()),
+                targets={name: str(Path(path).absolute()) for name, path in targets.items()},
             )
             self.submitted.add(job)
             async with self._follower(online, room, job) as follower:
@@ -258,25 +277,82 @@ class AsyncClient:
             cache=self.cache,
         )
 
-    async def command(self, job: str, command: Command) -> None:
-        """Command a job that this machine submitted.
+    @asynccontextmanager
+    async def watch(
+        self, job: str, *, worker: str | None = None, room: str | None = None
+    ) -> AsyncIterator[Watcher]:
+        """Read a job's events without taking part in it; see ``client/watching.py``.
+
+        Args:
+            job: Its id, or the id's last digits.
+            worker: The worker that has it; needed for jobs that this machine didn't submit.
+            room: The worker's room.
 
         Raises:
-            UnknownJob: This machine submitted no such job.
+            UnknownJob: There is no such job.
+        """
+        at = await self._find_job(job, worker, room)
+        entry = self.room(at.room)
+        async with self.online(entry) as online:
+            await online.find_worker(entry, at.worker)
+            watcher = Watcher(
+                online,
+                room=entry.room,
+                job=at.job,
+                worker=at.worker,
+                locate=lambda: online.worker(entry.room, at.worker, device=at.device),
+            )
+            async with watcher:
+                yield watcher
+
+    async def command(
+        self, job: str, command: Command, *, worker: str | None = None, room: str | None = None
+    ) -> None:
+        """Command a job: one that this machine submitted, or, as an owner, any of a worker's.
+
+        Raises:
+            UnknownJob: There is no such job.
+            NotPermitted: It is somebody else's, and this device is no owner.
             IllegalTransition: It makes no sense in the job's state.
         """
-        kept = self.submitted.get(job)
-        await self._ask_about(kept, CommandJob(job=kept.id, command=command))
+        at = await self._find_job(job, worker, room)
+        await self._ask_about(at, CommandJob(job=at.job, command=command))
 
-    async def retry(self, job: str) -> None:
+    async def retry(self, job: str, *, worker: str | None = None, room: str | None = None) -> None:
         """Let an interrupted job go on from its checkpoint, on the same worker.
 
         Raises:
-            UnknownJob: This machine submitted no such job.
+            UnknownJob: There is no such job.
+            NotPermitted: It is somebody else's, and this device is no owner.
             IllegalTransition: It isn't interrupted.
         """
-        kept = self.submitted.get(job)
-        await self._ask_about(kept, RetryJob(job=kept.id))
+        at = await self._find_job(job, worker, room)
+        await self._ask_about(at, RetryJob(job=at.job))
+
+    async def _find_job(self, name: str, worker: str | None, room: str | None) -> _JobAt:
+        if worker is None:
+            kept = self.submitted.get(name)
+            return _JobAt(job=kept.id, worker=kept.worker, room=kept.room, device=kept.device)
+        jobs = await self.jobs_of(worker, room=room)
+        return _JobAt(job=meant(name, [job.id for job in jobs]), worker=worker, room=room)
+
+    async def choose_worker(
+        self, engine: str, *, worker: str | None = None, room: str | None = None
+    ) -> Presence:
+        """The worker that :meth:`submit` would take.
+
+        Args:
+            engine: The trainer that it must have.
+            worker: Its name; by default the least busy one that has the engine.
+            room: The room; by default the only one.
+
+        Raises:
+            UnknownWorker: It isn't online, or no worker is.
+            EngineMissing: It hasn't got the engine.
+        """
+        entry = self.room(room)
+        async with self.online(entry) as online:
+            return await self._choose(online, entry, worker, engine)
 
     async def jobs_of(self, worker: str, *, room: str | None = None) -> Sequence[JobSummary]:
         """The newest jobs of a worker, everybody's."""
@@ -299,6 +375,29 @@ class AsyncClient:
     def resolve_models(self, names: Sequence[str]) -> Resolved:
         """The models of this library that were named, with their files; for tracking."""
         return resolve_models(self.library, names)
+
+    def track(
+        self,
+        models: Resolved,
+        video: str | Path,
+        output: str | Path,
+        *,
+        frames: tuple[int, int] | None = None,
+        tracking: bool = False,
+        overwrite: bool = False,
+        trust: bool = False,
+    ) -> AsyncIterator[EngineEvent]:
+        """Run models over one video on this machine; see ``client/tracking.py``."""
+        return track_here(
+            models,
+            Path(video),
+            Path(output),
+            approvals=Approvals(self.settings.home / "trusted"),
+            frames=frames,
+            tracking=tracking,
+            overwrite=overwrite,
+            trust=trust,
+        )
 
     # ── inside ───────────────────────────────────────────────────────────────
 
@@ -332,7 +431,7 @@ class AsyncClient:
             raise EngineMissing(engine=engine, where=f"any worker that is online ({names})")
         return min(able, key=lambda p: (p.worker.jobs if p.worker else 0, p.name))
 
-    async def _ask_about(self, job: SubmittedJob, body: RequestBody) -> ReplyBody:
+    async def _ask_about(self, job: _JobAt, body: RequestBody) -> ReplyBody:
         return await self._ask(job.worker, body, room=job.room, device=job.device)
 
     async def _ask(

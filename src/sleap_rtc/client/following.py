@@ -41,8 +41,10 @@ from sleap_rtc.protocol.link import (
     Accepted,
     CommandJob,
     FollowJob,
+    JobTold,
     NoticeBody,
     OfferFiles,
+    ReplyBody,
     SubmitJob,
 )
 from sleap_rtc.transfer.progress import Progress
@@ -126,6 +128,7 @@ class Follower:
         self._incoming = incoming
         self._cache = cache
         self._following = False
+        self._upto: int | None = None
         self._served: ServedPackage | None = None
         self._sources = Sources()
         self._updates: asyncio.Queue[Update | SleapRtcError | None] = asyncio.Queue()
@@ -162,6 +165,11 @@ class Follower:
         await self.link.__aexit__(None, None, None)
         if self._served is not None:
             self._served.close()
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether every event is in that was there when the worker was last asked."""
+        return self._upto is not None and self.view.number >= self._upto
 
     async def updates(self) -> AsyncIterator[Update]:
         """What happens, until the job is settled and everything is home.
@@ -206,7 +214,9 @@ class Follower:
             body = OfferFiles(package=ref(self._served.packed.package))
             await channel.request(body, id=f"offer-{self.link.session}-{id(channel)}", within_s=30)
         if self._following:
-            await channel.request(self._follow(), id=f"follow-{id(channel)}", within_s=30)
+            self._upto = None
+            id_ = f"follow-{id(channel)}"
+            self._told(await channel.request(self._follow(), id=id_, within_s=30))
 
     def _follow(self) -> FollowJob:
         return FollowJob(job=self.job.id, since=self.view.number)
@@ -219,7 +229,13 @@ class Follower:
         if unsent:
             await self.link.request(SubmitJob(spec=self.job.spec), within_s=ONCE_S, id=self.job.id)
         self._following = True
-        await self.link.request(self._follow(), within_s=ONCE_S)
+        self._told(await self.link.request(self._follow(), within_s=ONCE_S))
+
+    def _told(self, answer: ReplyBody) -> None:
+        """How far the log is: only behind that, a settled state is the present one."""
+        assert isinstance(answer, JobTold)  # noqa: S101 - the protocol's table says so
+        self._upto = answer.job.last_event
+        self._finish_if_home()
 
     async def _offer(self, *, required: bool) -> None:
         try:
@@ -261,8 +277,7 @@ class Follower:
         if self.view.state != self.job.state:
             state = str(self.view.state)
             self._change(lambda old: msgspec.structs.replace(old, state=state))
-        if self.view.state in SETTLED:
-            self._finish_if_home()
+        self._finish_if_home()
 
     def _note_model(self, stage: int, record: ModelRecord) -> None:
         self._last[stage] = record
@@ -279,6 +294,9 @@ class Follower:
         self.job = self._jobs.update(self.job.id, change)
 
     def _finish_if_home(self) -> None:
+        # A job that was interrupted and tried again has a settled state in the middle of its log.
+        if self.view.state not in SETTLED or not self.caught_up:
+            return
         wanted = {_label(output) for output in self.view.outputs} if self.job.download else set()
         if wanted <= set(self.job.home):
             self._give_alias()
@@ -307,8 +325,7 @@ class Follower:
             home = await self._bring(output, on_progress)
             self._note_home(label)
             self._updates.put_nowait(home)
-            if self.view.state in SETTLED:
-                self._finish_if_home()
+            self._finish_if_home()
 
     def _note_home(self, label: str) -> None:
         self._change(lambda old: msgspec.structs.replace(old, home=(*old.home, label)))

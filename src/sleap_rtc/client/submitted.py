@@ -10,7 +10,7 @@ sending can offer them again, and what has come home already.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -39,7 +39,8 @@ class SubmittedJob(Document, frozen=True):
         files: Path in the package → path on this machine.
         download: Whether models come home when they are ready.
         alias: What they are to be called at home.
-        output: Where predictions go.
+        output: Where predictions are put as they arrive: a directory.
+        targets: Video's path in the package → where its predictions are to be in the end.
         models: Stage → id of its model in this machine's library.
         home: What is home: ``model 0``, ``predictions``.
         state: The last state that was seen; ``unsent`` until the worker has told one.
@@ -54,6 +55,7 @@ class SubmittedJob(Document, frozen=True):
     download: bool = True
     alias: Line | None = None
     output: LocalPath | None = None
+    targets: Annotated[dict[str, LocalPath], Meta(max_length=100)] = {}
     models: dict[str, ModelId] = {}
     home: tuple[Line, ...] = ()
     state: Annotated[str, Meta(max_length=32)] = "unsent"
@@ -101,18 +103,7 @@ class SubmittedJobs:
             AmbiguousName: There are several.
             DataError: Its file is not readable.
         """
-        if is_uuid7(name):
-            return self._read(name)
-        # The beginning of a UUIDv7 is its time: people are shown the end, which differs.
-        fits = [i for i in self.ids() if len(name) >= MIN_PREFIX and i.endswith(name)]
-        fits = fits or [i for i in self.ids() if len(name) >= MIN_PREFIX and i.startswith(name)]
-        if not fits:
-            raise UnknownJob(name=name[:80])
-        if len(fits) > 1:
-            raise AmbiguousName(
-                name=name, candidates=", ".join(fits), hint="Give more of the job's id."
-            )
-        return self._read(fits[0])
+        return self._read(name if is_uuid7(name) else meant(name, self.ids()))
 
     def ids(self) -> list[JobId]:
         """The ids of all jobs, the oldest first."""
@@ -142,6 +133,27 @@ class SubmittedJobs:
         except FileNotFoundError:
             raise UnknownJob(name=job_id) from None
         return decode(SubmittedJob, data, what=str(path))
+
+
+def meant(name: str, ids: Sequence[JobId]) -> JobId:
+    """The id, among these, that ends or begins with what a person typed.
+
+    Raises:
+        UnknownJob: None does.
+        AmbiguousName: Several do.
+    """
+    # The beginning of a UUIDv7 is its time: people are shown the end, which differs.
+    fits = [i for i in ids if len(name) >= MIN_PREFIX and i.endswith(name)]
+    fits = fits or [i for i in ids if len(name) >= MIN_PREFIX and i.startswith(name)]
+    if not fits:
+        raise UnknownJob(name=name[:80])
+    if len(fits) > 1:
+        raise AmbiguousName(
+            name=name,
+            candidates=", ".join(fits),
+            hint="Give more of the job's id.",
+        )
+    return fits[0]
 
 
 def short(job_id: str) -> str:

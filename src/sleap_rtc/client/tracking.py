@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import msgspec
 
+from sleap_rtc.client.approvals import Approvals
 from sleap_rtc.client.composing import engine_of
 from sleap_rtc.engines.base import EngineEvent, Outcome, TrackPlan
 from sleap_rtc.engines.registry import engine
@@ -80,10 +82,12 @@ async def track_here(
     video: Path,
     output: Path,
     *,
+    approvals: Approvals,
     frames: tuple[int, int] | None = None,
     tracking: bool = False,
     device: str = "auto",
     overwrite: bool = False,
+    trust: bool = False,
 ) -> AsyncIterator[EngineEvent]:
     """Run models over one video with the engine that trained them.
 
@@ -94,12 +98,15 @@ async def track_here(
         EngineMissing: The engine isn't installed here.
         NotFound: There is no such video.
         AlreadyExists: There are predictions at ``output`` already.
+        NotTrusted: A checkpoint from elsewhere isn't clean, and ``trust`` doesn't say yes to it.
         TrainingFailed: The engine failed; the sentence has its last words.
     """
     if not video.is_file():
         raise NotFound(message=f"There is no video {video}.")
     if output.exists() and not overwrite:
         raise AlreadyExists(what=str(output), hint="Add --overwrite, or another -o.")
+    for entry in models.entries:
+        await asyncio.to_thread(approvals.check, entry, trust=trust)
     chosen = engine(engine_of(models.entries))
     output.parent.mkdir(parents=True, exist_ok=True)
     # The engine writes beside the target; what is there is replaced in one step, when it is whole.

@@ -1,0 +1,98 @@
+"""Reading a job's events without taking part in it: nothing is kept, and nothing comes home.
+
+For looking at a job and its log, anybody's in the room.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+from sleap_rtc.client.online import Online
+from sleap_rtc.domain.ids import JobId, RoomId
+from sleap_rtc.domain.places import Presence
+from sleap_rtc.jobs.events import JobEvent
+from sleap_rtc.protocol.link import FollowJob, JobTold, NoticeBody
+from sleap_rtc.transports.channel import Channel
+from sleap_rtc.transports.link import Link
+
+_ONCE_S = 60.0
+
+
+class Watcher:
+    """Reads the events of one job, from the first. Use it as an asynchronous context manager.
+
+    Args:
+        online: This device, present in the job's room.
+        room: The room.
+        job: The job's id.
+        worker: The worker's name.
+        locate: Tells where the worker is online now.
+    """
+
+    def __init__(
+        self,
+        online: Online,
+        *,
+        room: RoomId,
+        job: JobId,
+        worker: str,
+        locate: Callable[[], Presence | None],
+    ) -> None:
+        self.told: JobTold
+        self._online = online
+        self._job = job
+        self._number = 0
+        self._following = False
+        self._events: asyncio.Queue[JobEvent] = asyncio.Queue()
+        self._link = Link(
+            online.switchboard,
+            room=room,
+            locate=locate,
+            name=worker,
+            on_notice=self._noticed,
+            on_up=self._follow_again,
+        )
+
+    async def __aenter__(self) -> Watcher:
+        """Connect, and ask for the events; what the worker said of the job is in ``told``.
+
+        Raises:
+            UnknownJob: The worker doesn't know the job.
+            PeerUnreachable: The worker can't be reached.
+        """
+        await self._link.__aenter__()
+        self._online.watch(self._link)
+        try:
+            answer = await self._link.request(FollowJob(job=self._job), within_s=_ONCE_S)
+        except BaseException:
+            await self.__aexit__()
+            raise
+        assert isinstance(answer, JobTold)  # noqa: S101 - the protocol's table says so
+        self.told = answer
+        self._following = True
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Let go."""
+        self._online.unwatch(self._link)
+        await self._link.__aexit__(None, None, None)
+
+    async def past(self) -> list[JobEvent]:
+        """The events that there were when the worker was asked."""
+        return [await self._events.get() for _ in range(self.told.job.last_event)]
+
+    async def events(self) -> AsyncIterator[JobEvent]:
+        """Every event, and those to come, for as long as it is iterated."""
+        while True:
+            yield await self._events.get()
+
+    async def _follow_again(self, channel: Channel) -> None:
+        if self._following:
+            body = FollowJob(job=self._job, since=self._number)
+            await channel.request(body, id=f"watch-{id(channel)}", within_s=30)
+
+    def _noticed(self, body: NoticeBody) -> None:
+        if body.job == self._job and body.event.n == self._number + 1:
+            self._number = body.event.n
+            self._events.put_nowait(body.event)

@@ -1,0 +1,54 @@
+"""Checkpoints from elsewhere are looked into before they are run here."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from sleap_rtc.client.approvals import Approvals
+from sleap_rtc.domain.models import ModelRecord
+from sleap_rtc.errors import NotTrusted
+from sleap_rtc.library.entries import Entry
+
+
+def model(folder: Path, content: object, *, source: str = "worker-pull") -> Entry:
+    folder.mkdir(exist_ok=True)
+    with zipfile.ZipFile(folder / "best.ckpt", "w") as archive:
+        archive.writestr("archive/data.pkl", pickle.dumps(content, protocol=2))
+    record = ModelRecord(
+        id="0a1b2c3d",
+        name="run",
+        model_type="centroid",
+        status="completed",
+        source=source,
+        created_at=datetime.now(UTC),
+        checkpoint="best.ckpt",
+    )
+    return Entry(record=record, alias="flies", directory=folder)
+
+
+def test_a_clean_one_is_run(tmp_path):
+    Approvals(tmp_path / "trusted").check(model(tmp_path / "m", {"epoch": 3}))
+    assert not (tmp_path / "trusted").exists()
+
+
+def test_a_strange_one_is_refused_by_what_it_would_do(tmp_path):
+    with pytest.raises(NotTrusted, match=r"flies is not trusted: it would import .*eval") as raised:
+        Approvals(tmp_path / "trusted").check(model(tmp_path / "m", eval))
+    assert "--trust-model" in raised.value.hint_text
+
+
+def test_a_yes_is_remembered_for_that_content_alone(tmp_path):
+    approvals = Approvals(tmp_path / "trusted")
+    approvals.check(model(tmp_path / "m", eval), trust=True)
+    approvals.check(model(tmp_path / "m", eval))
+    with pytest.raises(NotTrusted):
+        approvals.check(model(tmp_path / "m", exec))
+
+
+def test_what_this_machine_trained_is_not_looked_into(tmp_path):
+    Approvals(tmp_path / "trusted").check(model(tmp_path / "m", eval, source="worker-training"))
