@@ -60,6 +60,31 @@ def test_make_targets_that_are_named_exist(page: Path) -> None:
     assert named - targets == set()
 
 
+COMMANDS = sorted(
+    {
+        tuple(words.split())
+        for page in PAGES
+        for words in re.findall(
+            # Words after the program's name are commands as far as they are written small.
+            r"(?:^|`)sleap-rtc((?: [a-z]+(?:-[a-z]+)*(?![\w.]))+)",
+            page.read_text("utf-8"),
+            re.MULTILINE,
+        )
+    }
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_commands_that_are_named_exist(command: tuple[str, ...]) -> None:
+    # An argument may follow, as in `sleap-rtc room create lab`: one word less must be a command.
+    for words in (command, command[:-1]):
+        program = [sys.executable, "-m", "sleap_rtc", *words, "--help"]
+        done = subprocess.run(program, capture_output=True, text=True, check=False)
+        if words and done.returncode == 0 and f"sleap-rtc {' '.join(words)}" in done.stdout:
+            return
+    pytest.fail(done.stderr)
+
+
 def test_every_decision_is_short_and_whole() -> None:
     pages = sorted((ROOT / "docs" / "adr").glob("0*.md"))
     assert [page.name[:4] for page in pages] == [f"{n:04}" for n in range(1, len(pages) + 1)]
