@@ -1,0 +1,441 @@
+"""Server, worker and client as separate processes, which tests kill, cut off and starve.
+
+::
+
+    server     sleap_rtc.testing.server
+    worker     worker_program.py, with a directory of its own
+    client     client_program.py, with a home of its own; tells line by line what happens
+
+What is left on the disks is read by the test itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sleap_rtc.client.api import Client
+from sleap_rtc.config import Settings, load
+from sleap_rtc.domain.models import ModelRecord
+from sleap_rtc.domain.values import decode
+from sleap_rtc.engines.process import identify
+from sleap_rtc.jobs.lifecycle import JobView, replay
+from sleap_rtc.library.registry import Registry
+from sleap_rtc.media.synthetic import Dataset, SyntheticSpec, make_dataset
+from sleap_rtc.testing import netns
+from sleap_rtc.testing.server import ServerProcess
+from sleap_rtc.worker.job_directory import JobDirectory, JobStore
+from sleap_rtc.worker.runner.client import attach
+from sleap_rtc.worker.runner.logfile import LogReader
+from sleap_rtc.worker.runner.plan import TrainerFile
+
+HERE = Path(__file__).parent
+LIMIT_S = 60.0
+LARGE = 160 * 1024 * 1024
+"""Bytes of a label file that takes long enough to send to be interrupted."""
+
+Line = dict[str, Any]
+
+
+class Program:
+    """A process that says lines of JSON."""
+
+    def __init__(self, command: list[str], env: dict[str, str], log: Path) -> None:
+        self.lines: list[Line] = []
+        self.log = log
+        self._queue: queue.SimpleQueue[Line | None] = queue.SimpleQueue()
+        with log.open("ab") as errors:
+            self.process = subprocess.Popen(
+                command,
+                env=env,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+            )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def until(self, fits: Callable[[Line], object] | str, *, within: float = LIMIT_S) -> Line:
+        """The next line of this kind, or that fits."""
+        wanted = (lambda line: line["kind"] == fits) if isinstance(fits, str) else fits
+        end = time.monotonic() + within
+        while True:
+            try:
+                line = self._queue.get(timeout=max(0.0, end - time.monotonic()))
+            except queue.Empty:
+                raise AssertionError(self._told("it never came")) from None
+            if line is None:
+                raise AssertionError(self._told("it ended before"))
+            self.lines.append(line)
+            if wanted(line):
+                return line
+
+    def ended(self, *, within: float = LIMIT_S) -> int:
+        """Its exit code, when it has ended by itself."""
+        try:
+            code = self.process.wait(within)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(self._told("it did not end")) from None
+        self._drain()
+        return code
+
+    def done(self) -> Line:
+        """Its last line, when it has ended well."""
+        code = self.ended()
+        assert code == 0, self._told(f"it ended with {code}")
+        return self.lines[-1] if self.lines else {}
+
+    def refused(self) -> tuple[int, Line]:
+        """Its exit code and its error."""
+        code = self.ended()
+        assert code != 0, self._told("it ended well")
+        assert self.lines[-1]["kind"] == "error", self._told(f"it ended with {code}")
+        return code, self.lines[-1]
+
+    def kill(self) -> None:
+        """SIGKILL it."""
+        self.process.kill()
+        self.process.wait(LIMIT_S)
+        self._drain()
+
+    def terminate(self) -> int:
+        """Ask it to end."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.ended()
+
+    def of(self, kind: str) -> list[Line]:
+        return [line for line in self.lines if line["kind"] == kind]
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.kill()
+        self._reader.join(LIMIT_S)
+        for pipe in (self.process.stdin, self.process.stdout):
+            assert pipe is not None
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self._queue.put(json.loads(line))
+        self._queue.put(None)
+
+    def _drain(self) -> None:
+        self._reader.join(LIMIT_S)
+        while not self._queue.empty():
+            line = self._queue.get()
+            if line is not None:
+                self.lines.append(line)
+
+    def _told(self, what: str) -> str:
+        last = "\n".join(map(str, self.lines[-8:]))
+        log = "\n".join(self.log.read_text(errors="replace").splitlines()[-25:])
+        return f"{what}; {self.log.name} said:\n{last}\nand logged:\n{log}"
+
+
+class Machine:
+    """One computer: a home, and perhaps a network of its own that can be cut."""
+
+    def __init__(self, lab: Lab, name: str, home: Path) -> None:
+        self.lab, self.name, self.home = lab, name, home
+        self.network: Network | None = None
+
+    def start(self, *command: str, **env: str) -> Program:
+        kept = {k: v for k, v in os.environ.items() if not k.startswith("SLEAP_RTC_")}
+        kept |= {"SLEAP_RTC_HOME": str(self.home), "SLEAP_RTC_NAME": self.name}
+        kept |= {"SLEAP_RTC_ENGINES": str(self.lab.root / "engines"), "OMP_NUM_THREADS": "1"}
+        kept |= {"SLEAP_RTC_INSECURE": "1"} | env
+        arguments = [sys.executable, *command]
+        if self.network is not None:
+            arguments = [sys.executable, str(HERE / "in_network.py"), *arguments]
+        program = Program(arguments, kept, self.lab.root / f"{self.name}.log")
+        self.lab.programs.append(program)
+        if self.network is not None:
+            program.until("network")
+            self.network.plug_in(program.pid)
+            assert program.process.stdin is not None
+            program.process.stdin.write(b"\n")
+            program.process.stdin.flush()
+        return program
+
+
+class ClientMachine(Machine):
+    """A person's."""
+
+    @property
+    def settings(self) -> Settings:
+        return load({"home": self.home, "name": self.name, "insecure": True})
+
+    @property
+    def library(self) -> Registry:
+        return Registry(self.home / "models", index_dir=self.lab.root / f"{self.name}-index")
+
+    def do(self, what: str, **asked: Any) -> Program:
+        return self.start(str(HERE / "client_program.py"), json.dumps({"do": what, **asked}))
+
+    def train(self, *configs: Path, labels: Path | None = None, **asked: Any) -> Program:
+        given = labels or self.lab.data.package
+        return self.do("train", labels=str(given), configs=[str(c) for c in configs], **asked)
+
+    def attach(self, job: str, **asked: Any) -> Program:
+        return self.do("attach", job=job, **asked)
+
+    def models(self) -> dict[str, ModelRecord]:
+        """What is in the library, by type of model."""
+        with self.library as library:
+            return {entry.record.model_type: entry.record for entry in library.list().entries}
+
+
+class WorkerMachine(Machine):
+    """One with a worker; ``home`` is the worker's directory."""
+
+    def __init__(self, lab: Lab, name: str, directory: Path) -> None:
+        super().__init__(lab, name, lab.root / f"{name}-home")
+        self.directory = directory
+        self.room = ""
+        self.daemon: Program
+
+    def begin(self, *, ready: bool = True, **env: str) -> Program:
+        """Start the daemon; again on the same directory it is the same worker."""
+        self.daemon = self.start(
+            str(HERE / "worker_program.py"),
+            self.room,
+            self.name,
+            SLEAP_RTC_WORKER_DIR=str(self.directory),
+            **env,
+        )
+        if ready:
+            self.daemon.until("ready")
+        self.room = ""  # from now on it is in the room
+        return self.daemon
+
+    def job(self, job_id: str) -> JobDirectory:
+        return JobStore(self.directory / "jobs").get(job_id)
+
+    def view(self, job_id: str) -> JobView:
+        log = LogReader(self.job(job_id).log)
+        view = JobView()
+        while events := log.read():
+            view = replay(events, view)
+        return view
+
+    def trainer(self, job_id: str) -> int:
+        """The trainer's process."""
+        path = self.job(job_id).trainer
+        return decode(TrainerFile, path.read_bytes(), what=str(path)).process.pid
+
+    def runner(self, job_id: str) -> int:
+        handle = attach(self.job(job_id))
+        assert handle is not None
+        return handle.process.pid
+
+    def records(self) -> dict[str, ModelRecord]:
+        """What is in the worker's library, by type of model."""
+        index = self.lab.root / f"{self.name}-index"
+        with Registry(self.directory / "models", index_dir=index) as library:
+            return {entry.record.model_type: entry.record for entry in library.list().entries}
+
+    def left(self) -> list[str]:
+        """What lies about of datasets that aren't whole."""
+        return below(self.directory / "incoming")
+
+    def close(self) -> None:
+        """End the runners, which outlive their daemon."""
+        for job_id in JobStore(self.directory / "jobs").ids():
+            with contextlib.suppress(Exception):
+                handle = attach(self.job(job_id))
+                if handle is not None and handle.alive:
+                    os.kill(handle.process.pid, signal.SIGKILL)
+
+
+class Network:
+    """The cables of one machine: ``up`` to the server, ``side`` to the other machine."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.pid = 0
+
+    def plug_in(self, pid: int) -> None:
+        """Give a process that has just got a network of its own its cables."""
+        other = 3 - self.number
+        self.pid = pid
+        up = f"up{self.number}"
+        ip("link", "add", up, "type", "veth", "peer", "name", "up", "netns", str(pid))
+        ip("addr", "add", f"10.77.{self.number}.1/24", "dev", up)
+        ip("link", "set", up, "up")
+        if not self._waiting_side():
+            ip("link", "add", f"side{self.number}", "type", "veth", "peer", "name", f"side{other}")
+        ip("link", "set", f"side{self.number}", "netns", str(pid))
+        for command in (
+            ("link", "set", "lo", "up"),
+            ("addr", "add", f"10.77.{self.number}.2/24", "dev", "up"),
+            ("link", "set", "up", "up"),
+            ("route", "add", f"{netns.ADDRESS}/32", "via", f"10.77.{self.number}.1"),
+            ("link", "set", f"side{self.number}", "name", "side"),
+            ("addr", "add", f"10.77.9.{self.number}/24", "dev", "side"),
+            ("link", "set", "side", "up"),
+        ):
+            self._inside(*command)
+
+    def cut(self, cable: str = "side") -> None:
+        self._inside("link", "set", cable, "down")
+
+    def mend(self, cable: str = "side") -> None:
+        self._inside("link", "set", cable, "up")
+        if cable == "up":  # taking an interface down forgets its routes
+            self._inside("route", "add", f"{netns.ADDRESS}/32", "via", f"10.77.{self.number}.1")
+
+    def _waiting_side(self) -> bool:
+        return Path(f"/sys/class/net/side{self.number}").exists() or f"side{self.number}@" in (
+            subprocess.run(("ip", "link"), capture_output=True, text=True, check=True).stdout
+        )
+
+    def _inside(self, *command: str) -> None:
+        run("nsenter", "--target", str(self.pid), "--net", "ip", *command)
+
+
+def ip(*command: str) -> None:
+    run("ip", *command)
+
+
+def run(*command: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}"
+
+
+class Lab:
+    """A server, a room, one worker and one client; more of each are easily had."""
+
+    def __init__(self, root: Path, data: Dataset, address: str) -> None:
+        self.root, self.data, self.address = root, data, address
+        self.programs: list[Program] = []
+        self.server = ServerProcess(
+            root / "server",
+            home=str(root / "server-home"),
+            server_host=address,
+            insecure=True,
+        )
+        self.client = ClientMachine(self, "laptop", root / "laptop")
+        self.worker = WorkerMachine(self, "gpu-1", root / "gpu-1")
+        self.workers = [self.worker]
+
+    def open(self) -> None:
+        """Start the server, and make the room."""
+        self.server.start()
+        person = Client(self.client.settings)
+        url = f"http://{self.address}:{self.server.port}"
+        person.login(url, code=self.server.setup_code)
+        person.create_room("lab", server=url)
+        self.worker.room = self.invite()
+
+    def invite(self, role: str = "worker", **more: Any) -> str:
+        return Client(self.client.settings).invite("lab", role=role, **more)
+
+    def wire(self) -> None:
+        """Put client and worker into networks of their own, joined by a cable between them."""
+        self.client.network, self.worker.network = Network(1), Network(2)
+
+    def person(self, name: str, link: str) -> ClientMachine:
+        """Another person, who has joined the room."""
+        machine = ClientMachine(self, name, self.root / name)
+        Client(machine.settings).join(link)
+        return machine
+
+    def config(self, head: str = "centroid", **changes: Any) -> Path:
+        """Write a training configuration for ``tiny``."""
+        found = {"epochs": 3, "steps": 5, "pad": 0} | changes
+        path = self.root / f"{head}.yaml"
+        plain = {
+            "model_config": {
+                "backbone_config": {"unet": {"filters": 8}},
+                "head_configs": {head: {"confmaps": {"sigma": 2.5}}},
+            },
+            "trainer_config": {
+                "max_epochs": found["epochs"],
+                "train_steps_per_epoch": found["steps"],
+                "train_data_loader": {"batch_size": 1},
+                "seed": 1,
+                **found.get("trainer", {}),
+            },
+            "data_config": found.get("data", {}),
+        }
+        path.write_text(json.dumps(plain) + "\n# " + "x" * found["pad"] + "\n")
+        return path
+
+    def close(self) -> None:
+        for program in self.programs:
+            program.close()
+        for worker in self.workers:
+            worker.close()
+        with contextlib.suppress(RuntimeError):
+            self.server.kill()
+        for name in ("incoming", "datasets"):
+            shutil.rmtree(self.worker.directory / name, ignore_errors=True)
+
+
+def below(folder: Path) -> list[str]:
+    """Every file below a folder."""
+    if not folder.is_dir():
+        return []
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+
+
+def gone(pid: int, *, within: float = 15.0) -> None:
+    """Wait until a process that isn't this one's child has ended."""
+    end = time.monotonic() + within
+    while identify(pid) is not None:
+        assert time.monotonic() < end, f"process {pid} goes on"
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    spec = SyntheticSpec(size=(64, 64), labelled=6, frames=12, animals=1)
+    return make_dataset(tmp_path_factory.mktemp("data"), spec)
+
+
+@pytest.fixture(scope="session")
+def large(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The same labels in a file that takes a while to send."""
+    import h5py  # noqa: PLC0415 - only tests with much to send need it
+    import numpy as np  # noqa: PLC0415
+
+    path = tmp_path_factory.mktemp("large") / "large.pkg.slp"
+    shutil.copyfile(data.package, path)
+    noise = np.random.default_rng(1).integers(0, 256, LARGE // 8, dtype=np.uint8)
+    with h5py.File(path, "a") as file:
+        for part in range(8):
+            file[f"padding/{part}"] = noise + np.uint8(part)
+    yield path
+    path.unlink()
+
+
+@pytest.fixture
+def lab(tmp_path: Path, data: Dataset) -> Iterator[Lab]:
+    address = netns.inside()
+    if address is None:
+        pytest.skip("WebRTC needs an interface besides loopback; `make test` makes one")
+    made = Lab(tmp_path, data, address)
+    try:
+        made.open()
+        yield made
+    finally:
+        made.close()
