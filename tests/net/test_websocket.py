@@ -127,6 +127,7 @@ async def test_why_a_connection_ended(code: CloseCode, reason: str, why: str) ->
         link = await WebSocket.open(address, "/x")
         with pytest.raises(LinkLost, match=why):
             await link.receive()
+        await link.close()
 
 
 async def test_a_connection_that_breaks_off() -> None:
@@ -137,6 +138,7 @@ async def test_a_connection_that_breaks_off() -> None:
         link = await WebSocket.open(address, "/x")
         with pytest.raises(LinkLost, match="broke off"):
             await link.receive()
+        await link.close()
 
 
 async def test_a_frame_that_is_too_large_ends_the_connection() -> None:
@@ -148,3 +150,4 @@ async def test_a_frame_that_is_too_large_ends_the_connection() -> None:
         link = await WebSocket.open(address, "/x")
         with pytest.raises(LinkLost):
             await link.receive()
+        await link.close()
