@@ -93,7 +93,10 @@ def test_listed_files_move_and_others_stay(
     (staged / "extra").touch()
     placing.move_in(staged, directory, record_of(files=files), links=False)
     assert (directory / "b" / "c" / "d").read_text() == "2"
-    assert [p.name for p in staged.rglob("*") if p.is_file()] == ["extra"]
+    assert [p.name for p in staged.rglob("*")] == ["extra"]
+    (staged / "extra").unlink()
+    placing.move_in(staged, directory, record_of(files=files), links=False)
+    assert not staged.exists()
     placing.move_in(staged, directory, record_of(files=files), links=False)
 
 

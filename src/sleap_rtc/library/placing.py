@@ -7,6 +7,7 @@ the record names its target, which only an import from this machine writes.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections.abc import Callable
@@ -79,7 +80,8 @@ def check_file(directory: Path, file: ModelFile, *, links: bool) -> bool:
 def move_in(staged: Path, directory: Path, record: ModelRecord, *, links: bool) -> None:
     """Move a record's files from a staged directory to a model's; done again it goes on.
 
-    Everything is checked before the first file moves.
+    Everything is checked before the first file moves. Emptied folders are removed, the staged one
+    too.
 
     Raises:
         FilesMissing: A file is in neither place.
@@ -104,6 +106,9 @@ def move_in(staged: Path, directory: Path, record: ModelRecord, *, links: bool) 
             touched |= {parent for parent in target.parents if parent.is_relative_to(directory)}
         for folder in touched:
             sync_directory(folder)
+    for folder in (*sorted(staged.rglob("*"), reverse=True), staged):
+        with contextlib.suppress(OSError):  # what isn't empty, or no folder, stays
+            folder.rmdir()
 
 
 def withdraw(directory: Path, coming: ModelRecord) -> None:
