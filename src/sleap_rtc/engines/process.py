@@ -174,11 +174,32 @@ class Watcher(Protocol):
         ...
 
 
+class _Streams(asyncio.subprocess.SubprocessStreamProtocol):
+    """Tells the program's end at once; asyncio waits for its output, which children keep open."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(limit=1 << 16, loop=loop)
+        self.exited = asyncio.Event()
+
+    def process_exited(self) -> None:
+        super().process_exited()
+        self.exited.set()
+
+
 class ProcessRun:
     """A program of an engine; see :class:`sleap_rtc.engines.base.Run`."""
 
-    def __init__(self, process: asyncio.subprocess.Process, watcher: Watcher, log: Path) -> None:
-        self._process = process
+    def __init__(
+        self,
+        transport: asyncio.SubprocessTransport,
+        streams: _Streams,
+        watcher: Watcher,
+        log: Path,
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        self._transport = transport
+        self._exited = streams.exited
+        self._process = asyncio.subprocess.Process(transport, streams, loop)
         self._watcher = watcher
         self._log_path = log
         self._events: collections.deque[EngineEvent] = collections.deque()
@@ -214,7 +235,9 @@ class ProcessRun:
         guarded = list(command)
         if sys.platform == "linux":
             guarded = [sys.executable, "-I", "-c", _GUARD, str(os.getpid()), *command]
-        process = await asyncio.create_subprocess_exec(
+        loop = asyncio.get_running_loop()
+        transport, streams = await loop.subprocess_exec(
+            lambda: _Streams(loop),
             *guarded,
             cwd=directory,
             env=dict(environment),
@@ -223,7 +246,7 @@ class ProcessRun:
             stderr=asyncio.subprocess.PIPE,
             start_new_session=True,
         )
-        run = cls(process, watcher, log)
+        run = cls(transport, streams, watcher, log)
         await watcher.started(run)
         return run
 
@@ -305,18 +328,19 @@ class ProcessRun:
                     self._pump(self._process.stdout, written, error=False),
                     self._pump(self._process.stderr, written, error=True),
                 )
-                returncode = await self._process.wait()
+                await self._exited.wait()
                 await self._close(pumps)
             await self._watcher.drain()
             return self._watcher.conclude(
                 Ending(
-                    returncode=returncode,
+                    returncode=self._transport.get_returncode() or 0,
                     cancelled=self._cancelled,
                     stop_asked=self._stop_asked,
                     log_tail=tuple(self._tail),
                 )
             )
         finally:
+            self._transport.close()
             self._over = True
             self._news.set()
 

@@ -12,7 +12,7 @@ For an engine of your own::
 Real programs are started, stopped and killed; each test leaves none behind.
 """
 
-# ruff: noqa: S101, D102, ASYNC110, ASYNC240 - these are tests, which say what they do by their names
+# ruff: noqa: S101, D102, ASYNC110 - these are tests, which say what they do by their names
 from __future__ import annotations
 
 import asyncio

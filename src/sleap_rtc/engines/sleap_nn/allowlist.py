@@ -65,7 +65,12 @@ def read(text: str, *, where: str) -> ConfigSummary:
     """
     plain = configs.load_config(text, where=where)
     summary = configs.summarize(plain, where=where)
-    return msgspec.structs.replace(summary, refused=rules.check(plain, TRAINING).refused)
+    checked = rules.check(plain, TRAINING)
+    return msgspec.structs.replace(
+        summary,
+        hyperparameters=configs.hyperparameters(checked.allowed),
+        refused=checked.refused,
+    )
 
 
 def rebuild(text: str, worker: WorkerSettings, *, where: str) -> Rebuilt:

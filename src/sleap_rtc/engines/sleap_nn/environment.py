@@ -241,10 +241,11 @@ def _run(command: Sequence[str], tell: Tell, *, what: str) -> list[str]:
     try:
         lines = Lines()
         assert process.stdout is not None  # noqa: S101 - asked for above
-        while data := process.stdout.read1(64 * 1024):  # type: ignore[attr-defined]
-            for line in lines.feed(data):
-                said.append(line)
-                tell(line)
+        with process.stdout as stream:
+            while data := stream.read1(64 * 1024):  # type: ignore[attr-defined]
+                for line in lines.feed(data):
+                    said.append(line)
+                    tell(line)
         said.extend(lines.end())
         returncode = process.wait()
     finally:

@@ -42,6 +42,8 @@ class _Loader(importlib.abc.Loader):
                 raise
             for name in [name for name in sys.modules if name.startswith(_NAME + ".")]:
                 del sys.modules[name]
+            for name in [name for name in vars(module) if not name.startswith("__")]:
+                delattr(module, name)
             _declare()
             self._loader.exec_module(module)
 

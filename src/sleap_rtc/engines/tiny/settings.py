@@ -135,7 +135,8 @@ def read(text: str, *, where: str) -> Read:
         found.pop("patience", None)
     elif "patience" not in found:
         found["patience"] = 10
-    found["filters"] = min(found.get("filters", Settings.filters), _MAX_FILTERS)
+    if "filters" in found:
+        found["filters"] = min(found["filters"], _MAX_FILTERS)
     name = configs.at(plain, (_TRAINER, "run_name"))
     settings = Settings(**found, run_name=name if isinstance(name, str) else "")
     known = honoured | {_PLATEAU, (_TRAINER, "run_name")}
