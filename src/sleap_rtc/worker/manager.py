@@ -327,7 +327,9 @@ class JobManager:
             )
 
     def _enqueue(self, job_id: JobId) -> None:
-        self._queue.append(job_id)
+        # A job may come while the worker still looks at those it had: it waits only once.
+        if job_id not in self._queue and job_id != self._present:
+            self._queue.append(job_id)
         self._wake.set()
         self._on_change()
         self._tell(job_id)

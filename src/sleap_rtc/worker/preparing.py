@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Final
 
 from sleap_rtc.domain.values import encode_pretty
+from sleap_rtc.engines.scanning import scan
 from sleap_rtc.errors import (
     AlreadyExists,
     Damaged,
     EngineMissing,
     FilesMissing,
+    NotTrusted,
 )
 from sleap_rtc.files.durable import place_directory, write_replacing
 from sleap_rtc.jobs.events import Transferring
@@ -82,7 +84,8 @@ class Preparer:
         inputs = await self._inputs(spec, log, tell)
         models: tuple[str, ...] = ()
         if isinstance(spec.work, TrackSpec):
-            models = tuple(str(self._model(ref)) for ref in spec.work.models)
+            found = [await asyncio.to_thread(self._model, ref) for ref in spec.work.models]
+            models = tuple(str(directory) for directory in found)
         plan = RunnerPlan(
             engine=spec.engine,
             inputs=str(inputs),
@@ -145,4 +148,9 @@ class Preparer:
         missing = [f.path for f in entry.record.files if not (entry.directory / f.path).is_file()]
         if missing or not entry.record.files:
             raise FilesMissing(name=ref.id, files=", ".join(missing) or "all of them")
+        if entry.record.source != "worker-training" and entry.record.checkpoint is not None:
+            verdict = scan(entry.directory / entry.record.checkpoint)
+            if not verdict.clean:
+                who = f"The checkpoint of model {ref.id}, which was not trained here,"
+                raise NotTrusted(who=who, why=verdict.sentence)
         return entry.directory

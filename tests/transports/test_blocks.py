@@ -1,0 +1,204 @@
+"""Asking for content and serving it, over a pipe in memory that a test can look into."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from sleap_rtc.domain.packages import PackageRef
+from sleap_rtc.errors import LinkLost, NotFound, ProtocolError, SourceChanged
+from sleap_rtc.protocol import frames
+from sleap_rtc.transports.blocks import BlockClient, BlockServer
+
+PACKAGE = "ab" * 32
+
+
+class Pipe:
+    """What a connection is to these two: a place to put binary messages."""
+
+    def __init__(self) -> None:
+        self.closed = False
+        self.sent: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def send_binary(self, data: bytes) -> None:
+        if self.closed:
+            raise LinkLost(peer="peer", why="closed")
+        self.sent.put_nowait(bytes(data))
+
+    async def next(self) -> frames.BlockFrame:
+        async with asyncio.timeout(5):
+            return frames.decode(await self.sent.get(), peer="test")
+
+
+class Content:
+    """Serves bytes that a test chose."""
+
+    listing = b"the listing"
+
+    def __init__(self, blocks: dict[int, bytes | Exception]) -> None:
+        self.blocks = blocks
+
+    def read(self, file: int, block: int) -> bytes:
+        found = self.blocks[block]
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+
+async def ask(pipe: Pipe, client: BlockClient, size: int) -> tuple[asyncio.Task, int]:
+    task = asyncio.create_task(client.block(PACKAGE, 0, 3, size))
+    asked = await pipe.next()
+    assert isinstance(asked, frames.GetBlock)
+    assert (asked.package, asked.file, asked.block) == (PACKAGE, 0, 3)
+    return task, asked.request
+
+
+def data(number: int, offset: int, content: bytes) -> frames.Data:
+    return frames.Data(number, offset, memoryview(content))
+
+
+async def test_pieces_in_order_make_a_block():
+    pipe = Pipe()
+    client = BlockClient(pipe, name="peer")
+    task, number = await ask(pipe, client, 6)
+    client.handle(data(number, 0, b"abc"))
+    client.handle(data(number, 3, b"def"))
+    client.handle(frames.End(number, 6))
+    assert await task == b"abcdef"
+
+
+async def test_a_listing_is_asked_for_by_its_package():
+    pipe = Pipe()
+    client = BlockClient(pipe, name="peer")
+    wanted = PackageRef(id=PACKAGE, size=1, files=1, listing=9)
+    task = asyncio.create_task(client.listing(wanted))
+    asked = await pipe.next()
+    assert asked == frames.GetListing(asked.request, PACKAGE)
+    client.handle(data(asked.request, 0, b"123456789"))
+    client.handle(frames.End(asked.request, 9))
+    assert await task == b"123456789"
+
+
+@pytest.mark.parametrize(
+    ("piece", "why"),
+    [
+        (lambda n: data(n, 1, b"abc"), "out of order"),
+        (lambda n: data(n, 0, b"abcdefg"), "longer"),
+        (lambda n: frames.End(n, 6), "shorter"),
+    ],
+)
+async def test_a_piece_out_of_place_breaks_the_protocol(piece, why):
+    pipe = Pipe()
+    client = BlockClient(pipe, name="peer")
+    task, number = await ask(pipe, client, 6)
+    with pytest.raises(ProtocolError, match=why):
+        client.handle(piece(number))
+    client.end(LinkLost(peer="peer", why="over"))
+    with pytest.raises(LinkLost):
+        await task
+
+
+async def test_a_refusal_is_raised_as_the_peers_error():
+    pipe = Pipe()
+    client = BlockClient(pipe, name="peer")
+    task, number = await ask(pipe, client, 6)
+    client.handle(frames.Refuse(number, "source_changed", "a.bin changed while it was being sent."))
+    with pytest.raises(SourceChanged, match=r"a\.bin changed"):
+        await task
+
+
+async def test_who_waits_no_longer_says_so_and_ignores_what_still_comes():
+    pipe = Pipe()
+    client = BlockClient(pipe, name="peer")
+    task, number = await ask(pipe, client, 6)
+    task.cancel()
+    assert await pipe.next() == frames.Withdraw(number)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    client.handle(data(number, 0, b"abcdef"))
+    client.handle(frames.End(number, 6))
+
+
+async def test_no_more_is_asked_for_than_the_credit():
+    pipe = Pipe()
+    client = BlockClient(pipe, name="peer")
+    tasks = [
+        asyncio.create_task(client.block(PACKAGE, 0, n, 1))
+        for n in range(frames.MAX_OUTSTANDING + 4)
+    ]
+    numbers = [(await pipe.next()).request for _ in range(frames.MAX_OUTSTANDING)]
+    assert pipe.sent.empty()
+    client.handle(data(numbers[0], 0, b"x"))
+    client.handle(frames.End(numbers[0], 1))
+    assert isinstance(await pipe.next(), frames.GetBlock)
+    client.end(LinkLost(peer="peer", why="over"))
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert results[0] == b"x"
+    assert all(isinstance(r, LinkLost) for r in results[1:])
+
+
+async def test_after_the_end_asking_fails_at_once():
+    client = BlockClient(Pipe(), name="peer")
+    client.end(LinkLost(peer="peer", why="over"))
+    with pytest.raises(LinkLost, match="over"):
+        await client.block(PACKAGE, 0, 0, 1)
+
+
+# ── serving ──────────────────────────────────────────────────────────────────
+
+
+async def serve(pipe: Pipe, content: Content) -> tuple[BlockServer, asyncio.Task]:
+    server = BlockServer(pipe, shelf={PACKAGE: content}.get, peer="peer")
+    return server, asyncio.create_task(server.run())
+
+
+async def answer(pipe: Pipe) -> bytes:
+    parts = []
+    while True:
+        frame = await pipe.next()
+        if isinstance(frame, frames.End):
+            assert frame.length == sum(map(len, parts))
+            return b"".join(parts)
+        assert isinstance(frame, frames.Data)
+        parts.append(bytes(frame.content))
+
+
+async def test_what_is_asked_for_comes_in_the_order_of_the_requests():
+    pipe, big = Pipe(), bytes(200_000)
+    server, running = await serve(pipe, Content({0: b"zero", 1: big}))
+    server.handle(frames.GetListing(1, PACKAGE))
+    server.handle(frames.GetBlock(2, PACKAGE, 0, 1))
+    server.handle(frames.GetBlock(3, PACKAGE, 0, 0))
+    assert [await answer(pipe) for _ in range(3)] == [Content.listing, big, b"zero"]
+    running.cancel()
+
+
+async def test_an_error_is_a_refusal_and_the_next_request_is_served():
+    pipe = Pipe()
+    server, running = await serve(pipe, Content({0: SourceChanged(path="a.bin"), 1: b"one"}))
+    server.handle(frames.GetBlock(1, PACKAGE, 0, 0))
+    server.handle(frames.GetBlock(2, "cd" * 32, 0, 0))
+    server.handle(frames.GetBlock(3, PACKAGE, 0, 1))
+    first, second = await pipe.next(), await pipe.next()
+    assert (first.code, second.code) == ("source_changed", NotFound.code)
+    assert await answer(pipe) == b"one"
+    running.cancel()
+
+
+async def test_what_was_withdrawn_is_not_sent():
+    pipe = Pipe()
+    server, running = await serve(pipe, Content({0: b"zero", 1: b"one"}))
+    server.handle(frames.GetBlock(1, PACKAGE, 0, 0))
+    server.handle(frames.Withdraw(1))
+    server.handle(frames.GetBlock(2, PACKAGE, 0, 1))
+    assert await answer(pipe) == b"one"
+    running.cancel()
+
+
+async def test_a_number_used_twice_breaks_the_protocol():
+    server, running = await serve(Pipe(), Content({0: b""}))
+    server.handle(frames.GetBlock(5, PACKAGE, 0, 0))
+    with pytest.raises(ProtocolError, match="twice"):
+        server.handle(frames.GetBlock(5, PACKAGE, 0, 0))
+    running.cancel()

@@ -1,0 +1,115 @@
+"""Who is linked, what they offer, what they may fetch."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+
+import pytest
+
+from sleap_rtc.auth.certificates import Member
+from sleap_rtc.auth.handshake import Authenticated
+from sleap_rtc.auth.membership import Membership
+from sleap_rtc.errors import LinkLost, NotPermitted
+from sleap_rtc.transports.channel import no_requests
+from sleap_rtc.worker.peers import Peers, asker_of
+
+ROOM = "a" * 32
+PACKAGE = "ab" * 32
+
+
+class Silence:
+    """A connection on which nothing arrives until it is closed."""
+
+    def __init__(self) -> None:
+        self.closed = False
+        self._over = asyncio.Event()
+
+    async def receive(self):
+        await self._over.wait()
+        raise LinkLost(peer="peer", why="closed")
+
+    def send_text(self, data: bytes) -> None:
+        pass
+
+    async def close(self) -> None:
+        self.closed = True
+        self._over.set()
+
+
+def proven(session: str, purpose: str, device: str = "1" * 64) -> Authenticated:
+    member = Member(
+        room=ROOM,
+        device=device,
+        name="ada",
+        role="member",
+        expires=datetime.now(UTC) + timedelta(days=1),
+    )
+    return Authenticated(
+        peer=member,
+        session=session,
+        purpose=purpose,
+        version=1,
+        features=frozenset(),
+        membership=Membership(room=ROOM),
+    )
+
+
+@contextlib.asynccontextmanager
+async def connected(peers: Peers, session: str, purpose: str):
+    connection = Silence()
+    task = asyncio.create_task(peers.accept(connection, proven(session, purpose)))
+    await asyncio.sleep(0)
+    try:
+        yield
+    finally:
+        await connection.close()
+        await task
+
+
+@pytest.fixture
+def gone():
+    return []
+
+
+@pytest.fixture
+def peers(gone):
+    return Peers(no_requests, on_gone=gone.append)
+
+
+async def test_an_offer_is_a_source_while_its_connection_lives(peers):
+    asker = asker_of(proven("s", "control"))
+    async with connected(peers, "s", "control"):
+        peers.offered(asker, PACKAGE)
+        with peers.sources(PACKAGE) as sources, peers.sources("cd" * 32) as others:
+            assert not sources.current
+            async with connected(peers, "s", "blocks"):
+                assert len(sources.current) == 1
+                assert not others.current
+            assert not sources.current
+
+
+async def test_an_offer_of_one_session_is_none_of_another(peers):
+    async with connected(peers, "s", "control"), connected(peers, "t", "blocks"):
+        peers.offered(asker_of(proven("s", "control")), PACKAGE)
+        with peers.sources(PACKAGE) as sources:
+            assert not sources.current
+
+
+async def test_what_was_granted_and_offered_ends_with_the_control_connection(peers, gone):
+    asker = asker_of(proven("s", "control"))
+    async with connected(peers, "s", "blocks"):
+        async with connected(peers, "s", "control"):
+            peers.offered(asker, PACKAGE)
+            peers.grant(asker, PACKAGE, SimpleNamespace())
+        assert gone == ["s"]
+        with peers.sources(PACKAGE) as sources:
+            assert not sources.current
+
+
+async def test_a_session_belongs_to_one_device(peers):
+    async with connected(peers, "s", "control"):
+        with pytest.raises(NotPermitted, match="another device"):
+            await peers.accept(Silence(), proven("s", "blocks", device="2" * 64))
