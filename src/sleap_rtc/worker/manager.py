@@ -24,7 +24,7 @@ from typing import Final
 from loguru import logger
 
 from sleap_rtc.domain.ids import DeviceId, JobId
-from sleap_rtc.errors import NotPermitted, SleapRtcError
+from sleap_rtc.errors import IllegalTransition, NotPermitted, SleapRtcError
 from sleap_rtc.jobs.events import Command, CommandReceived, ErrorTold, JobEvent, StateChanged
 from sleap_rtc.jobs.lifecycle import SETTLED, JobView, decide, replay
 from sleap_rtc.jobs.spec import JobSpec, TrackSpec
@@ -179,6 +179,9 @@ class JobManager:
         self._check_may_command(job, asker)
         if job_id in self._queue:
             return
+        state = self.view(job).state
+        if state != "interrupted":
+            raise IllegalTransition(what="The job", state=state, event="retry")
         with job.claim(), LogWriter(job.log, clock=self._clock) as log:
             log.append(StateChanged(state="queued", reason=f"{asker.name} asked to go on"))
         self._enqueue(job_id)
