@@ -140,9 +140,8 @@ def test_what_the_linter_is_told_to_skip_is_named() -> None:
 
 
 def test_no_file_knows_a_machine() -> None:
-    # The checkout's own place, homes, and where this machine gets its packages from.
-    folders = {str(ROOT), *(f"/{name}/" for name in ("root", "work"))}
-    pattern = "|".join([*map(re.escape, sorted(folders)), r"p[y]pi\.org", r"python[h]osted\.org"])
+    # The checkout's own place, and where this machine gets its packages from.
+    pattern = "|".join([re.escape(str(ROOT)), r"/w[o]rk/", r"p[y]pi\.org", r"python[h]osted\.org"])
     assert places(pattern, kept_files()) == []
     assert places(r"[\"'`(]/(tmp|var/tmp|home)/", source_files()) == []
 
