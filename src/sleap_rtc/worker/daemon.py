@@ -88,7 +88,7 @@ async def run_worker(
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
     own = msgspec.structs.replace(settings, home=root, name=name)
     with Claim(root, what=f"The worker directory {root}"):
-        entry = await _place_in_room(settings, own, room)
+        own, entry = await _place_in_room(settings, own, room)
         with Registry(root / "models") as registry:
             await _Worker(own, entry, name, registry).run(on_ready)
 
@@ -191,22 +191,29 @@ class _Worker:
         return await recover(job, clock=_now)
 
 
-async def _place_in_room(machine: Settings, own: Settings, room: str | None) -> RoomEntry:
-    """The worker's place in the room; made first where that is possible without asking anybody."""
+async def _place_in_room(
+    machine: Settings, own: Settings, room: str | None
+) -> tuple[Settings, RoomEntry]:
+    """The worker's place in the room; made first where that needs nobody's help.
+
+    A worker has a key of its own, so that its machine's user can be a client of it. Where the
+    machine itself joined the room by an invite for a worker, its key is the worker's.
+    """
     if room is not None and "#" in room:
-        return await join(own, room)
+        return own, await join(own, room)
     try:
-        return find_room(DeviceStore(own.home), room)
+        return own, find_room(DeviceStore(own.home), room)
     except UnknownRoom:
         entry = find_room(DeviceStore(machine.home), room)
-        if entry.role != "owner":
-            raise UnknownRoom(
-                name=entry.name,
-                hint="Ask an owner for `sleap-rtc room invite --role worker`, "
-                "and give the link as --room.",
-            ) from None
+    if entry.role == "worker":
+        return msgspec.structs.replace(own, home=machine.home), entry
+    if entry.role == "owner":
         link = invite(machine, entry.room, role="worker", hours=0.5)
-        return await join(own, link, name=entry.name)
+        return own, await join(own, link, name=entry.name)
+    raise UnknownRoom(
+        name=entry.name,
+        hint="Ask an owner for `sleap-rtc room invite --role worker`, and give the link as --room.",
+    )
 
 
 async def _end(task: asyncio.Task[None]) -> None:
