@@ -126,7 +126,7 @@ class InvalidCode(UsageError):
 
 
 class AmbiguousName(UsageError):
-    """{name!r} fits more than one model: {candidates}."""
+    """{name!r} fits more than one: {candidates}."""
 
     code = "ambiguous_name"
     hint = "Give more characters of the id, or an alias."

@@ -36,7 +36,7 @@ from sleap_rtc.client.submitted import SubmittedJob, SubmittedJobs, meant
 from sleap_rtc.client.tracking import Resolved, resolve_models, track_here
 from sleap_rtc.client.watching import Watcher
 from sleap_rtc.config import Settings, load
-from sleap_rtc.domain.ids import JobId
+from sleap_rtc.domain.ids import JobId, is_uuid7
 from sleap_rtc.domain.places import Presence, Role
 from sleap_rtc.engines.base import EngineEvent
 from sleap_rtc.engines.registry import DEFAULT
@@ -329,12 +329,23 @@ class AsyncClient:
         at = await self._find_job(job, worker, room)
         await self._ask_about(at, RetryJob(job=at.job))
 
+    async def find_job(self, name: str, *, worker: str, room: str | None = None) -> JobId:
+        """The id of a worker's job that a person means, by the id's last digits.
+
+        Raises:
+            UnknownJob: It has none that fits.
+            AmbiguousName: Several fit.
+        """
+        if is_uuid7(name):
+            return JobId(name)
+        return meant(name, [job.id for job in await self.jobs_of(worker, room=room)])
+
     async def _find_job(self, name: str, worker: str | None, room: str | None) -> _JobAt:
         if worker is None:
             kept = self.submitted.get(name)
             return _JobAt(job=kept.id, worker=kept.worker, room=kept.room, device=kept.device)
-        jobs = await self.jobs_of(worker, room=room)
-        return _JobAt(job=meant(name, [job.id for job in jobs]), worker=worker, room=room)
+        job = await self.find_job(name, worker=worker, room=room)
+        return _JobAt(job=job, worker=worker, room=room)
 
     async def choose_worker(
         self, engine: str, *, worker: str | None = None, room: str | None = None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import shutil
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
@@ -11,9 +13,11 @@ import msgspec
 
 from sleap_rtc.client.approvals import Approvals
 from sleap_rtc.client.composing import engine_of
+from sleap_rtc.client.submitted import SubmittedJob
 from sleap_rtc.engines.base import EngineEvent, Outcome, TrackPlan
 from sleap_rtc.engines.registry import engine
 from sleap_rtc.errors import AlreadyExists, FilesMissing, NotFound, TrainingFailed, UsageError
+from sleap_rtc.files.durable import disk_errors, sync_file
 from sleap_rtc.library.entries import Entry, Group
 from sleap_rtc.library.registry import Registry
 
@@ -75,6 +79,49 @@ def output_path(video: Path, given: Path | None, *, many: bool) -> Path:
             raise UsageError(message="Several videos need a folder for -o, not one file.")
         return given
     return given / f"{video.name}.predictions.slp"
+
+
+def deliver(job: SubmittedJob, *, overwrite: bool = False) -> dict[str, Path]:
+    """Put the predictions of a job that came home where they are to be in the end. Twice is once.
+
+    Args:
+        job: A tracking job whose predictions are home.
+        overwrite: Whether a file that is there already is replaced.
+
+    Returns:
+        Video's path in the package → its predictions.
+
+    Raises:
+        AlreadyExists: A file is there already; the predictions stay where they arrived.
+        OutOfSpace: There is no room; so they do then.
+        PathNotPermitted: This user may not write there.
+    """
+    if job.output is None:
+        return {}
+    arrived = Path(job.output)
+    placed = {}
+    for video, target_text in job.targets.items():
+        target = Path(target_text)
+        source = arrived / f"{video}.predictions.slp"
+        placed[video] = target
+        if not source.is_file():
+            continue
+        if target.exists() and not overwrite:
+            hint = f"They are in {source}; move them from there."
+            raise AlreadyExists(what=str(target), hint=hint)
+        with disk_errors(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            # Perhaps over the border of a file system: whole or not at all.
+            partial = target.with_name(f".{target.name}.partial")
+            shutil.copyfile(source, partial)
+            with partial.open("rb") as file:
+                sync_file(file.fileno())
+            partial.replace(target)
+        source.unlink()
+        with contextlib.suppress(OSError):  # others of its videos are still there
+            for folder in (source.parent, source.parent.parent, arrived):
+                folder.rmdir()
+    return placed
 
 
 async def track_here(

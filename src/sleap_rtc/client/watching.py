@@ -40,6 +40,7 @@ class Watcher:
         locate: Callable[[], Presence | None],
     ) -> None:
         self.told: JobTold
+        self.worker = worker
         self._online = online
         self._job = job
         self._number = 0

@@ -22,7 +22,7 @@ import traceback
 from collections.abc import Mapping
 from datetime import UTC
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, TextIO
 
 import msgspec
 from loguru import logger
@@ -93,6 +93,7 @@ def set_up_logs(
     directory: Path | None,
     program: str,
     stderr_level: str | None = None,
+    stream: TextIO | None = None,
 ) -> None:
     """Send all logs of this process where they belong; what was set up before counts no more.
 
@@ -102,6 +103,7 @@ def set_up_logs(
         directory: Folder of the log files, made if need be; None for none.
         program: Names the file: ``server``, ``worker``, ``client``.
         stderr_level: The least that is written to stderr; as the file's unless given.
+        stream: Takes the place of stderr: a terminal on which something is drawn, for instance.
     """
     logger.remove()
     line = _json_line if style == "json" else _text_line
@@ -111,7 +113,11 @@ def set_up_logs(
         return "{extra[_line]}\n"
 
     logger.add(
-        sys.stderr, level=(stderr_level or level).upper(), format=form, colorize=False, catch=True
+        stream or sys.stderr,
+        level=(stderr_level or level).upper(),
+        format=form,
+        colorize=False,
+        catch=True,
     )
     if directory is not None:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -57,11 +57,13 @@ class WorkerReady(msgspec.Struct, frozen=True):
 
     Attributes:
         name: Its name.
+        device: Its key.
         room: The room.
         info: What it has.
     """
 
     name: str
+    device: str
     room: RoomEntry
     info: WorkerInfo
 
@@ -141,7 +143,8 @@ class _Worker:
             async with online:
                 info = await asyncio.to_thread(self._describe)
                 await online.enter(self._room, name=self._name, kind="worker", worker=info)
-                on_ready(WorkerReady(name=self._name, room=self._room, info=info))
+                device = online.store.device_key().device
+                on_ready(WorkerReady(name=self._name, device=device, room=self._room, info=info))
                 report = asyncio.create_task(self._report(online))
                 try:
                     await self._stopped(jobs)

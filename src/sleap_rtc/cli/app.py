@@ -1,0 +1,107 @@
+"""What one invocation of the command line carries: its output, its settings, its logs."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
+
+import click
+
+from sleap_rtc.cli.output import Output
+
+if TYPE_CHECKING:
+    from sleap_rtc.client.api import AsyncClient
+    from sleap_rtc.config import Settings
+    from sleap_rtc.errors import SleapRtcError
+
+T = TypeVar("T")
+Program = Literal["client", "worker", "server"]
+
+
+class App:
+    """One invocation.
+
+    Args:
+        out: Where its words go.
+
+    Attributes:
+        flags: Settings that were given as flags, by name.
+        debug: Whether everything is logged, and a bug shows its traceback.
+        goes_on: What the person is told when Ctrl-C ends the command now: what goes on, and what
+            to type.
+        logs: Where this program's logs are; None before they are set up, or if they can't be kept.
+    """
+
+    def __init__(self, out: Output | None = None) -> None:
+        self.out = out or Output()
+        self.flags: dict[str, object] = {}
+        self.debug = False
+        self.goes_on = "Nothing was changed."
+        self.logs: str | None = None
+        self._client: AsyncClient | None = None
+
+    def settings(self, program: Program = "client", **flags: object) -> Settings:
+        """The settings that hold for this invocation; logging is set up by them.
+
+        Args:
+            program: Names the log.
+            flags: The command's own settings, by name; None is not given.
+
+        Raises:
+            InvalidConfig: One is wrong.
+        """
+        from sleap_rtc.config import load  # noqa: PLC0415 - --help stays quick
+
+        given = self.flags | {name: value for name, value in flags.items() if value is not None}
+        settings = load(given)
+        if "home" in given:
+            # Engines and runners ask the environment, and must find the same home.
+            os.environ["SLEAP_RTC_HOME"] = str(settings.home.absolute())
+        self._set_up_logs(settings, program)
+        return settings
+
+    def client(self) -> AsyncClient:
+        """The API, with this invocation's settings."""
+        from sleap_rtc.client.api import AsyncClient  # noqa: PLC0415 - --help stays quick
+
+        self._client = AsyncClient(self.settings())
+        return self._client
+
+    def close(self) -> None:
+        """Close what was opened."""
+        self.out.live.clear()
+        if self._client is not None:
+            self._client.library.close()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run asynchronous work to its end."""
+        return asyncio.run(work)
+
+    def fail(self, error: SleapRtcError) -> NoReturn:
+        """End with an error whose document was shown already."""
+        self.out.failure(error.message, error.hint_text)
+        raise click.exceptions.Exit(error.exit_code)
+
+    def _set_up_logs(self, settings: Settings, program: Program) -> None:
+        from sleap_rtc.observe.logs import set_up_logs  # noqa: PLC0415 - --help stays quick
+
+        level = "debug" if self.debug else settings.log_level
+        # A command says itself what happens; a program in the background says it in its log.
+        asked = self.debug or "log_level" in self.flags or program != "client"
+        folder = (settings.worker_dir if program == "worker" else settings.home) / "logs"
+        for directory in (folder, None):
+            try:
+                set_up_logs(
+                    level=level,
+                    style=settings.log_format,
+                    directory=directory,
+                    program=program,
+                    stderr_level=level if asked else "error",
+                    stream=self.out.log(),
+                )
+            except OSError:
+                continue  # no room, or no permission: then there is no file
+            self.logs = None if directory is None else str(directory / f"{program}.log")
+            return

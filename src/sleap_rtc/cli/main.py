@@ -1,0 +1,245 @@
+"""``sleap-rtc``: the table of commands, and what becomes of their errors.
+
+A command's module is imported when the command is run or helped with::
+
+    sleap-rtc --help          this file
+    sleap-rtc train --help    and cli/train.py
+    sleap-rtc train …         and everything that trains
+
+Exit codes::
+
+    0  done        2  usage        4  conflict     6    not permitted
+    1  failed      3  not found    5  network      130  interrupted or cancelled
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
+
+import click
+
+from sleap_rtc.cli.app import App
+from sleap_rtc.cli.options import add_everywhere, everywhere
+
+if TYPE_CHECKING:
+    from sleap_rtc.errors import SleapRtcError
+
+
+class Row(NamedTuple):
+    """A command: its name, its module's, and its line in the help.
+
+    The module has an object of the command's name, with ``_`` for ``-``.
+    """
+
+    name: str
+    module: str
+    help: str
+    hidden: bool = False
+
+
+SECTIONS: Final[dict[str, tuple[Row, ...]]] = {
+    "Set up": (
+        Row("login", "login", "Sign in at a server."),
+        Row("room", "room", "Make, share, join and list rooms."),
+        Row("engine", "engine", "List and install what trains and tracks."),
+        Row("doctor", "doctor", "Check the set-up, and say how to mend it."),
+        Row("demo", "demo", "Train, bring home, and track: the whole way on one machine."),
+    ),
+    "Train": (
+        Row("train", "train", "Train on a worker, and bring the models home."),
+        Row("client-train", "train", "The same as train.", hidden=True),
+        Row("jobs", "jobs", "List, follow and command jobs."),
+        Row("workers", "workers", "List the workers that are online."),
+    ),
+    "Models": (
+        Row("list-models", "models", "List the models of this machine's library."),
+        Row("model-info", "models", "Everything about one model."),
+        Row("track", "track", "Run models over videos, here or on a worker."),
+    ),
+    "Machines": (
+        Row("worker", "worker", "Make this machine a worker of a room."),
+        Row("server", "server", "Run a server."),
+        Row("server-code", "server", "Make a set-up code for one more device."),
+    ),
+}
+
+ROWS: Final = {row.name: row for rows in SECTIONS.values() for row in rows}
+
+EPILOG: Final = (
+    "Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 conflict, 5 network, "
+    "6 not permitted, 130 interrupted or cancelled."
+)
+
+EXTRAS: Final = {
+    "h5py": "labels",
+    "numpy": "media",
+    "prometheus_client": "server",
+    "psutil": "worker",
+    "pynvml": "worker",
+    "reactor_webrtc": "peer",
+    "sleap_io": "media",
+    "uvicorn": "server",
+    "zmq": "worker",
+}
+"""Package that may be missing → the extra that brings it."""
+
+
+class Commands(click.Group):
+    """The commands, each imported when it is needed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Every command's name, in the order of the sections."""
+        return [row.name for row in ROWS.values() if not row.hidden]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of this name, imported."""
+        row = ROWS.get(cmd_name)
+        if row is None:
+            return None
+        module = importlib.import_module(f"sleap_rtc.cli.{row.module}")
+        name = "train" if row.name == "client-train" else row.name
+        command = getattr(module, name.replace("-", "_"))
+        assert isinstance(command, click.Command)  # noqa: S101 - a row of the table is wrong
+        return add_everywhere(command)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that is meant; a mistyped one is told what is near."""
+        name = args[0]
+        if name not in ROWS and not name.startswith("-"):
+            import difflib  # noqa: PLC0415 - only for a mistake
+
+            near = difflib.get_close_matches(name, self.list_commands(ctx), n=3, cutoff=0.5)
+            meant = f" Did you mean {' or '.join(near)}?" if near else ""
+            raise click.UsageError(f"There is no command {name[:80]!r}.{meant}", ctx=ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The commands by section, from the table: nothing is imported."""
+        for title, rows in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([(row.name, row.help) for row in rows if not row.hidden])
+
+
+@click.group(
+    cls=Commands,
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@everywhere(hidden=False)
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    help="Show the version and exit.",
+    callback=lambda ctx, _param, given: _version(ctx) if given else None,
+)
+def cli() -> None:
+    """Train SLEAP models on any machine you can reach, and keep every model."""
+
+
+def _version(ctx: click.Context) -> NoReturn:
+    from sleap_rtc import __version__  # noqa: PLC0415 - only here
+
+    ctx.obj.out.raw(f"sleap-rtc {__version__}")
+    ctx.exit()
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """The program: run a command and exit with its code."""
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: Sequence[str], app: App | None = None) -> int:
+    """Run a command.
+
+    Args:
+        arguments: What follows the program's name.
+        app: The invocation; by default one with this process's streams.
+
+    Returns:
+        The exit code.
+    """
+    app = app or App()
+    try:
+        code: Any = cli.main(list(arguments), prog_name="sleap-rtc", standalone_mode=False, obj=app)
+    except (KeyboardInterrupt, click.Abort):
+        return _interrupted(app)
+    except click.exceptions.NoArgsIsHelpError as error:
+        app.out.raw(error.format_message())
+        return error.exit_code
+    except click.ClickException as error:
+        return _report(app, _from_click(error), arguments)
+    except BrokenPipeError:
+        # Whoever read the output has read enough. Python would complain about it once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1
+    except Exception as error:  # noqa: BLE001 - told here, as a sentence or as a bug, in one place
+        return _report(app, _sentence(app, error), arguments)
+    finally:
+        app.close()
+    return code if isinstance(code, int) else 0
+
+
+def _interrupted(app: App) -> int:
+    from sleap_rtc.errors import Cancelled  # noqa: PLC0415 - only here
+
+    app.out.failure(f"Interrupted. {app.goes_on}")
+    return Cancelled.exit_code
+
+
+def _report(app: App, error: SleapRtcError, arguments: Sequence[str]) -> int:
+    # A mistake in the command line may be found before --json is.
+    app.out.as_json = app.out.as_json or "--json" in arguments
+    app.out.error(error)
+    return error.exit_code
+
+
+def _from_click(error: click.ClickException) -> SleapRtcError:
+    from sleap_rtc.errors import UsageError  # noqa: PLC0415 - only here
+
+    hint = ""
+    ctx = getattr(error, "ctx", None)
+    if ctx is not None:
+        hint = f"{ctx.command_path} --help shows what there is."
+    return UsageError(message=error.format_message(), hint=hint)
+
+
+def _sentence(app: App, error: Exception) -> SleapRtcError:
+    """What went wrong, as an error of ours; a bug leaves its traceback in the log."""
+    from sleap_rtc.errors import NotFound, NotPermitted, SleapRtcError  # noqa: PLC0415
+
+    if isinstance(error, SleapRtcError):
+        return error
+    if isinstance(error, ModuleNotFoundError):
+        package = (error.name or "").partition(".")[0]
+        if package in EXTRAS:
+            return SleapRtcError(
+                message=f"This needs the package {package}, which isn't installed.",
+                hint=f"pip install 'sleap-rtc[{EXTRAS[package]}]'",
+            )
+    if isinstance(error, OSError) and error.filename is not None:
+        message = f"{os.fsdecode(error.filename)}: {error.strerror}."
+        if isinstance(error, PermissionError):
+            hint = "This user may not do that there: change the permissions, or name another place."
+            return NotPermitted(message=message, hint=hint)
+        kind = NotFound if isinstance(error, FileNotFoundError) else SleapRtcError
+        return kind(message=message)
+    if app.logs is not None:
+        from loguru import logger  # noqa: PLC0415 - only for a bug
+
+        logger.opt(exception=error).warning("a bug")
+        hint = f"The traceback is in {app.logs}."
+    elif app.debug:
+        raise error
+    else:
+        hint = "The same command with --debug shows where."
+    return SleapRtcError(
+        message=f"Something is wrong inside sleap-rtc: {type(error).__name__}: {error}", hint=hint
+    )

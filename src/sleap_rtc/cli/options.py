@@ -1,0 +1,141 @@
+"""Options that several commands have, and those that every command has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from sleap_rtc.cli.app import App
+
+F = TypeVar("F", bound=Callable[..., Any])
+LEVELS: Final = ("debug", "info", "warning", "error")
+MAX_SECRET: Final = 8_192
+"""Characters of a code or a link that are read."""
+
+# The texts of settings' flags are those of `sleap_rtc.config`, which is not imported here: it
+# costs a third of the time that --help may take. A test compares them.
+
+
+def _app(ctx: click.Context) -> App:
+    app: App = ctx.obj
+    return app
+
+
+def _set_json(ctx: click.Context, _param: click.Parameter, given: bool) -> None:
+    _app(ctx).out.as_json |= given
+
+
+def _set_quiet(ctx: click.Context, _param: click.Parameter, given: bool) -> None:
+    _app(ctx).out.quiet |= given
+
+
+def _set_debug(ctx: click.Context, _param: click.Parameter, given: bool) -> None:
+    _app(ctx).debug |= given
+
+
+def _set_flag(ctx: click.Context, param: click.Parameter, given: object) -> None:
+    if given is not None and param.name is not None:
+        _app(ctx).flags[param.name] = given
+
+
+def _everywhere(*, hidden: bool) -> list[click.Option]:
+    return [
+        click.Option(
+            ["--json"],
+            is_flag=True,
+            expose_value=False,
+            callback=_set_json,
+            help="Print the result as JSON, alone, on standard output.",
+        ),
+        click.Option(
+            ["-q", "--quiet"],
+            is_flag=True,
+            expose_value=False,
+            callback=_set_quiet,
+            help="Print the result's names alone, and no progress.",
+        ),
+        click.Option(
+            ["--home"],
+            type=click.Path(file_okay=False, path_type=Path),
+            expose_value=False,
+            callback=_set_flag,
+            hidden=hidden,
+            help="Keys, rooms, library and settings.",
+        ),
+        click.Option(
+            ["--log-level"],
+            type=click.Choice(LEVELS),
+            expose_value=False,
+            callback=_set_flag,
+            hidden=hidden,
+            help="The least that is logged.",
+        ),
+        click.Option(
+            ["--insecure"],
+            is_flag=True,
+            default=None,
+            expose_value=False,
+            callback=_set_flag,
+            hidden=hidden,
+            help="Speak without TLS beyond this machine, on a trusted network.",
+        ),
+        click.Option(
+            ["--debug"],
+            is_flag=True,
+            expose_value=False,
+            callback=_set_debug,
+            hidden=hidden,
+            help="Log everything.",
+        ),
+    ]
+
+
+def everywhere(*, hidden: bool) -> Callable[[F], F]:
+    """The options that every command has; ``hidden`` leaves the rare ones out of the help."""
+
+    def decorate(function: F) -> F:
+        params = getattr(function, "__click_params__", [])
+        # Click reads them from the last to the first.
+        function.__click_params__ = [*params, *reversed(_everywhere(hidden=hidden))]  # type: ignore[attr-defined]
+        return function
+
+    return decorate
+
+
+def add_everywhere(command: click.Command) -> click.Command:
+    """Give a command, and the commands below it, the options that every command has."""
+    known = {name for param in command.params for name in param.opts}
+    command.params += [o for o in _everywhere(hidden=True) if not known & set(o.opts)]
+    command.context_settings.setdefault("help_option_names", ["-h", "--help"])
+    if isinstance(command, click.Group):
+        for below in command.commands.values():
+            add_everywhere(below)
+    return command
+
+
+room = click.option("--room", metavar="ROOM", help="Name or id of the room; needed if in several.")
+yes = click.option("-y", "--yes", is_flag=True, help="Go on without asking.")
+
+
+def read_secret(app: App, source: str) -> str:
+    """A secret's text: from a file, or from standard input with ``-``.
+
+    Raises:
+        UsageError: It is empty.
+    """
+    text = app.out.stdin.read(MAX_SECRET) if source == "-" else _read_file(Path(source))
+    if not text.strip():
+        from sleap_rtc.errors import UsageError  # noqa: PLC0415 - only for a mistake
+
+        where = "Standard input" if source == "-" else source
+        raise UsageError(message=f"{where} is empty.")
+    return text.strip()
+
+
+def _read_file(path: Path) -> str:
+    with path.open(encoding="utf-8", errors="replace") as file:
+        return file.read(MAX_SECRET)

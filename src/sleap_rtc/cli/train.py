@@ -1,0 +1,85 @@
+"""``train``: labels and configurations out, models home."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from sleap_rtc.cli import options
+from sleap_rtc.cli.app import App
+
+_file = click.Path(path_type=Path)
+
+
+@click.command()
+@click.argument("labels", type=_file, required=False)
+@click.option(
+    "--config",
+    "-c",
+    "configs",
+    type=_file,
+    multiple=True,
+    help="Training configuration; twice for a top-down pair, centroid first.",
+)
+@options.room
+@click.option("--worker", metavar="NAME", help="By default the least busy one, or you are asked.")
+@click.option("--alias", help="What the model, or the pair, is called at home.")
+@click.option("--engine", default="sleap-nn", show_default=True, help="The trainer.")
+@click.option("--val-labels", type=_file, help="Labels to validate on.")
+@click.option("--run-name", help="Names the run; by default the configuration does.")
+@click.option("--detach", is_flag=True, help="Let go as soon as the worker has the data.")
+@click.option(
+    "--download/--no-download",
+    default=None,
+    help="Whether the models come home; on a terminal you are asked at the end.",
+)
+@click.option("--resume", metavar="MODEL", help="Go on with an interrupted training.")
+@options.yes
+@click.pass_obj
+def train(
+    app: App,
+    /,
+    labels: Path | None,
+    *,
+    configs: tuple[Path, ...],
+    resume: str | None,
+    download: bool | None,
+    yes: bool,
+    **more: str | Path | bool | None,
+) -> None:
+    """Train on a worker, and bring the models home.
+
+    LABELS is a package (.pkg.slp), or a .slp with its videos beside it. What is
+    sent, how large it is and to whom is said before it starts.
+
+    Ctrl-C lets go of the job, which goes on; sleap-rtc jobs attach takes it up
+    again, on this machine, whatever happened in between.
+
+    \b
+    sleap-rtc train flies.pkg.slp -c centroid.yaml -c centered_instance.yaml --alias flies
+    sleap-rtc train --resume flies
+    """  # noqa: D301 - click reads the backspace, which keeps lines as they are
+    if resume is not None:
+        if labels is not None or configs:
+            raise click.UsageError(
+                "--resume goes on with what was sent then: no LABELS, no --config."
+            )
+        from sleap_rtc.cli import training  # noqa: PLC0415 - --help stays quick
+
+        training.resume(app, resume, download=download, yes=yes)
+        return
+    if labels is None:
+        raise click.UsageError("Missing argument 'LABELS'.")
+    if not configs:
+        raise click.UsageError("Missing option '--config'.")
+    from sleap_rtc.cli import training  # noqa: PLC0415 - --help stays quick
+
+    wanted = training.Wanted(
+        labels=labels,
+        configs=configs,
+        download=download,
+        yes=yes,
+        **more,  # type: ignore[arg-type] # by the options' names
+    )
+    training.train(app, wanted)

@@ -1,0 +1,110 @@
+"""``workers``: who is online."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from sleap_rtc.cli import options
+from sleap_rtc.cli.app import App
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sleap_rtc.cli.documents import GpuShown, WorkerShown
+    from sleap_rtc.domain.places import WorkerInfo
+
+
+@click.command()
+@options.room
+@click.pass_obj
+def workers(app: App, room: str | None) -> None:
+    """List the workers that are online, with what they have and do."""
+    from sleap_rtc.cli.documents import WorkersDocument  # noqa: PLC0415 - --help stays quick
+
+    client = app.client()
+    entry = client.room(room)
+    found = app.run(client.workers(entry.room))
+    shown = [worker_shown(each.name, entry.name, each.device, each.worker) for each in found]
+    app.out.show(WorkersDocument(workers=tuple(shown)), lambda: _table(app, shown, entry.name))
+
+
+def _table(app: App, shown: list[WorkerShown], room: str) -> None:
+    from sleap_rtc.cli.text import Cell, Column  # noqa: PLC0415 - --help stays quick
+    from sleap_rtc.domain.units import format_bytes  # noqa: PLC0415
+
+    columns = [
+        Column("worker"),
+        Column("gpu"),
+        Column("cpus", right=True),
+        Column("memory", right=True),
+        Column("disk free", right=True),
+        Column("engines"),
+        Column("jobs", right=True),
+        Column("models", right=True),
+    ]
+    rows = [
+        [
+            Cell(one.name, "name"),
+            gpus(one.gpus),
+            str(one.cpus),
+            format_bytes(one.ram),
+            format_bytes(one.disk_free),
+            ", ".join(one.engines) or Cell("none", "warning"),
+            str(one.jobs),
+            str(one.models),
+        ]
+        for one in shown
+    ]
+    if rows:
+        app.out.table(columns, rows)
+    else:
+        app.out.say(f"No worker is online in {room}. Start one: sleap-rtc worker --room {room}")
+
+
+def worker_shown(name: str, room: str, device: str, told: WorkerInfo | None) -> WorkerShown:
+    """A worker as it is shown; one that says nothing of itself has nothing."""
+    from sleap_rtc.cli.documents import GpuShown, WorkerShown  # noqa: PLC0415 - --help stays quick
+    from sleap_rtc.domain.places import WorkerInfo  # noqa: PLC0415
+
+    info = told or WorkerInfo()
+    return WorkerShown(
+        name=name,
+        room=room,
+        device=device,
+        version=info.version,
+        engines=info.engines,
+        gpus=tuple(GpuShown(name=gpu.name, memory=gpu.memory) for gpu in info.hardware.gpus),
+        cpus=info.hardware.cpus,
+        ram=info.hardware.ram,
+        disk_free=info.hardware.disk_free,
+        platform=info.hardware.platform,
+        jobs=info.jobs,
+        models=info.models,
+    )
+
+
+def hardware_pairs(shown: WorkerShown) -> list[tuple[str, str]]:
+    """What a worker has, as names and values."""
+    from sleap_rtc.domain.units import format_bytes  # noqa: PLC0415 - --help stays quick
+
+    return [
+        ("GPU", gpus(shown.gpus)),
+        ("Machine", f"{shown.cpus} cpus, {format_bytes(shown.ram)} of memory, {shown.platform}"),
+        ("Disk free", format_bytes(shown.disk_free)),
+        ("Engines", ", ".join(f"{name} {version}" for name, version in shown.engines.items())),
+        ("Models", str(shown.models)),
+    ]
+
+
+def gpus(found: Sequence[GpuShown]) -> str:
+    """GPUs in few words: ``2 x RTX 4090, 24 GB``."""
+    from sleap_rtc.domain.units import format_bytes  # noqa: PLC0415 - --help stays quick
+
+    names = list(dict.fromkeys((gpu.name, gpu.memory) for gpu in found))
+    parts = []
+    for name, memory in names:
+        number = sum((gpu.name, gpu.memory) == (name, memory) for gpu in found)
+        parts.append(f"{number} x {name}, {format_bytes(memory)}")
+    return "; ".join(parts) or "none"
