@@ -35,7 +35,7 @@ from sleap_rtc.worker.runner.plan import RunnerPlan, TrainerFile
 from sleap_rtc.worker.runner.recovery import recover
 
 ENGINE = Path(__file__).with_name("stepwise.py")
-PROGRAM = (sys.executable, str(ENGINE), "runner")
+STEPWISE = (sys.executable, str(ENGINE))
 LIMIT_S = 60.0
 
 
@@ -107,7 +107,11 @@ class Worker:
         return self.submit(TrackSpec(models=(model,), videos=names), files, models=("/model",))
 
     def submit(
-        self, work: TrainSpec | TrackSpec, files: dict[str, bytes], models: tuple[str, ...] = ()
+        self,
+        work: TrainSpec | TrackSpec,
+        files: dict[str, bytes],
+        models: tuple[str, ...] = (),
+        engine: str = "stepwise",
     ) -> JobDirectory:
         self._count += 1
         inputs = self.root / "inputs" / str(self._count)
@@ -118,25 +122,25 @@ class Worker:
         job_id = make_uuid7(unix_ms=1_700_000_000_000 + self._count, randomness=bytes(10))
         spec = JobSpec(
             id=JobId(job_id),
-            engine="stepwise",
+            engine=engine,
             work=work,
             inputs=ref(packed.package),
             room=RoomId("a" * 32),
         )
         job = self.store.create(spec, clock=now)
         plan = RunnerPlan(
-            engine="stepwise",
+            engine=engine,
             inputs=str(inputs),
             library=str(self.library.models_dir),
             models=models,
             worker="gpu-01",
-            grace_s=5.0,
+            grace_s=3.0,
         )
         write_replacing(job.plan, encode_pretty(plan))
         return job
 
-    async def launch(self, job: JobDirectory) -> RunnerHandle:
-        handle = await launch(job, program=PROGRAM)
+    async def launch(self, job: JobDirectory, program: tuple[str, ...] = STEPWISE) -> RunnerHandle:
+        handle = await launch(job, program=program)
         self._started.append(handle.process)
         return handle
 
@@ -176,8 +180,10 @@ class Worker:
         return view
 
     async def to_end(self, handle: RunnerHandle) -> JobView:
-        """Follow a job until its runner has ended or is gone."""
-        return await self.until(handle, lambda view: False)
+        """Follow a job until its runner has ended or is gone; and it really goes."""
+        view = await self.until(handle, lambda view: False)
+        await self.gone(handle.process)
+        return view
 
     async def gone(self, process: ProcessIdentity) -> None:
         """Wait until a process that isn't a child of ours has gone."""

@@ -1,18 +1,18 @@
 """An engine for tests of timing: it does one epoch for each byte that the test writes.
 
-Run as a program it is the trainer (``train DIR …``, ``track OUT …``), or, with
-``runner …``, the job runner with this engine. Its configuration is JSON::
+Run as a program it is the job runner with this engine, whose trainer is
+``stepwise_trainer.py``. Its configuration is JSON::
 
     {"model_type": …, "epochs": 3, "gate": FIFO or null, "steps": 2, "fail_at": 1,
-     "deaf": ignore SIGTERM, "lines": print so many, "refused": {…}}
+     "deaf": ignore SIGTERM, "lines": print so many, "refused": {…},
+     "hold": FIFO, a byte from which starts the trainer, "crash": …, "missing": …}
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
-import select
-import signal
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -39,6 +39,7 @@ from sleap_rtc.engines.process import Ending, ProcessRun, last_error
 from sleap_rtc.errors import EngineMissing, InvalidConfig
 from sleap_rtc.worker.runner.process import main as runner
 
+TRAINER = Path(__file__).with_name("stepwise_trainer.py")
 EVENTS: dict[str, Any] = {
     "began": Began,
     "step": Stepped,
@@ -69,8 +70,14 @@ class Stepwise:
         )
 
     async def start_training(self, plan: TrainPlan) -> Run:
-        if json.loads(plan.config).get("missing"):
+        config = json.loads(plan.config)
+        if config.get("missing"):
             raise EngineMissing(engine=self.name, where="this machine")
+        if config.get("crash"):
+            raise ZeroDivisionError("a fault of the engine's author")
+        if config.get("hold"):
+            with open(config["hold"], "r+b", buffering=0) as gate:  # noqa: ASYNC230, PTH123
+                await asyncio.to_thread(gate.read, 1)
         resume = str(plan.resume_from) if plan.resume_from else ""
         command = ["train", str(plan.directory), plan.config, resume]
         return await start(command, plan.directory, Watching(plan, self))
@@ -95,7 +102,7 @@ class Stepwise:
 
 async def start(arguments: list[str], directory: Path, watcher: Any) -> ProcessRun:
     return await ProcessRun.start(
-        [sys.executable, __file__, *arguments],
+        [sys.executable, "-S", str(TRAINER), *arguments],
         directory=directory,
         environment=dict(os.environ),
         log=directory / "trainer.log",
@@ -165,70 +172,5 @@ class Tracking(Watching):
         return Outcome(kind=kind, reason=last_error(ending.log_tail), log_tail=ending.log_tail)
 
 
-def say(event: str, **fields: Any) -> None:
-    print(json.dumps({"event": event, **fields}), flush=True)  # noqa: T201
-
-
-def replace_file(path: Path, text: str) -> None:
-    new = path.with_name(f"{path.name}.new")
-    new.write_text(text)
-    new.rename(path)
-
-
-def train(directory: Path, config: dict[str, Any], resume: str) -> int:
-    first = 0
-    if resume:
-        first = json.loads((Path(resume) / "last.ckpt").read_text())["epochs"]
-    signal.signal(
-        signal.SIGTERM, signal.SIG_IGN if config.get("deaf") else lambda *_: sys.exit(143)
-    )
-    gate = os.open(config["gate"], os.O_RDWR) if config.get("gate") else None
-    for number in range(config.get("lines", 0)):
-        print(f"line {number}", flush=True)  # noqa: T201
-    say("began", epochs=config["epochs"], first_epoch=first, batches=config.get("steps", 2))
-    done = first
-    for epoch in range(first, config["epochs"]):
-        steps = config.get("steps", 2)
-        for step in range(steps):
-            say("step", epoch=epoch, done=step + 1, total=steps, loss=1 / (epoch + 1))
-        if gate is not None:
-            stdin = [] if sys.stdin.closed else [sys.stdin.fileno()]
-            ready, _, _ = select.select([gate, *stdin], [], [])
-            if gate not in ready:
-                sys.stdin.readline()
-                break
-            os.read(gate, 1)
-        if config.get("fail_at") == epoch:
-            raise RuntimeError("the made-up network exploded")
-        say("epoch", epoch=epoch, train_loss=1 / (epoch + 1), val_loss=2 / (epoch + 1))
-        done = epoch + 1
-        state = json.dumps({"epochs": done, "type": config["model_type"]})
-        replace_file(directory / "best.ckpt", state)
-        replace_file(directory / "last.ckpt", state)
-        say("checkpoint", epochs=done)
-    say("result", epochs=done, best_epoch=max(0, done - 1), final_val_loss=2 / max(1, done))
-    return 0
-
-
-def track(video: Path, output: Path) -> int:
-    what = video.read_text()
-    if what.startswith("gate:"):
-        fd = os.open(what[5:].strip(), os.O_RDWR)
-        say("step", done=1, total=4, rate=10.0)
-        os.read(fd, 1)
-    if what.startswith("bad"):
-        raise ValueError("no frame can be read")
-    for frame in range(4):
-        say("step", done=frame + 1, total=4, rate=10.0)
-    output.write_text(f"predictions of {what}")
-    say("result")
-    return 0
-
-
 if __name__ == "__main__":
-    verb, *rest = sys.argv[1:]
-    if verb == "runner":
-        sys.exit(runner(rest, engine=lambda name: Stepwise()))
-    if verb == "train":
-        sys.exit(train(Path(rest[0]), json.loads(rest[1]), rest[2]))
-    sys.exit(track(Path(rest[0]), Path(rest[1])))
+    sys.exit(runner(sys.argv[1:], engine=lambda name: Stepwise()))

@@ -26,8 +26,9 @@ from sleap_rtc.worker.runner.plan import RunnerFile
 pytestmark = pytest.mark.slow
 
 
-def epochs(number: int, stage: int = 0) -> Any:
-    return lambda view: len(view.stage_view(stage).losses) >= number
+def begun(epoch: int) -> Any:
+    """The first step of an epoch: the checkpoint of the one before is on disk."""
+    return lambda view: view.progress is not None and view.progress.epoch == epoch
 
 
 def first_epochs(worker: Any, job: Any) -> list[int]:
@@ -44,9 +45,7 @@ async def kill_runner(worker: Any, handle: Any) -> None:
 async def interrupted_by_a_killed_trainer(worker: Any, job: Any, after: int) -> JobView:
     handle = await worker.launch(job)
     worker.go(after)
-    await worker.until(handle, epochs(after))
-    # The checkpoint of the last epoch is on disk when the next epoch has begun.
-    await worker.until(handle, lambda view: view.progress and view.progress.epoch == after)
+    await worker.until(handle, begun(after))
     os.kill(worker.trainer(job).pid, signal.SIGKILL)
     view: JobView = await worker.to_end(handle)
     return view
@@ -161,7 +160,7 @@ async def test_a_killed_runner_is_recovered_and_goes_on(worker: Any, deaf: bool)
     job = worker.train({"epochs": 5, "deaf": deaf})
     handle = await worker.launch(job)
     worker.go(2)
-    await worker.until(handle, lambda view: view.progress and view.progress.epoch == 2)
+    await worker.until(handle, begun(2))
     trainer = worker.trainer(job)
     socket = Path(decode(RunnerFile, job.runner.read_bytes(), what="runner").socket)
     os.kill(handle.process.pid, signal.SIGKILL)
@@ -203,7 +202,7 @@ async def test_a_trained_model_is_kept_though_its_runner_was_killed(worker: Any)
     job = worker.train({"epochs": 2}, {"epochs": 1})
     handle = await worker.launch(job)
     worker.go(1)
-    await worker.until(handle, lambda view: view.progress and view.progress.epoch == 1)
+    await worker.until(handle, begun(1))
     await kill_runner(worker, handle)
     # As if it had been killed a moment later, between the engine's end and the library.
     folder = StageFolder(job.stage(0))
@@ -242,7 +241,7 @@ async def test_a_cancel_that_was_asked_for_is_kept(worker: Any) -> None:
     job = worker.train({"epochs": 5, "deaf": True})
     handle = await worker.launch(job)
     worker.go(1)
-    await worker.until(handle, lambda view: view.progress and view.progress.epoch == 1)
+    await worker.until(handle, begun(1))
     await handle.command("r1", "cancel")
     await kill_runner(worker, handle)
     view = await worker.recover(job)
@@ -293,7 +292,7 @@ async def test_a_killed_daemon_comes_back_and_misses_nothing(worker: Any) -> Non
     assert daemon.stdout is not None
     worker.go(1)
     known = 0
-    while known < worker.view(job).number or not epochs(1)(worker.view(job)):
+    while known < worker.view(job).number or not begun(1)(worker.view(job)):
         known = int(await daemon.stdout.readline())
     daemon.kill()
     await daemon.wait()
@@ -319,7 +318,7 @@ async def test_the_runner_outlives_the_process_that_launched_it(worker: Any) -> 
         "asyncio.run(go())\n"
     )
     stepwise = str(Path(__file__).with_name("stepwise.py"))
-    arguments = [str(job.root), sys.executable, stepwise, "runner"]
+    arguments = [str(job.root), sys.executable, stepwise]
     daemon = await asyncio.create_subprocess_exec(sys.executable, "-c", program, *arguments)
     assert await daemon.wait() == -signal.SIGKILL
     handle = attach(job)
@@ -337,7 +336,7 @@ async def test_a_full_disk_loses_progress_and_not_the_end(small_disk: Any, worke
     shutil.copytree(job.root, small.root)
     handle = await worker.launch(small)
     worker.go(1)
-    await worker.until(handle, lambda view: view.progress and view.progress.epoch == 1)
+    await worker.until(handle, begun(1))
     filler = disk / "filler"
     fill(filler)
     os.kill(worker.trainer(small).pid, signal.SIGKILL)
@@ -360,7 +359,7 @@ async def test_a_library_on_a_full_disk_gets_the_model_later(small_disk: Any, wo
     job.plan.write_text(json.dumps(plan))
     handle = await worker.launch(job)
     worker.go(1)
-    await worker.until(handle, lambda view: view.progress and view.progress.epoch == 1)
+    await worker.until(handle, begun(1))
     fill(disk / "filler")
     worker.go(1)
     view = await worker.to_end(handle)

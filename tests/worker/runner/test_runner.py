@@ -38,8 +38,9 @@ def training(view: JobView) -> bool:
     return view.progress is not None
 
 
-def epochs(number: int, stage: int = 0) -> Any:
-    return lambda view: len(view.stage_view(stage).losses) >= number
+def begun(epoch: int) -> Any:
+    """The first step of an epoch: the checkpoint of the one before is on disk."""
+    return lambda view: view.progress is not None and view.progress.epoch == epoch
 
 
 def state_of(pid: int) -> str:
@@ -111,7 +112,7 @@ async def test_stop_ends_a_stage_and_the_next_is_trained(worker: Any) -> None:
     job = worker.train({"epochs": 50}, {"epochs": 1, "gate": None})
     handle = await worker.launch(job)
     worker.go(2)
-    await worker.until(handle, epochs(2))
+    await worker.until(handle, begun(2))
     await handle.command("r1", "stop", by="ann")
     view = await worker.to_end(handle)
     assert view.state == "completed"
@@ -156,7 +157,7 @@ async def test_a_paused_job_can_be_stopped(worker: Any) -> None:
     job = worker.train({"epochs": 50})
     handle = await worker.launch(job)
     worker.go()
-    await worker.until(handle, epochs(1))
+    await worker.until(handle, begun(1))
     await handle.command("r1", "pause")
     await handle.command("r2", "stop")
     view = await worker.to_end(handle)
@@ -170,7 +171,7 @@ async def test_cancel_keeps_the_checkpoint(worker: Any, paused: bool, deaf: bool
     job = worker.train({"epochs": 50, "deaf": deaf}, {"epochs": 1})
     handle = await worker.launch(job)
     worker.go(2)
-    await worker.until(handle, epochs(2))
+    await worker.until(handle, begun(2))
     trainer = worker.trainer(job)
     if paused:
         await handle.command("r1", "pause")
@@ -188,7 +189,65 @@ async def test_cancel_keeps_the_checkpoint(worker: Any, paused: bool, deaf: bool
         await handle.command("r3", "cancel")
 
 
-async def test_cancel_before_the_trainer_is_there(worker: Any) -> None:
+async def started(worker: Any, **config: Any) -> Any:
+    """A job whose stage is announced, and whose engine waits to be let go."""
+    job = worker.train({"hold": str(worker.gate_path), **config})
+    handle = await worker.launch(job)
+    await worker.until(handle, lambda view: view.stage == 0)
+    return job, handle
+
+
+async def test_pausing_before_the_trainer_is_there(worker: Any) -> None:
+    job, handle = await started(worker, epochs=2)
+    await handle.command("r1", "pause")
+    assert worker.view(job).state == "paused"
+    worker.go()
+    async with asyncio.timeout(60):
+        while not job.trainer.exists() or state_of(worker.trainer(job).pid) != "T":  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    await handle.command("r2", "resume")
+    worker.go(2)
+    assert (await worker.to_end(handle)).state == "completed"
+
+
+async def test_stopping_before_the_trainer_is_there(worker: Any) -> None:
+    _, handle = await started(worker, epochs=50)
+    await handle.command("r1", "stop")
+    worker.go(1)
+    view = await worker.to_end(handle)
+    assert (view.state, view.error.code) == ("failed", "training_failed")
+    assert "before its first epoch was whole" in view.error.message
+    assert view.stage_view(0).losses == ()
+
+
+async def test_cancelling_before_the_trainer_is_there(worker: Any) -> None:
+    _, handle = await started(worker, epochs=50)
+    await handle.command("r1", "cancel")
+    worker.go()
+    view = await worker.to_end(handle)
+    assert view.state == "cancelled"
+    assert view.stage_view(0).record.status == "interrupted"
+    assert view.stage_view(0).record.interruption.epoch == 0
+
+
+async def test_leaving_before_the_trainer_is_there(worker: Any) -> None:
+    _, handle = await started(worker, epochs=50)
+    os.kill(handle.process.pid, signal.SIGTERM)
+    worker.go()
+    view = await worker.to_end(handle)
+    assert view.state == "interrupted"
+    assert "shut down" in view.reason
+
+
+async def test_a_fault_in_an_engine_fails_the_job(worker: Any) -> None:
+    job = worker.train({"crash": True})
+    view = await worker.to_end(await worker.launch(job))
+    assert (view.state, view.error.code) == ("failed", "error")
+    assert "ZeroDivisionError: a fault of the engine's author" in view.error.message
+    assert "Traceback" in job.runner_log.read_text()
+
+
+async def test_cancel_before_the_first_stage(worker: Any) -> None:
     job = worker.train({"epochs": 5})
     handle = await worker.launch(job)
     await handle.command("r1", "cancel")
@@ -320,7 +379,7 @@ async def test_the_runner_told_to_end_keeps_the_checkpoint(worker: Any) -> None:
     job = worker.train({"epochs": 50})
     handle = await worker.launch(job)
     worker.go(3)
-    await worker.until(handle, epochs(3))
+    await worker.until(handle, begun(3))
     os.kill(handle.process.pid, signal.SIGTERM)
     view = await worker.to_end(handle)
     assert view.state == "interrupted"

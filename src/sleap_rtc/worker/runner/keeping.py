@@ -14,7 +14,7 @@ from pathlib import Path
 
 from sleap_rtc.domain.models import Interruption, ModelFile, ModelRecord
 from sleap_rtc.domain.packages import PackageRef, check_path, ref
-from sleap_rtc.errors import DataError
+from sleap_rtc.errors import TrainingFailed
 from sleap_rtc.files.durable import disk_errors, sync_directory, sync_file
 from sleap_rtc.files.packing import pack
 from sleap_rtc.library.entries import Entry
@@ -41,13 +41,18 @@ def keep_result(
         The model as it stands, and the package of its files.
 
     Raises:
-        DataError: The engine names no checkpoint.
+        TrainingFailed: There is no checkpoint.
         OutOfSpace: The disk is full; the attempt's folder has everything.
         SleapRtcError: Files are not there, are links, or changed meanwhile.
     """
     outcome, root = ended.outcome, attempt.plan.directory
     if outcome.best is None or not outcome.files:
-        raise DataError(what="the engine's result", why="it names no checkpoint")
+        why = (
+            "it was stopped before its first epoch was whole, so there is no model."
+            if outcome.kind == "stopped"
+            else "the engine names no checkpoint of the model."
+        )
+        raise TrainingFailed(what=f"Training {record.model_type}", why=why)
     kept = hash_files(root, outcome.files)
     done = records.completed(
         record,
