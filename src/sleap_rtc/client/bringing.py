@@ -19,7 +19,7 @@ from sleap_rtc.domain.ids import JobId
 from sleap_rtc.domain.models import Location, ModelRecord
 from sleap_rtc.domain.packages import PackageRef
 from sleap_rtc.errors import AlreadyExists, DataError
-from sleap_rtc.files.durable import place_directory
+from sleap_rtc.files.durable import disk_errors, place_directory
 from sleap_rtc.library.entries import Entry
 from sleap_rtc.library.registry import Registry
 from sleap_rtc.protocol.link import WantFiles
@@ -135,10 +135,16 @@ async def bring_output(
     )
     with staged:
         try:
-            await asyncio.to_thread(place_directory, staged.path, target)
+            await asyncio.to_thread(_place, staged.path, target)
         except AlreadyExists:
             staged.discard()
     return target
+
+
+def _place(staged: Path, target: Path) -> None:
+    with disk_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+    place_directory(staged, target)
 
 
 def _at_home(record: ModelRecord, worker: str, *, files: bool) -> ModelRecord:

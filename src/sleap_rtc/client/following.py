@@ -363,6 +363,10 @@ class Follower:
                 await work
             except SleapRtcError as error:
                 self._updates.put_nowait(error)
+            except Exception as error:  # noqa: BLE001 - whoever waits for updates must be told
+                logger.exception("following job {} failed", self.job.id)
+                why = SleapRtcError(message=f"Following the job failed: {error!r}.")
+                self._updates.put_nowait(why)
 
 
 def _label(output: OutputReady) -> str:
