@@ -77,6 +77,8 @@ class EngineConformance:
         assert outcome.kind == "succeeded", outcome
         _check_epochs(events, first=0, epochs=2)
         _check_model(outcome, tmp_path / "a", epochs=2)
+        ended = [event for event in events if isinstance(event, EpochDone)]
+        assert all(event.learning_rate is not None for event in ended)
         assert outcome.metrics.best_val_loss is not None
         assert outcome.hyperparameters["max_epochs"] == 2
 

@@ -14,7 +14,7 @@ from sleap_rtc.engines.sleap_nn.progress import Channel, Reading, parse
 
 
 def _reading() -> Reading:
-    return Reading(planned=3, batches=2, done=None)
+    return Reading(planned=3, batches=2, rate=0.01)
 
 
 def test_the_mean_of_the_batches_is_the_training_loss() -> None:
@@ -32,7 +32,7 @@ def test_the_mean_of_the_batches_is_the_training_loss() -> None:
         Began(epochs=3, first_epoch=0, batches=2),
         Stepped(done=1, epoch=0, total=2, loss=4.0),
         Stepped(done=2, epoch=0, total=2, loss=2.0),
-        EpochDone(epoch=0, train_loss=3.0, val_loss=1.5),
+        EpochDone(epoch=0, train_loss=3.0, val_loss=1.5, learning_rate=0.01),
     ]
     assert reading.train_losses == {0: 3.0}
     assert reading.epochs is None, "the checkpoint isn't on the disk yet"
@@ -49,12 +49,26 @@ def test_the_last_checkpoint_is_there_at_the_end() -> None:
     assert reading.feed({"event": "train_end"}) == []
 
 
+def test_the_learning_rate_is_the_last_that_was_told() -> None:
+    reading = _reading()
+    reading.feed({"event": "epoch_begin", "epoch": 0})
+    reading.feed({"event": "epoch_end", "epoch": 0, "logs": {}})
+    (_,) = reading.feed({"event": "epoch_begin", "epoch": 1})
+    (done,) = reading.feed({"event": "epoch_end", "epoch": 1, "logs": {"train/lr": 0.005}})
+    assert done == EpochDone(epoch=1, learning_rate=0.005)
+    later = _reading()
+    (began,) = later.feed({"event": "epoch_begin", "epoch": 4})
+    assert began == Began(epochs=3, first_epoch=4, batches=2)
+    assert later.epochs == 4
+    assert later.feed({"event": "epoch_end", "epoch": 4}) == [EpochDone(epoch=4)]
+
+
 def test_a_loss_that_is_no_number_is_unknown() -> None:
     reading = _reading()
     message = parse(b'{"event": "batch_end", "epoch": 0, "batch": 0, "logs": {"loss": NaN}}')
     assert reading.feed(message) == [Stepped(done=1, epoch=0, total=2)]
     message = parse(b'{"event": "epoch_end", "epoch": 0, "logs": {"val/loss": Infinity}}')
-    assert reading.feed(message) == [EpochDone(epoch=0)]
+    assert reading.feed(message) == [EpochDone(epoch=0, learning_rate=0.01)]
 
 
 @given(

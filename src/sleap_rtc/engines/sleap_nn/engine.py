@@ -220,9 +220,10 @@ class _Training:
         self._channel = channel
         self._stopper: asyncio.Task[None] | None = None
         self._run: ProcessRun | None = None
-        steps = configs.at(rebuilt.config, ("trainer_config", "train_steps_per_epoch"))
         self._reading = Reading(
-            planned=summary.epochs, batches=steps if isinstance(steps, int) else None, done=None
+            planned=summary.epochs,
+            batches=summary.hyperparameters.get("steps_per_epoch"),
+            rate=_first_rate(rebuilt.config),
         )
 
     async def started(self, run: ProcessRun) -> None:
@@ -237,8 +238,6 @@ class _Training:
 
     def _on_message(self, message: dict[str, Any]) -> None:
         for event in self._reading.feed(message):
-            if isinstance(event, Began) and event.first_epoch:
-                self._reading.epochs = event.first_epoch
             if self._run is not None:
                 self._run.emit(event)
 
@@ -304,6 +303,16 @@ def _left(
         hyperparameters=summary.hyperparameters,
         files=files,
     )
+
+
+def _first_rate(config: dict[str, Any]) -> float | None:
+    """The learning rate of the first epoch: the configured one, but for a warm-up."""
+    schedules = configs.at(config, ("trainer_config", "lr_scheduler"))
+    used = schedules if isinstance(schedules, dict) else {}
+    if any(used.get(name) for name in ("cosine_annealing_warmup", "linear_warmup_linear_decay")):
+        return None
+    rate = configs.at(config, ("trainer_config", "optimizer", "lr"))
+    return float(rate) if isinstance(rate, (int, float)) else None
 
 
 def _may_end_early(config: dict[str, Any]) -> bool:

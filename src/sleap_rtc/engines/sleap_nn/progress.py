@@ -7,10 +7,11 @@ The trainer connects; we bind, on fresh ports, before it is started. It says::
       epoch_end{epoch, logs}
     train_end
 
-as JSON in which a number may be ``NaN``. Two things are not as they look:
+as JSON in which a number may be ``NaN``. Some things are not as they look:
 ``train/loss`` in the logs is that of the epoch before, so the mean of the batches'
 losses is taken; and at ``epoch_end`` the checkpoint isn't on the disk yet: what
-comes next (``epoch_begin``, ``train_end``) means that it is.
+comes next (``epoch_begin``, ``train_end``) means that it is. The learning rate is
+that of the epoch before as well; of the first epoch it is the configured one.
 
 :class:`Reading` is the pure part; :class:`Channel` the sockets.
 """
@@ -41,12 +42,15 @@ class Reading:
         train_losses: Mean training loss by epoch.
     """
 
-    def __init__(self, *, planned: int | None, batches: int | None, done: int | None) -> None:
-        self.epochs = done
+    def __init__(
+        self, *, planned: int | None, batches: int | None, rate: float | None = None
+    ) -> None:
+        self.epochs: int | None = None
         self.finished = False
         self.train_losses: dict[int, float | None] = {}
         self._planned = planned
         self._batches = batches
+        self._rate = rate
         self._has_begun = False
         self._losses: list[float] = []
         self._written: int | None = None
@@ -75,6 +79,8 @@ class Reading:
         if self._has_begun:
             return []
         self._has_begun = True
+        if epoch:  # Gone on from a checkpoint, which has a rate of its own.
+            self.epochs, self._rate = epoch, None
         return [Began(epochs=self._planned, first_epoch=epoch, batches=self._batches)]
 
     def _step(self, epoch: int, batch: int, logs: dict[str, Any]) -> EngineEvent:
@@ -87,11 +93,12 @@ class Reading:
         mean = sum(self._losses) / len(self._losses) if self._losses else None
         self.train_losses[epoch] = mean
         self._written = epoch
+        self._rate = _finite(logs.get("train/lr")) or self._rate
         return EpochDone(
             epoch=epoch,
             train_loss=mean,
             val_loss=_finite(logs.get("val/loss")),
-            learning_rate=_finite(logs.get("learning_rate")),
+            learning_rate=self._rate,
         )
 
     def _checkpoint(self) -> list[EngineEvent]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -20,7 +21,6 @@ from typing import Any, Literal
 
 import msgspec
 
-from sleap_rtc import __version__
 from sleap_rtc.domain.models import Metrics
 from sleap_rtc.engines.base import (
     Began,
@@ -62,7 +62,9 @@ class TinyEngine:
             if importlib.util.find_spec(module) is None:
                 hint = "Install it there: pip install 'sleap-rtc[tiny]'"
                 raise EngineMissing(engine=self.name, where="this machine", hint=hint)
-        return Installation(python=Path(sys.executable), version=__version__)
+        return Installation(
+            python=Path(sys.executable), version=importlib.metadata.version("sleap-rtc")
+        )
 
     def read_config(self, text: str, *, where: str) -> ConfigSummary:
         """Read a configuration.
