@@ -20,8 +20,10 @@ import msgspec
 
 from sleap_rtc.client.api import AsyncClient
 from sleap_rtc.client.following import AliasGiven, CameHome, Fetching, Follower, LinkChanged, Update
+from sleap_rtc.client.watching import Watcher
 from sleap_rtc.errors import SleapRtcError
 from sleap_rtc.jobs.events import JobEvent
+from sleap_rtc.jobs.lifecycle import SETTLED, JobView, fold
 
 asked: dict[str, Any] = json.loads(sys.argv[1])
 
@@ -54,18 +56,26 @@ async def follow(follower: Follower) -> None:
     say("end", state=follower.view.state, reason=follower.view.reason, models=follower.job.models)
 
 
+async def watch(watcher: Watcher) -> None:
+    view = JobView()
+    async for event in watcher.events():
+        tell(event)
+        view = fold(view, event)
+        if view.state in SETTLED:
+            say("end", state=view.state)
+            return
+
+
 async def act(client: AsyncClient) -> None:
     match asked["do"]:
         case "train":
             composed = client.compose_training(
                 asked["labels"], asked["configs"], engine=asked.get("engine", "tiny")
             )
-            again = asked.get("again", 1)
-            for _ in range(again):
-                async with client.submit(
-                    composed, worker=asked.get("worker"), alias=asked.get("alias")
-                ) as follower:
-                    await follow(follower)
+            async with client.submit(
+                composed, worker=asked.get("worker"), alias=asked.get("alias")
+            ) as follower:
+                await follow(follower)
         case "track":
             models = client.resolve_models([asked["model"]])
             composed = client.compose_tracking([asked["video"]], models)
@@ -76,6 +86,11 @@ async def act(client: AsyncClient) -> None:
                 await follow(follower)
         case "command":
             await client.command(asked["job"], asked["command"])
+        case "order":
+            await client.command(asked["job"], asked["command"], worker=asked["worker"])
+        case "watch":
+            async with client.watch(asked["job"], worker=asked["worker"]) as watcher:
+                await watch(watcher)
         case "retry":
             await client.retry(asked["job"])
         case "join":

@@ -32,6 +32,7 @@ from sleap_rtc.config import Settings, load
 from sleap_rtc.domain.models import ModelRecord
 from sleap_rtc.domain.values import decode
 from sleap_rtc.engines.process import identify
+from sleap_rtc.jobs.events import StateChanged
 from sleap_rtc.jobs.lifecycle import JobView, replay
 from sleap_rtc.library.registry import Registry
 from sleap_rtc.media.synthetic import Dataset, SyntheticSpec, make_dataset
@@ -198,6 +199,10 @@ class ClientMachine(Machine):
     def attach(self, job: str, **asked: Any) -> Program:
         return self.do("attach", job=job, **asked)
 
+    def left(self) -> list[str]:
+        """What lies about of models and predictions that aren't whole."""
+        return below(self.home / "models" / ".incoming") + below(self.home / "incoming")
+
     def models(self) -> dict[str, ModelRecord]:
         """What is in the library, by type of model."""
         with self.library as library:
@@ -236,6 +241,13 @@ class WorkerMachine(Machine):
         while events := log.read():
             view = replay(events, view)
         return view
+
+    def states(self, job_id: str) -> list[str]:
+        """Every state that the job was in."""
+        log, found = LogReader(self.job(job_id).log), []
+        while events := log.read():
+            found += [str(e.body.state) for e in events if isinstance(e.body, StateChanged)]
+        return found
 
     def trainer(self, job_id: str) -> int:
         """The trainer's process."""
@@ -380,6 +392,13 @@ class Lab:
         path.write_text(json.dumps(plain) + "\n# " + "x" * found["pad"] + "\n")
         return path
 
+    def see_end(self, pid: int, *, within: float = 15.0) -> None:
+        """Wait until a process that isn't this one's child has ended."""
+        end = time.monotonic() + within
+        while identify(pid) is not None:
+            assert time.monotonic() < end, f"process {pid} goes on"
+            time.sleep(0.02)
+
     def close(self) -> None:
         for program in self.programs:
             program.close()
@@ -396,14 +415,6 @@ def below(folder: Path) -> list[str]:
     if not folder.is_dir():
         return []
     return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
-
-
-def gone(pid: int, *, within: float = 15.0) -> None:
-    """Wait until a process that isn't this one's child has ended."""
-    end = time.monotonic() + within
-    while identify(pid) is not None:
-        assert time.monotonic() < end, f"process {pid} goes on"
-        time.sleep(0.02)
 
 
 @pytest.fixture(scope="session")
