@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import itertools
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from loguru import logger
 
@@ -43,15 +43,28 @@ Shelf = Callable[[PackageId], Served | None]
 """What this peer may fetch on this connection; None for everything else."""
 
 
+_PIECES: Final = 64
+"""Pieces of an answer that are kept apart; a block of whole ones has 17."""
+
+
 class _Wanted:
     """An answer that is arriving."""
 
-    __slots__ = ("content", "done", "limit")
+    __slots__ = ("done", "limit", "pieces", "size")
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self.content = bytearray()
+        self.size = 0
+        self.pieces: list[bytes | memoryview] = []
         self.done: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    def take(self, piece: memoryview) -> None:
+        """Keep a piece. They are joined once, at the end: content is copied no more than that."""
+        if len(self.pieces) == _PIECES:
+            # Very small pieces would take far more memory than what is in them.
+            self.pieces = [b"".join(self.pieces)]
+        self.pieces.append(piece)
+        self.size += len(piece)
 
 
 class BlockClient:
@@ -117,15 +130,15 @@ class BlockClient:
             return  # withdrawn; what was under way still arrives
         match frame:
             case frames.Data():
-                if frame.offset != len(wanted.content):
+                if frame.offset != wanted.size:
                     raise ProtocolError(peer=self.name, why="a piece of a block out of order")
                 if frame.offset + len(frame.content) > wanted.limit:
                     raise ProtocolError(peer=self.name, why="a block longer than was asked for")
-                wanted.content += frame.content
+                wanted.take(frame.content)
             case frames.End():
-                if frame.length != len(wanted.content):
+                if frame.length != wanted.size:
                     raise ProtocolError(peer=self.name, why="a block shorter than it says")
-                wanted.done.set_result(bytes(wanted.content))
+                wanted.done.set_result(b"".join(wanted.pieces))
             case frames.Refuse():
                 error = from_wire(frame.code, {}, message=frame.message, hint="")
                 wanted.done.set_exception(error)

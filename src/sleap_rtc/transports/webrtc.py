@@ -45,6 +45,10 @@ from sleap_rtc.transports.connection import (
     Arrived,
 )
 
+LONG: Final = 32 * 1024
+"""Bytes from which a binary message is taken for one of a row, which a shorter one ends."""
+TOGETHER: Final = 32
+"""Messages of a row that the event loop takes at once at most: 2 MiB."""
 RESTART_AFTER_S: Final = 2.0
 """Seconds of a broken network path after which the offerer looks for another."""
 
@@ -103,6 +107,7 @@ class WebRtc:
         self._early: list[Candidate] = []
         self._candidates = 0
         self._channel: Any = None
+        self._handed: deque[Arrived] = deque()
         self._inbox: deque[Arrived] = deque()
         self._unread = 0
         self._wake: asyncio.Event = asyncio.Event()
@@ -111,6 +116,9 @@ class WebRtc:
         self._opened.add_done_callback(lambda f: f.cancelled() or f.exception())
         self._why = ""
         self._high = HIGH_WATER
+        # An upper bound, since asking is a call across threads as dear as sending: what was
+        # queued when the library was last asked, and what was sent after that.
+        self._queued = 0
         self._unsettled: Callable[[bool], None] = lambda _: None
         self._restart: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -256,10 +264,11 @@ class WebRtc:
 
     async def room(self) -> None:
         """Wait until less is queued than may be."""
-        while self._channel is not None and self._channel.buffered_amount() >= self._high:
+        while self._channel is not None and self._queued >= self._high:
             self._room.clear()
-            # Looking again after clearing: the signal may have come in between.
-            if self._channel.buffered_amount() >= self._high:
+            # Asking after clearing: the signal may come in between.
+            self._queued = self._channel.buffered_amount()
+            if self._queued >= self._high:
                 await self._room.wait()
 
     def _send(self, data: bytes, *, binary: bool) -> None:
@@ -267,6 +276,7 @@ class WebRtc:
             raise self._lost()
         try:
             self._channel.send(data, binary)
+            self._queued += len(data)
         except RuntimeError as error:
             self.abandon(str(error))
             raise self._lost() from None
@@ -333,16 +343,33 @@ class WebRtc:
         channel.on_buffered_amount_low(self._from_thread(self._drained))
         channel.on_open(self._from_thread(self._channel_opened))
         channel.on_close(self._from_thread(self._channel_closed))
-        channel.on_message(self._from_thread(self._arrived))
+        channel.on_message(self._in_rows())
         if str(channel.state()).endswith("Open"):
             self._loop.call_soon_threadsafe(self._channel_opened)
 
-    def _arrived(self, data: bytes, binary: bool) -> None:
-        self._unread += len(data)
+    def _in_rows(self) -> Callable[[bytes, bool], None]:
+        """A callback for the library that wakes the event loop once for a row of messages.
+
+        Waking it costs more than taking a message does. Content comes in rows of long messages
+        that end with a short one; all others are handed over at once.
+        """
+        handed = self._handed
+        wake = self._from_thread(self._take_handed)
+
+        def hand_over(data: bytes, binary: bool) -> None:
+            handed.append(Arrived(data, binary))
+            if not binary or len(data) < LONG or len(handed) >= TOGETHER:
+                wake()
+
+        return hand_over
+
+    def _take_handed(self) -> None:
+        while self._handed:
+            arrived = self._handed.popleft()
+            self._unread += len(arrived.data)
+            self._inbox.append(arrived)
         if self._unread > MAX_UNREAD:
             self.abandon("it sends faster than it may")
-            return
-        self._inbox.append(Arrived(data, binary))
         self._wake.set()
 
     def _drained(self) -> None:
@@ -353,6 +380,7 @@ class WebRtc:
             self._opened.set_result(None)
 
     def _channel_closed(self) -> None:
+        self._take_handed()
         self.abandon("the other side closed it")
 
     def _found(self, candidate: Any) -> None:
