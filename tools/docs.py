@@ -4,7 +4,8 @@
 
 A part stands between ``<!-- made from NAME -->`` and ``<!-- end -->``; what is
 between them is replaced. With ``--check`` nothing is written, and the exit code
-is 1 where a document differs from the code.
+is 1 where a document differs from the code. Below ``docs/reference`` whole files
+are made (``cli/reference.py``).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any, get_args
 from msgspec import inspect
 
 from sleap_rtc import errors
+from sleap_rtc.cli import reference
 from sleap_rtc.config import all_settings
 from sleap_rtc.domain import packages
 from sleap_rtc.jobs import events, lifecycle, spec
@@ -248,16 +250,18 @@ def renew(text: str) -> str:
 
 def main(arguments: list[str]) -> int:
     """Write or check every document; returns the exit code."""
+    whole = {DOCS / "reference" / name: text for name, text in reference.files().items()}
+    pages = {path: path.read_text("utf-8") for path in sorted(DOCS.rglob("*.md"))}
+    fresh = {path: renew(text) for path, text in pages.items() if path not in whole} | whole
     stale = 0
-    for path in sorted(DOCS.rglob("*.md")):
-        text = path.read_text("utf-8")
-        made = renew(text)
-        if made == text:
+    for path, made in fresh.items():
+        if path.is_file() and path.read_text("utf-8") == made:
             continue
         stale += 1
         if arguments == ["--check"]:
             sys.stderr.write(f"{path.relative_to(ROOT)} differs from the code; run: make docs\n")
         else:
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(made, "utf-8")
     return 1 if stale and arguments == ["--check"] else 0
 

@@ -66,7 +66,8 @@ class App:
         """The API, with this invocation's settings."""
         from sleap_rtc.client.api import AsyncClient  # noqa: PLC0415 - --help stays quick
 
-        self._client = AsyncClient(self.settings())
+        if self._client is None:
+            self._client = AsyncClient(self.settings())
         return self._client
 
     def close(self) -> None:

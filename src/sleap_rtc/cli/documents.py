@@ -1,7 +1,7 @@
 """What ``--json`` prints, one shape per command; ``docs/reference/json.md`` shows each.
 
-They are promises: fields are added, never renamed or taken away. Sizes are
-bytes, durations seconds, times UTC in ISO 8601, ids whole.
+The shapes are promises: fields are added, never renamed or taken away. Sizes
+are bytes, durations seconds, times UTC in ISO 8601, ids whole.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sleap_rtc.jobs.events import JobState
 from sleap_rtc.library.entries import Entry
 
 
-class Shown(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Shown(msgspec.Struct, frozen=True, kw_only=True):
     """Base of what is shown."""
 
 

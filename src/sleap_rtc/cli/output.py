@@ -149,6 +149,11 @@ class Output:
             body = self._paint_out(clean(value.text), value.style)
             self._write(self.stdout, f"{' ' * indent}{head}  {body}\n")
 
+    def cells(self, cells: Sequence[Cell]) -> None:
+        """One line of a result, in several styles."""
+        shown = [Cell(clean(cell.text), cell.style) for cell in cells]
+        self._write(self.stdout, joined(shown, self._paint_out) + "\n")
+
     def title(self, text: str) -> None:
         """A heading among the results."""
         self._write(self.stdout, self._paint_out(clean(text), "heading") + "\n")

@@ -77,11 +77,12 @@ class JobScreen:
                 return self._link_changed(update)
             case Fetching():
                 self._fetching = update
-                self._plain = f"{update.what}: {_transfer(update.progress)}"
-            case CameHome():
+                self._plain = f"{self._name(update.what)}: {_transfer(update.progress)}"
+            case CameHome(model=model):
                 self._fetching = None
-                what = update.model.label if update.model is not None else "predictions"
-                return [Milestone(f"{what} is home: {update.path}", "good")]
+                if model is None:
+                    return [Milestone("The predictions are home", "good")]
+                return [Milestone(f"{model.label} is home: {update.path}", "good")]
             case AliasGiven(refused=refused):
                 if refused:
                     return [Milestone(f"No alias was given: {refused}", "warning")]
@@ -95,9 +96,9 @@ class JobScreen:
             found.append(_LINK[self._link].format(worker=self._worker))
         if self._fetching is not None:
             progress = self._fetching.progress
-            found.append(f"{bar(progress.percent / 100, BAR)}  {self._fetching.what}")
+            what = self._name(self._fetching.what)
+            found.append(f"{bar(progress.percent / 100, BAR)}  {what} comes home")
             found.append(f"{'':{BAR}}  {_transfer(progress)}")
-            return found
         view = self.view
         if view.state == "preparing" and view.transfer is not None:
             transfer = view.transfer
@@ -152,7 +153,12 @@ class JobScreen:
         doing = "Training" if self._kind == "train" else "Tracking"
         which = f" {started.stage + 1} of {started.stages}" if started.stages > 1 else ""
         again = f", from epoch {started.first_epoch + 1} on" if started.first_epoch else ""
-        return f"{doing}{which}: {started.name}{again}"
+        return f"{doing}{which}: {_base(started.name)}{again}"
+
+    def _name(self, what: str) -> str:
+        """What people call what is fetched: ``model 0`` is the first run's."""
+        kind, _, stage = what.partition(" ")
+        return self.view.stage_view(int(stage)).name if kind == "model" and stage else what
 
     def _link_changed(self, update: LinkChanged) -> list[Milestone]:
         before, self._link = self._link, update.state
@@ -263,7 +269,12 @@ def _frames(progress: Progress | None) -> str:
 
 
 def _frames_line(stage: StageView, progress: Progress) -> str:
-    return f"{stage.name}: {_frames(progress)}"
+    return f"{_base(stage.name)}: {_frames(progress)}"
+
+
+def _base(name: str) -> str:
+    """A video's name without its place in the package."""
+    return name.rpartition("/")[2]
 
 
 def _share(progress: Progress | None) -> float:

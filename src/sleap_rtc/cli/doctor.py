@@ -1,0 +1,55 @@
+"""``doctor``: what is wrong with the set-up, and how to mend it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from sleap_rtc.cli.app import App
+
+if TYPE_CHECKING:
+    from sleap_rtc.cli.documents import CheckShown
+
+STYLES = {"ok": "good", "note": "dim", "warning": "warning", "broken": "bad"}
+
+
+@click.command()
+@click.pass_obj
+def doctor(app: App) -> None:
+    """Check the set-up, and say how to mend it.
+
+    Looks at the home and its disk, this device's key and rooms, the servers and
+    their clocks, who is online, the engines, and what connections need. Exits with
+    1 if something is broken; warnings and notes don't count.
+    """
+    from sleap_rtc.cli.checks import examine  # noqa: PLC0415 - --help stays quick
+    from sleap_rtc.cli.documents import DoctorDocument  # noqa: PLC0415
+
+    checks: list[CheckShown] = []
+    for check in examine(app):
+        checks.append(check)
+        app.out.live.update([f"looked at {check.name}"])
+    app.out.live.clear()
+    broken = sum(check.status == "broken" for check in checks)
+    app.out.show(
+        DoctorDocument(ok=not broken, checks=tuple(checks)), lambda: _print(app, checks, broken)
+    )
+    if broken:
+        raise click.exceptions.Exit(1)
+
+
+def _print(app: App, checks: list[CheckShown], broken: int) -> None:
+    from sleap_rtc.cli.text import Cell, count, pad  # noqa: PLC0415 - --help stays quick
+
+    for check in checks:
+        if app.out.quiet and check.status in ("ok", "note"):
+            continue
+        word = Cell(pad(check.status, 7), STYLES[check.status])
+        app.out.cells([word, Cell(f"{check.name}: {check.message}")])
+        if check.hint and check.status != "ok":
+            app.out.cells([Cell(" " * 7), Cell(check.hint, "dim")])
+    if broken:
+        app.out.say(f"{count(broken, 'thing')} to mend.", "bad")
+    else:
+        app.out.say("Nothing is broken.", "good")
