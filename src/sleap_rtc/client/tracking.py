@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import shutil
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from sleap_rtc.client.composing import engine_of
 from sleap_rtc.client.submitted import SubmittedJob
 from sleap_rtc.engines.base import EngineEvent, Outcome, TrackPlan
 from sleap_rtc.engines.registry import engine
+from sleap_rtc.engines.threads import default_threads
 from sleap_rtc.errors import AlreadyExists, FilesMissing, NotFound, TrainingFailed, UsageError
 from sleap_rtc.files.durable import disk_errors, sync_file
 from sleap_rtc.library.entries import Entry, Group
@@ -165,7 +165,7 @@ async def track_here(
         frames=frames,
         tracking=tracking,
         device=device,
-        threads=_threads(),
+        threads=default_threads(),
     )
     run = await chosen.start_tracking(plan)
     try:
@@ -179,8 +179,3 @@ async def track_here(
     finally:
         await run.cancel(grace_s=5.0)
         partial.unlink(missing_ok=True)
-
-
-def _threads() -> int:
-    given = os.environ.get("OMP_NUM_THREADS", "")
-    return int(given) if given.isdigit() and int(given) > 0 else (os.cpu_count() or 1)

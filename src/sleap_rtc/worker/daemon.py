@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -34,6 +33,7 @@ from sleap_rtc.client.rooms import find_room, invite, join
 from sleap_rtc.config import Settings
 from sleap_rtc.domain.places import WorkerInfo, check_name
 from sleap_rtc.engines import registry as engines
+from sleap_rtc.engines.threads import default_threads
 from sleap_rtc.errors import SleapRtcError, UnknownRoom
 from sleap_rtc.files.claim import Claim
 from sleap_rtc.files.hashcache import HashCache
@@ -114,7 +114,7 @@ class _Worker:
             engines=engines.available,
             worker=name,
             device_name=hardware.device_name(self._hardware),
-            threads=_threads(),
+            threads=default_threads(),
         )
         self._jobs = JobManager(
             JobStore(root / "jobs"),
@@ -223,12 +223,6 @@ async def _end(task: asyncio.Task[None]) -> None:
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task
-
-
-def _threads() -> int:
-    """Threads for an engine: OMP_NUM_THREADS if it is set, else one per usable processor."""
-    given = os.environ.get("OMP_NUM_THREADS", "")
-    return int(given) if given.isdigit() and int(given) > 0 else hardware.usable_cpus()
 
 
 def _now() -> datetime:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import shutil
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from loguru import logger
 
 from sleap_rtc.domain.places import Gpu, Hardware
+from sleap_rtc.engines.threads import usable_cpus
 
 
 def look(directory: Path) -> Hardware:
@@ -27,13 +27,6 @@ def look(directory: Path) -> Hardware:
         gpus=_gpus(),
         platform=f"{platform.system()} {platform.machine()}",
     )
-
-
-def usable_cpus() -> int:
-    """Processors that this process may use, which in a container is fewer than there are."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def device_name(hardware: Hardware) -> str:
