@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
@@ -78,6 +77,8 @@ class App:
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run asynchronous work to its end."""
+        import asyncio  # noqa: PLC0415 - half of what --help would import
+
         return asyncio.run(work)
 
     def fail(self, error: SleapRtcError) -> NoReturn:
