@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from sleap_rtc.domain.packages import check_path
 from sleap_rtc.domain.values import encode_pretty
 from sleap_rtc.engines.scanning import scan
 from sleap_rtc.errors import (
@@ -19,12 +20,14 @@ from sleap_rtc.errors import (
     Damaged,
     EngineMissing,
     FilesMissing,
+    InvalidLabels,
     NotTrusted,
 )
 from sleap_rtc.files.durable import place_directory, write_replacing
 from sleap_rtc.jobs.events import Transferring
-from sleap_rtc.jobs.spec import JobSpec, ModelRef, TrackSpec
+from sleap_rtc.jobs.spec import JobSpec, ModelRef, TrackSpec, TrainSpec
 from sleap_rtc.library.registry import Registry
+from sleap_rtc.media.labels import check_videos, inspect_labels
 from sleap_rtc.transfer.progress import Progress
 from sleap_rtc.transports.fetch import fetch
 from sleap_rtc.worker.job_directory import JobDirectory
@@ -82,6 +85,10 @@ class Preparer:
         if spec.engine not in await asyncio.to_thread(self._engines):
             raise EngineMissing(engine=spec.engine, where=f"worker {self._worker}")
         inputs = await self._inputs(spec, log, tell)
+        if isinstance(spec.work, TrainSpec):
+            for name in (spec.work.labels, spec.work.val_labels):
+                if name is not None:
+                    await check_labels(inputs, name)
         models: tuple[str, ...] = ()
         if isinstance(spec.work, TrackSpec):
             found = [await asyncio.to_thread(self._model, ref) for ref in spec.work.models]
@@ -154,3 +161,22 @@ class Preparer:
                 who = f"The checkpoint of model {ref.id}, which was not trained here,"
                 raise NotTrusted(who=who, why=verdict.sentence)
         return entry.directory
+
+
+async def check_labels(inputs: Path, name: str) -> None:
+    """See that a label file from elsewhere is one, and leads to no other file of this machine.
+
+    Args:
+        inputs: The folder with the job's inputs.
+        name: The label file's path in it.
+
+    Raises:
+        InvalidLabels: It can't be used; the sentence names it as it is called at home.
+    """
+    path = inputs / check_path(name)
+    try:
+        check_videos(await inspect_labels(path), path)
+    except FilesMissing:
+        raise InvalidLabels(path=name, why="it is not in the job's package") from None
+    except InvalidLabels as error:
+        raise InvalidLabels(path=path.name, why=error.details["why"]) from None

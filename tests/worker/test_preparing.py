@@ -1,0 +1,40 @@
+"""What is looked at before a job's trainer may see it. The rest: tests/endtoend."""
+
+from __future__ import annotations
+
+import pytest
+
+from sleap_rtc.errors import InvalidLabels, UnsafePath
+from sleap_rtc.worker.preparing import check_labels
+
+synthetic = pytest.importorskip("sleap_rtc.media.synthetic", reason="needs the extra media")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    spec = synthetic.SyntheticSpec(size=(64, 64), animals=1, labelled=2, frames=1)
+    return synthetic.make_dataset(tmp_path_factory.mktemp("made") / "data", spec)
+
+
+async def test_labels_with_their_images_are_taken(made):
+    await check_labels(made.package.parent, "labels.pkg.slp")
+
+
+async def test_labels_without_their_video_are_refused_by_their_own_name(made, tmp_path):
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "mine.slp").write_bytes(made.labels.read_bytes())
+    with pytest.raises(InvalidLabels, match=r"^mine\.slp is not a usable label file"):
+        await check_labels(tmp_path, "labels/mine.slp")
+
+
+async def test_what_is_no_label_file_or_not_there_is_refused(tmp_path):
+    (tmp_path / "a.slp").write_bytes(b"\x89HDF\r\n\x1a\n" + b"\0" * 100)
+    with pytest.raises(InvalidLabels, match=r"a\.slp"):
+        await check_labels(tmp_path, "a.slp")
+    with pytest.raises(InvalidLabels, match="not in the job's package"):
+        await check_labels(tmp_path, "labels/gone.slp")
+
+
+async def test_a_path_that_would_leave_the_inputs_is_refused(tmp_path):
+    with pytest.raises(UnsafePath):
+        await check_labels(tmp_path, "../a.slp")
