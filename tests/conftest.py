@@ -25,7 +25,7 @@ from sleap_rtc.config import load
 # Two cores are shared by two test processes: how long an example takes says nothing.
 _COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("fast", max_examples=60, **_COMMON)
-settings.register_profile("ci", max_examples=250, print_blob=True, **_COMMON)
+settings.register_profile("ci", max_examples=150, print_blob=True, **_COMMON)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
 
 _NAMESPACE = ipaddress.ip_network("10.77.0.0/16")
