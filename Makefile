@@ -45,8 +45,9 @@ format: setup ## Format the code, and mend what the linter can mend
 	@$(BIN)/ruff check --fix $(SOURCES)
 
 .PHONY: bench
-bench: setup ## Measure; the figures go to bench/results
-	@$(NETNS) $(BIN)/python -m bench
+bench: ## Measure; the figures go to bench/results (ARGS='--size 200 --rounds 1' for a quick look)
+	@tools/environment demo,dev,bench
+	@$(BIN)/python -m bench $(ARGS)
 
 .PHONY: docs
 docs: setup ## Write the generated parts of the documents anew

@@ -1,0 +1,192 @@
+"""The product's own ends: a link with its switchboard, trust, control and block connections.
+
+The sender is the client, which offers a package; the receiver is the worker,
+which fetches it to its disk. Only the server between them is missing: signaling
+goes over the wire.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from bench.wire import Usage, Wire
+from sleap_rtc.auth.handshake import Authenticated, Setup
+from sleap_rtc.auth.membership import Membership
+from sleap_rtc.domain.ids import DeviceId, RoomId
+from sleap_rtc.domain.packages import PackageRef, ref
+from sleap_rtc.domain.places import Presence
+from sleap_rtc.files.packing import pack
+from sleap_rtc.protocol.handshake import HANDSHAKE_SECONDS
+from sleap_rtc.protocol.link import FEATURES, LINK_VERSIONS, JobsTold, ListJobs, RequestBody
+from sleap_rtc.protocol.signaling import IceServer, Relayed
+from sleap_rtc.testing.made_room import MadeRoom
+from sleap_rtc.transports.base import Sources
+from sleap_rtc.transports.channel import Channel
+from sleap_rtc.transports.fetch import fetch
+from sleap_rtc.transports.link import Link
+from sleap_rtc.transports.serving import ServedPackage
+from sleap_rtc.transports.switchboard import Switchboard
+from sleap_rtc.transports.webrtc import WebRtc
+
+_WORKER = 3
+
+
+class _End:
+    """One device: its trust, kept in memory, and its switchboard over the wire."""
+
+    def __init__(self, wire: Wire, side: str) -> None:
+        made = MadeRoom(now=datetime.now(UTC))
+        worker = made.key(_WORKER)
+        self.wire, self.room, self.membership = wire, made.room, made.no_list()
+        if side == "client":
+            self.key, self.chain, self._peer = made.owner, made.owner_chain, worker.device
+        else:
+            self.key, self.chain = worker, made.joined(worker)
+            self._peer = made.owner.device
+        self.blocks: asyncio.Queue[Channel] = asyncio.Queue()
+        accept = self._accept if side == "worker" else None
+        self.switchboard = Switchboard(self, trust=lambda _: self, accept=accept)
+        self._relaying = asyncio.create_task(self._relayed())
+
+    # ── the way to the peer ──────────────────────────────────────────────────
+
+    @property
+    def ice_servers(self) -> Sequence[IceServer]:
+        return ()
+
+    async def relay(self, room: RoomId, to: str, payload: str) -> None:
+        self.wire.send("signal", payload)
+
+    async def _relayed(self) -> None:
+        while True:
+            payload = await self.wire.expect("signal")
+            self.switchboard.handle(
+                Relayed(room=self.room, sender="peer", device=self._peer, payload=payload)
+            )
+
+    @property
+    def presence(self) -> Presence:
+        """Where the peer is."""
+        return Presence(
+            device=self._peer, connection="peer", room=self.room, name="gpu-1", kind="worker"
+        )
+
+    # ── trust ────────────────────────────────────────────────────────────────
+
+    def setup(self, **given: Any) -> Setup:
+        return Setup(
+            key=self.key,
+            chain=self.chain,
+            room=self.room,
+            membership=self.membership,
+            versions=LINK_VERSIONS,
+            features=FEATURES,
+            **given,
+        )
+
+    def save_membership(self, membership: Membership) -> None:
+        self.membership = membership
+
+    def save_invite(self, invite: DeviceId, device: DeviceId) -> None:
+        pass
+
+    # ── connections that come in ─────────────────────────────────────────────
+
+    async def _accept(self, connection: WebRtc, proven: Authenticated) -> None:
+        channel = Channel(connection, proven, handler=_answer)
+        if proven.purpose == "blocks":
+            self.blocks.put_nowait(channel)
+        await channel.run()
+
+    async def close(self) -> None:
+        self._relaying.cancel()
+        await asyncio.gather(self._relaying, return_exceptions=True)
+        await self.switchboard.close()
+
+
+async def _answer(_channel: Channel, _body: RequestBody, _id: str) -> JobsTold:
+    return JobsTold(jobs=())
+
+
+@contextlib.asynccontextmanager
+async def _offering(wire: Wire, options: dict[str, Any]) -> AsyncIterator[Link]:
+    """A link to the receiver that offers the file; the receiver is told what to fetch."""
+    end = _End(wire, "client")
+    packed = await asyncio.to_thread(pack, {"file.bin": Path(options["file"])})
+    served = ServedPackage(packed)
+    link = Link(end.switchboard, room=end.room, locate=lambda: end.presence, name="gpu-1")
+    try:
+        async with link:
+            link.offer(packed.package.id, served)
+            await link.request(ListJobs(), within_s=HANDSHAKE_SECONDS)
+            wire.send("package", msgspec.to_builtins(ref(packed.package)))
+            yield link
+    finally:
+        await end.close()
+        served.close()
+
+
+async def transfer_sender(wire: Wire, options: dict[str, Any]) -> dict[str, Any]:
+    """Offer the file, and serve it until the receiver has it."""
+    async with _offering(wire, options):
+        wire.send("fetch")
+        await wire.expect("go")
+        usage = Usage()
+        await wire.expect("done")
+        used = usage.stop()
+        wire.send("bye")
+    return used
+
+
+async def transfer_receiver(wire: Wire, options: dict[str, Any]) -> dict[str, Any]:
+    """Fetch the file when told: received, hashed, written, read and hashed again, synced."""
+    end = _End(wire, "worker")
+    wanted = msgspec.convert(await wire.expect("package"), PackageRef)
+    channel = await end.blocks.get()
+    await wire.expect("fetch")
+    wire.send("go")
+    usage = Usage()
+    staged = await fetch(
+        wanted, sources=Sources(channel.blocks), destination="bench", incoming=Path(options["into"])
+    )
+    used = usage.stop()
+    wire.send("done")
+    staged.discard()
+    await wire.expect("bye")
+    await end.close()
+    return used
+
+
+async def control_sender(wire: Wire, options: dict[str, Any]) -> dict[str, Any]:
+    """Ask a small thing again and again: first alone, then while the file is fetched."""
+    async with _offering(wire, options) as link:
+        idle = [await _ask(link, options["every_s"]) for _ in range(options["idle"])]
+        wire.send("fetch")
+        await wire.expect("go")
+        fetching = asyncio.create_task(wire.expect("done"))
+        busy: list[float] = []
+        while not fetching.done():
+            busy.append(await _ask(link, options["every_s"]))
+        wire.send("bye")
+    return {"idle_s": idle, "saturated_s": busy}
+
+
+async def _ask(link: Link, pause: float) -> float:
+    start = time.perf_counter()
+    await link.request(ListJobs())
+    took = time.perf_counter() - start
+    await asyncio.sleep(pause)
+    return took
+
+
+async def control_receiver(wire: Wire, options: dict[str, Any]) -> dict[str, Any]:
+    """Answer; and fetch the file when told."""
+    return await transfer_receiver(wire, options)
