@@ -30,6 +30,7 @@ from sleap_rtc.jobs.spec import JobSpec, ModelRef, TrackSpec, TrainSpec, TrainSt
 from sleap_rtc.library.registry import Registry
 from sleap_rtc.worker.job_directory import JobDirectory, JobStore
 from sleap_rtc.worker.runner.client import RunnerHandle, launch
+from sleap_rtc.worker.runner.link import remove_socket
 from sleap_rtc.worker.runner.logfile import LogReader, LogWriter
 from sleap_rtc.worker.runner.plan import RunnerPlan, TrainerFile
 from sleap_rtc.worker.runner.recovery import recover
@@ -62,7 +63,7 @@ class Worker:
         self.gate_path = root / "gate"
         os.mkfifo(self.gate_path)
         self._gate = os.open(self.gate_path, os.O_RDWR)
-        self._started: list[ProcessIdentity] = []
+        self._started: list[RunnerHandle] = []
         self._count = 0
         self.engine = load_engine().Stepwise()
 
@@ -141,7 +142,7 @@ class Worker:
 
     async def launch(self, job: JobDirectory, program: tuple[str, ...] = STEPWISE) -> RunnerHandle:
         handle = await launch(job, program=program)
-        self._started.append(handle.process)
+        self._started.append(handle)
         return handle
 
     async def recover(self, job: JobDirectory) -> JobView:
@@ -193,9 +194,10 @@ class Worker:
 
     def end_all(self) -> None:
         """No test leaves a process behind, whatever it found out."""
-        for process in self._started:
-            if identify(process.pid) == process:
-                os.kill(process.pid, signal.SIGKILL)
+        for handle in self._started:
+            if handle.alive:
+                os.kill(handle.process.pid, signal.SIGKILL)
+            remove_socket(handle.socket)
         os.close(self._gate)
         self.library.close()
 
