@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from sleap_rtc.cli import options
 from sleap_rtc.cli.app import App
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from sleap_rtc.cli.documents import EngineShown
 
 
@@ -55,7 +57,7 @@ def list_(app: App) -> None:
 )
 @click.option(
     "--python",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=options.FILE,
     help="The Python to make its environment with: 3.11, 3.12 or 3.13.",
 )
 @click.pass_obj

@@ -214,7 +214,7 @@ def _models(client: AsyncClient, job: SubmittedJob) -> list[Entry]:
 
 def _print_models(app: App, models: list[Entry]) -> None:
     columns = [
-        Column("model"),
+        Column("model", least=20),
         Column("id", whole=True),
         Column("type"),
         Column("val loss", right=True, whole=True),

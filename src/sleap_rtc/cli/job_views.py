@@ -17,7 +17,7 @@ from sleap_rtc.cli.documents import (
     StageShown,
 )
 from sleap_rtc.cli.following import Followed, failure, finish, follow, room_name, shown_error
-from sleap_rtc.cli.listing import when
+from sleap_rtc.cli.listing import day, when
 from sleap_rtc.cli.text import Cell, Column, loss
 from sleap_rtc.client.api import AsyncClient
 from sleap_rtc.client.submitted import SubmittedJob, short
@@ -140,7 +140,7 @@ def _table(app: App, shown: list[JobShown]) -> None:
             one.engine,
             _state_cell(one),
             one.worker,
-            when(one.submitted_at),
+            day(one.submitted_at),
         ]
         for one in shown
     ]

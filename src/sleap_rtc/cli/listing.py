@@ -92,7 +92,7 @@ def _table(app: App, entries: tuple[Entry, ...]) -> None:
         app.out.say("No model here fits. sleap-rtc train makes one.")
         return
     columns = [
-        Column("model"),
+        Column("model", least=24),
         Column("type"),
         Column("status", whole=True),
         Column("where"),
@@ -108,7 +108,7 @@ def _table(app: App, entries: tuple[Entry, ...]) -> None:
             where(entry.record),
             loss(best_loss(entry.record)),
             format_bytes(entry.record.size) if entry.record.size else "-",
-            when(entry.record.created_at),
+            day(entry.record.created_at),
         ]
         for entry in entries
     ]
@@ -123,7 +123,7 @@ def _csv(shown: list[ModelShown]) -> str:
     for one in shown:
         plain = msgspec.to_builtins(one)
         writer.writerow(
-            [" ".join(v) if isinstance(v, list) else v for v in (plain[n] for n in names)]
+            [" ".join(v) if isinstance(v, (list, tuple)) else v for v in (plain[n] for n in names)]
         )
     return text.getvalue()
 
@@ -137,6 +137,13 @@ def where(record: ModelRecord) -> str:
 def when(moment: datetime) -> str:
     """A time, by this machine's clock."""
     return f"{moment.astimezone():%Y-%m-%d %H:%M}"
+
+
+def day(moment: datetime) -> str:
+    """A day, or of today the time."""
+    local = moment.astimezone()
+    today = local.date() == datetime.now().astimezone().date()
+    return f"today {local:%H:%M}" if today else f"{local:%Y-%m-%d}"
 
 
 # ── model-info ───────────────────────────────────────────────────────────────
@@ -299,7 +306,11 @@ def _stopped(record: ModelRecord) -> str:
 def _print_mapping(app: App, title: str, values: dict[str, Any]) -> None:
     if values:
         app.out.title(title)
-        app.out.fields([(name, str(value)) for name, value in sorted(values.items())], indent=2)
+        app.out.fields([(name, _short(value)) for name, value in sorted(values.items())], indent=2)
+
+
+def _short(value: Any) -> str:
+    return loss(value) if isinstance(value, float) else str(value)
 
 
 def _print_files(app: App, info: ModelInfoShown) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -11,6 +10,8 @@ from sleap_rtc.cli.app import App
 from sleap_rtc.cli.options import read_secret
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from sleap_rtc.client.rooms import SignedIn
     from sleap_rtc.config import Settings
 

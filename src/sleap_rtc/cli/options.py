@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
@@ -18,6 +18,26 @@ MAX_SECRET: Final = 8_192
 
 # The texts of settings' flags are those of `sleap_rtc.config`, which is not imported here: it
 # costs a third of the time that --help may take. A test compares them.
+
+
+class PathType(click.Path):
+    """A path; ``pathlib`` is imported when there is one, which --help hasn't got."""
+
+    def convert(
+        self,
+        value: str | os.PathLike[str],
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> Any:
+        """Check it."""
+        from pathlib import Path  # noqa: PLC0415 - see above
+
+        return Path(os.fsdecode(super().convert(value, param, ctx)))
+
+
+FILE: Final = PathType(dir_okay=False)
+FOLDER: Final = PathType(file_okay=False)
+ANY_PATH: Final = PathType()
 
 
 def _app(ctx: click.Context) -> App:
@@ -60,7 +80,7 @@ def _everywhere(*, hidden: bool) -> list[click.Option]:
         ),
         click.Option(
             ["--home"],
-            type=click.Path(file_okay=False, path_type=Path),
+            type=FOLDER,
             expose_value=False,
             callback=_set_flag,
             hidden=hidden,
@@ -127,7 +147,7 @@ def read_secret(app: App, source: str) -> str:
     Raises:
         UsageError: It is empty.
     """
-    text = app.out.stdin.read(MAX_SECRET) if source == "-" else _read_file(Path(source))
+    text = app.out.stdin.read(MAX_SECRET) if source == "-" else _read_file(source)
     if not text.strip():
         from sleap_rtc.errors import UsageError  # noqa: PLC0415 - only for a mistake
 
@@ -136,6 +156,6 @@ def read_secret(app: App, source: str) -> str:
     return text.strip()
 
 
-def _read_file(path: Path) -> str:
-    with path.open(encoding="utf-8", errors="replace") as file:
+def _read_file(path: str) -> str:
+    with open(path, encoding="utf-8", errors="replace") as file:  # noqa: PTH123 - see PathType
         return file.read(MAX_SECRET)

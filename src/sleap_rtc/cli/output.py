@@ -18,7 +18,6 @@ redrawn in place on a terminal; elsewhere it is at most one plain line a second.
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -89,10 +88,8 @@ class Output:
         given = self._environment.get("COLUMNS", "")
         if given.isascii() and given.isdigit() and int(given) > 0:
             columns = int(given)
-        elif _is_terminal(stream or self.stdout):
-            columns = shutil.get_terminal_size().columns
         else:
-            columns = MAX_WIDTH
+            columns = _columns(stream or self.stdout) or MAX_WIDTH
         return min(max(columns, MIN_WIDTH), MAX_WIDTH)
 
     def coloured(self, stream: TextIO) -> bool:
@@ -328,6 +325,14 @@ class _LogStream:
 
     def flush(self) -> None:
         self._output.stderr.flush()
+
+
+def _columns(stream: TextIO) -> int:
+    """Columns of the terminal that a stream leads to, 0 where it leads to none."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns if _is_terminal(stream) else 0
+    except (OSError, ValueError):
+        return 0
 
 
 def _is_terminal(stream: Any) -> bool:

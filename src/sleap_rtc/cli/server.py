@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from sleap_rtc.cli import options
 from sleap_rtc.cli.app import App
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _data_dir = click.option(
     "--data-dir",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=options.FOLDER,
     help="Folder of the server's database, on a local disk.",
 )
 
@@ -32,12 +36,12 @@ _data_dir = click.option(
 )
 @click.option(
     "--tls-cert",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=options.FILE,
     help="PEM file of the certificate chain.",
 )
 @click.option(
     "--tls-key",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=options.FILE,
     help="PEM file of its private key.",
 )
 @click.pass_obj

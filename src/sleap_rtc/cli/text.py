@@ -12,8 +12,6 @@ from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 _TICKS: Final = "▁▂▃▄▅▆▇█"
-_MIN_CUT: Final = 8
-"""Columns that a cut column keeps at least."""
 _GAP: Final = 2
 # They reorder what stands around them, or show nothing at all.
 _HIDDEN: Final = frozenset(
@@ -28,11 +26,13 @@ class Column(NamedTuple):
         title: Its heading.
         right: Whether values stand at the right, as numbers do.
         whole: Whether values are never cut.
+        least: Columns that it keeps at least, if it has so many.
     """
 
     title: str
     right: bool = False
     whole: bool = False
+    least: int = 8
 
 
 class Cell(NamedTuple):
@@ -117,7 +117,7 @@ def lay_out(
 def _fit(natural: list[int], columns: Sequence[Column], room: int) -> list[int]:
     widths = list(natural)
     least = [
-        wide if column.whole else min(wide, max(_MIN_CUT, width_of(column.title)))
+        wide if column.whole else min(wide, max(column.least, width_of(column.title)))
         for wide, column in zip(natural, columns, strict=True)
     ]
     while sum(widths) > room:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from sleap_rtc.cli import options
 from sleap_rtc.cli.app import App
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class FrameRange(click.ParamType):  # type: ignore[type-arg] # generic in newer versions alone
@@ -30,9 +33,7 @@ def _is_number(text: str) -> bool:
 
 
 @click.command()
-@click.argument(
-    "videos", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="VIDEO…"
-)
+@click.argument("videos", type=options.ANY_PATH, nargs=-1, required=True, metavar="VIDEO…")
 @click.option(
     "--model",
     "-m",
@@ -44,7 +45,7 @@ def _is_number(text: str) -> bool:
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path),
+    type=options.ANY_PATH,
     help="A .slp file, or a folder; by default beside the video.",
 )
 @click.option("--frames", type=FrameRange(), help="First and last frame, counted from 0.")

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from sleap_rtc.cli import options
 from sleap_rtc.cli.app import App
 
-_file = click.Path(path_type=Path)
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @click.command()
-@click.argument("labels", type=_file, required=False)
+@click.argument("labels", type=options.ANY_PATH, required=False)
 @click.option(
     "--config",
     "-c",
     "configs",
-    type=_file,
+    type=options.ANY_PATH,
     multiple=True,
     help="Training configuration; twice for a top-down pair, centroid first.",
 )
@@ -26,7 +27,7 @@ _file = click.Path(path_type=Path)
 @click.option("--worker", metavar="NAME", help="By default the least busy one, or you are asked.")
 @click.option("--alias", help="What the model, or the pair, is called at home.")
 @click.option("--engine", default="sleap-nn", show_default=True, help="The trainer.")
-@click.option("--val-labels", type=_file, help="Labels to validate on.")
+@click.option("--val-labels", type=options.ANY_PATH, help="Labels to validate on.")
 @click.option("--run-name", help="Names the run; by default the configuration does.")
 @click.option("--detach", is_flag=True, help="Let go as soon as the worker has the data.")
 @click.option(

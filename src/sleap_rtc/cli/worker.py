@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from sleap_rtc.cli import options
 from sleap_rtc.cli.app import App
 from sleap_rtc.cli.room import given_link
 from sleap_rtc.cli.workers import hardware_pairs, worker_shown
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from sleap_rtc.worker.daemon import WorkerReady
 
 
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 @click.option(
     "--dir",
     "worker_dir",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=options.FOLDER,
     help="Where a worker keeps its files.",
 )
 @click.pass_obj
