@@ -11,7 +11,7 @@ DEMO_DIR ?= demo
 # namespace gives them; where none may be made they are skipped, and say why.
 NETNS := $(BIN)/python -m sleap_rtc.testing.netns --
 PYTEST := $(BIN)/python -m pytest
-SOURCES := src tests $(wildcard bench)
+SOURCES := src tests tools $(wildcard bench)
 
 .PHONY: help
 help: ## This list
