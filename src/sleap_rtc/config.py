@@ -106,6 +106,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     worker_dir: Annotated[Path, About("Where a worker keeps its files.", flag="--dir")]
     engines_dir: Annotated[Path, About("Environments of the engines.", env=f"{ENV_PREFIX}ENGINES")]
     serving: ServerSettings
+    sleap_nn_python: Annotated[
+        Path | None, About("Python of an environment that has sleap-nn already, to use as it is.")
+    ] = None
     server: Annotated[str | None, About("Server to talk to.", flag="--server")] = None
     insecure: Annotated[
         bool,

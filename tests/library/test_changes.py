@@ -53,3 +53,10 @@ def test_arriving_files_bring_a_status_that_is_possible(
 def test_unknown_fields_of_both_sides_are_kept(record_of: RecordOf) -> None:
     old, new = record_of(unknown={"a": 1, "b": 1}), record_of(unknown={"b": 2, "c": 2})
     assert changes.arrived(old, new, NOW).unknown == {"a": 1, "b": 1, "c": 2}
+
+
+def test_what_was_trained_here_was_never_downloaded(record_of: RecordOf) -> None:
+    done = record_of(status="completed")
+    trained = changes.arrived(record_of(source="worker-training"), done, NOW)
+    pulled = changes.arrived(record_of(source="worker-pull"), done, NOW)
+    assert (trained.downloaded_at, pulled.downloaded_at) == (None, NOW)

@@ -61,6 +61,8 @@ def failed(old: ModelRecord, reason: str) -> ModelRecord:
 
 def arrived(old: ModelRecord, new: ModelRecord, now: datetime) -> ModelRecord:
     """The record of a model whose files came home: the news, and what is known better here."""
+    # What was trained on this very machine came from nowhere else.
+    came = None if old.source == "worker-training" else now
     return replace(
         new,
         id=old.id,
@@ -69,7 +71,7 @@ def arrived(old: ModelRecord, new: ModelRecord, now: datetime) -> ModelRecord:
         status=_towards(old, new.status),
         source=old.source,
         created_at=old.created_at,
-        downloaded_at=old.downloaded_at or now,
+        downloaded_at=old.downloaded_at or came,
         tags=(*old.tags, *new.tags),
         notes=old.notes or new.notes,
         locations=old.locations or new.locations,

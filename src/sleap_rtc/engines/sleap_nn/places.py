@@ -11,7 +11,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Final
 
@@ -20,7 +19,7 @@ import msgspec
 from sleap_rtc import config
 
 PYTHON_VARIABLE: Final = "SLEAP_RTC_SLEAP_NN_PYTHON"
-"""Names the interpreter of an environment that has sleap-nn already."""
+"""The setting's environment variable: an environment that has sleap-nn already."""
 
 
 class Places(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,8 +45,5 @@ def default_places() -> Places:
     Raises:
         InvalidConfig: A setting is wrong.
     """
-    named = os.environ.get(PYTHON_VARIABLE)
-    return Places(
-        engines=config.load().engines_dir,
-        sleap_nn_python=Path(named).expanduser() if named else None,
-    )
+    settings = config.load()
+    return Places(engines=settings.engines_dir, sleap_nn_python=settings.sleap_nn_python)
