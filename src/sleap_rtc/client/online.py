@@ -126,9 +126,11 @@ class Online:
             Conflict: A living worker of the room has this name.
         """
         fresh = renewed(self.store, entry)
-        await self.signaling.enter_room(
+        there = await self.signaling.enter_room(
             entry.room, chain=chain_to_texts(fresh.chain), name=name, kind=kind, worker=worker
         )
+        # The answer may come before the event that says the same.
+        self._present.setdefault(entry.room, {p.connection: p for p in there})
 
     def workers(self, room: RoomId) -> list[Presence]:
         """The workers that are online in a room, by name."""

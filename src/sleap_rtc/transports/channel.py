@@ -270,6 +270,10 @@ class Channel:
         if self.open:
             with contextlib.suppress(LinkLost):
                 self._connection.send_text(link_codec.encode(Bye(reason=reason[:1_000])))
+        self.abandon(reason)
+
+    def abandon(self, reason: str) -> None:
+        """Take the connection for lost: nobody is there to say goodbye to."""
         self._why = self._why or LinkLost(peer=self.peer_name, why=reason)
         self._closing.set()
 

@@ -10,6 +10,10 @@ block, so a transfer goes on where it was.
     connecting ──► up ◄──► silent      nothing heard for 5 s, perhaps the network
         ▲          │          │
         └── down ◄─┴──────────┘        lost; dialled again, 0.5 s to 15 s apart
+
+A silent connection is lost after 20 s, or at once when the peer is online as
+somebody else: then the process that it belonged to has ended. Without silence
+that proves nothing, since a peer also signs in anew when the server was away.
 """
 
 from __future__ import annotations
@@ -88,7 +92,9 @@ class Link:
         self._offered: dict[PackageId, Served] = {}
         self._control: Channel | None = None
         self._changed = asyncio.Event()
-        self._look = asyncio.Event()
+        self._look: dict[Purpose, asyncio.Event] = {}
+        self._at: dict[Purpose, tuple[Channel, str]] = {}
+        self._silent: set[Purpose] = set()
         self._final: SleapRtcError | None = None
         self._trouble = ""
         self._tasks: dict[Purpose, asyncio.Task[None]] = {}
@@ -123,7 +129,10 @@ class Link:
 
     def look_again(self) -> None:
         """The peer may be somewhere else now: dial at once instead of after the pause."""
-        self._look.set()
+        for look in self._look.values():
+            look.set()
+        for purpose in tuple(self._silent):
+            self._give_up_ghost(purpose)
 
     async def request(
         self,
@@ -185,12 +194,14 @@ class Link:
             self._tasks[purpose] = asyncio.create_task(self._keep_dialling(purpose))
 
     async def _keep_dialling(self, purpose: Purpose) -> None:
+        look = self._look.setdefault(purpose, asyncio.Event())
         pause = RETRY_FIRST_S
         while self.state != "closed":
+            look.clear()
             try:
-                channel = await self._dial(purpose)
+                channel, at = await self._dial(purpose, look)
                 pause = RETRY_FIRST_S
-                await self._work(purpose, channel)
+                await self._work(purpose, channel, at)
             except (NetworkError, NotFound) as error:
                 logger.debug("{} connection to {}: {}", purpose, self.name, error)
                 self._trouble = error.details.get("why", error.message)
@@ -200,35 +211,58 @@ class Link:
             if purpose == "control":
                 self._control = None
                 self._set("down")
-            self._look.clear()
             with contextlib.suppress(TimeoutError):
                 # Full jitter: many clients of a restarted worker don't come back at once.
                 async with asyncio.timeout(random.uniform(RETRY_FIRST_S / 2, pause)):  # noqa: S311
-                    await self._look.wait()
+                    await look.wait()
             pause = min(pause * 2, RETRY_MOST_S)
 
-    async def _dial(self, purpose: Purpose) -> Channel:
+    async def _dial(self, purpose: Purpose, look: asyncio.Event) -> tuple[Channel, str]:
+        """A channel, and the peer's connection to the server that it was dialled at."""
         presence = self._locate()
         if presence is None:
             raise PeerUnreachable(peer=self.name, why="it is not online")
-        connection, proven = await self._switchboard.dial(
-            room=self._room,
-            to=presence.connection,
-            device=presence.device,
-            name=self.name,
-            session=self.session,
-            purpose=purpose,
+        dialling = asyncio.create_task(
+            self._switchboard.dial(
+                room=self._room,
+                to=presence.connection,
+                device=presence.device,
+                name=self.name,
+                session=self.session,
+                purpose=purpose,
+            )
         )
-        return Channel(
+        looking = asyncio.create_task(self._moved(presence.connection, look))
+        try:
+            await asyncio.wait((dialling, looking), return_when=asyncio.FIRST_COMPLETED)
+            if not dialling.done():
+                raise PeerUnreachable(peer=self.name, why="it has come back meanwhile")
+            connection, proven = dialling.result()
+        finally:
+            looking.cancel()
+            dialling.cancel()
+            await asyncio.gather(looking, dialling, return_exceptions=True)
+        channel = Channel(
             connection,
             proven,
             shelf=self._offered.get,
             on_notice=self._on_notice,
-            on_life=self._life if purpose == "control" else lambda _: None,
+            on_life=lambda alive: self._life(purpose, alive),
         )
+        return channel, presence.connection
 
-    async def _work(self, purpose: Purpose, channel: Channel) -> None:
+    async def _moved(self, at: str, look: asyncio.Event) -> None:
+        """Returns when the peer is online somewhere else; ``look`` stays set then."""
+        while True:
+            await look.wait()
+            presence = self._locate()
+            if presence is not None and presence.connection != at:
+                return
+            look.clear()
+
+    async def _work(self, purpose: Purpose, channel: Channel, at: str) -> None:
         running = asyncio.create_task(channel.run())
+        self._at[purpose] = channel, at
         try:
             if purpose == "control":
                 if self._on_up is not None:
@@ -242,14 +276,29 @@ class Link:
             if isinstance(channel.ended_by, NotPermitted):
                 raise channel.ended_by
         finally:
+            del self._at[purpose]
+            self._silent.discard(purpose)
             if purpose == "blocks":
                 self._on_blocks(channel.blocks, False)
             if not running.done():
                 await channel.close("this side ends")
                 await running
 
-    def _life(self, alive: bool) -> None:
-        self._set("up" if alive else "silent")
+    def _life(self, purpose: Purpose, alive: bool) -> None:
+        if purpose == "control":
+            self._set("up" if alive else "silent")
+        if alive:
+            self._silent.discard(purpose)
+        else:
+            self._silent.add(purpose)
+            self._give_up_ghost(purpose)
+
+    def _give_up_ghost(self, purpose: Purpose) -> None:
+        """End a silent connection whose peer has signed in anew since it was made."""
+        channel, at = self._at[purpose]
+        presence = self._locate()
+        if presence is not None and presence.connection != at:
+            channel.abandon("it has come back as another process")
 
     def _fail(self, error: SleapRtcError) -> None:
         """Nothing that waiting could mend: whoever asks is told."""

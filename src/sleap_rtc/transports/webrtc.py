@@ -27,7 +27,14 @@ from typing import Any, Final
 
 from loguru import logger
 
-from sleap_rtc.errors import LinkLost, PeerUnreachable, ProtocolError, UsageError
+from sleap_rtc.errors import (
+    LinkLost,
+    NotFound,
+    PeerUnreachable,
+    ProtocolError,
+    SleapRtcError,
+    UsageError,
+)
 from sleap_rtc.protocol.handshake import Purpose
 from sleap_rtc.protocol.peering import (
     MAX_CANDIDATES,
@@ -430,14 +437,19 @@ class WebRtc:
             sdp=description.sdp,
             restart=True,
         )
-        await self._signal(offer)
+        try:
+            await self._signal(offer)
+        except NotFound:
+            # The network is silent, and whoever was there has signed off or signed in anew.
+            self.abandon("it is not online any more")
+            return
         await self._connection.set_local_description(description)
 
     def _spawn(self, work: Awaitable[None]) -> None:
         async def run() -> None:
             try:
                 await work
-            except LinkLost as error:
+            except SleapRtcError as error:
                 logger.debug("signal to {} not sent: {}", self._peer, error)
             except RuntimeError as error:
                 logger.debug("{}: {}", self._peer, error)
