@@ -24,8 +24,9 @@ _worker = click.option(
 @click.option("--limit", type=click.IntRange(1, 100), default=20, show_default=True)
 @click.pass_context
 def jobs(ctx: click.Context, worker: str | None, room: str | None, limit: int) -> None:
-    """List the jobs that this machine submitted, newest first; or follow and command one.
+    """List, follow and command jobs.
 
+    Without a command below it lists those that this machine submitted, newest first.
     A job is named by its id, or by the last 4 or more characters of it.
     """
     if ctx.invoked_subcommand is None:

@@ -74,6 +74,9 @@ EPILOG: Final = (
     "6 not permitted, 130 interrupted or cancelled."
 )
 
+HELP_WIDTH: Final = 100
+"""Columns of the help at most: longer lines are hard to read."""
+
 EXTRAS: Final = {
     "h5py": "labels",
     "numpy": "media",
@@ -129,7 +132,7 @@ class Commands(click.Group):
 @click.group(
     cls=Commands,
     epilog=EPILOG,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 @everywhere(hidden=False)
 @click.option(
@@ -168,7 +171,13 @@ def run(arguments: Sequence[str], app: App | None = None) -> int:
     """
     app = app or App()
     try:
-        code: Any = cli.main(list(arguments), prog_name="sleap-rtc", standalone_mode=False, obj=app)
+        code: Any = cli.main(
+            list(arguments),
+            prog_name="sleap-rtc",
+            standalone_mode=False,
+            obj=app,
+            terminal_width=min(app.out.width(), HELP_WIDTH),
+        )
     except (KeyboardInterrupt, click.Abort):
         return _interrupted(app)
     except click.exceptions.NoArgsIsHelpError as error:

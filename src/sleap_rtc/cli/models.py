@@ -47,10 +47,11 @@ def list_models(app: App, /, form: str, **filters: object) -> None:
 @click.argument("name")
 @click.pass_obj
 def model_info(app: App, name: str) -> None:
-    """Everything about one model: an id, 4 or more characters of one, an alias, or a path.
+    """Everything about one model.
 
-    Its files are read and compared with what its record lists, and the commands
-    that use it are printed, to be pasted.
+    NAME is an id, 4 or more characters of one, an alias, or a path. The model's
+    files are read and compared with what its record lists, and the commands that
+    use it are printed, to be pasted.
     """
     from sleap_rtc.cli.listing import show_info  # noqa: PLC0415 - --help stays quick
 

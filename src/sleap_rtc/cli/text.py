@@ -131,7 +131,8 @@ def _fit(natural: list[int], columns: Sequence[Column], room: int) -> list[int]:
 
 def joined(cells: Sequence[Cell], paint: Callable[[str, str], str]) -> str:
     """A laid out line; ``paint`` gives a text its style."""
-    return (" " * _GAP).join(paint(cell.text, cell.style) for cell in cells).rstrip()
+    shown = [*cells[:-1], *(Cell(cell.text.rstrip(), cell.style) for cell in cells[-1:])]
+    return (" " * _GAP).join(paint(cell.text, cell.style) for cell in shown).rstrip()
 
 
 def bar(fraction: float, width: int) -> str:

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 @options.room
 @click.pass_obj
 def workers(app: App, room: str | None) -> None:
-    """List the workers that are online, with what they have and do."""
+    """List the workers that are online.
+
+    With what each has, and how many jobs are at work or waiting there.
+    """
     from sleap_rtc.cli.documents import WorkersDocument  # noqa: PLC0415 - --help stays quick
 
     client = app.client()

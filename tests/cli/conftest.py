@@ -1,0 +1,205 @@
+"""The command line in this process, with streams that can be looked at, and as processes."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from loguru import logger
+
+from sleap_rtc.cli.app import App
+from sleap_rtc.cli.main import run
+from sleap_rtc.cli.output import Output
+
+LIMIT_S = 60.0
+
+
+class Stream(io.StringIO):
+    """A stream, perhaps a terminal's."""
+
+    def __init__(self, text: str = "", *, terminal: bool = False) -> None:
+        super().__init__(text)
+        self.terminal = terminal
+
+    def isatty(self) -> bool:
+        return self.terminal
+
+
+class Result(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> Any:
+        """What ``--json`` printed: alone on standard output."""
+        return json.loads(self.out)
+
+
+class Clock:
+    """Seconds, moved by hand."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def make_output() -> Callable[..., Output]:
+    """An output whose streams are kept: ``make_output(terminal=…, stdin=…, environment=…)``."""
+
+    def make(
+        *,
+        terminal: bool = False,
+        stdin: str = "",
+        environment: dict[str, str] | None = None,
+        **more,
+    ) -> Output:
+        return Output(
+            stdout=Stream(terminal=terminal),
+            stderr=Stream(terminal=terminal),
+            stdin=Stream(stdin, terminal=terminal),
+            environment=environment or {},
+            **more,
+        )
+
+    return make
+
+
+@pytest.fixture
+def cli(make_output: Callable[..., Output]) -> Iterator[Callable[..., Result]]:
+    """Run a command in this process: ``cli("room", "list", terminal=…, stdin=…)``."""
+    handlers = logging.root.handlers[:]
+
+    def invoke(*arguments: object, **streams: Any) -> Result:
+        out = make_output(**streams)
+        code = run([str(argument) for argument in arguments], App(out))
+        return Result(code, out.stdout.getvalue(), out.stderr.getvalue())
+
+    yield invoke
+    logger.remove()
+    logging.root.handlers[:] = handlers
+
+
+class Process:
+    """``sleap-rtc`` as a process of its own, with a home of its own."""
+
+    def __init__(self, home: Path, *arguments: object, **env: str) -> None:
+        kept = {k: v for k, v in os.environ.items() if not k.startswith("SLEAP_RTC_")}
+        for name in ("SLEAP_RTC_ENGINES", "SLEAP_RTC_NETNS"):
+            if name in os.environ:
+                kept[name] = os.environ[name]
+        kept |= {"SLEAP_RTC_HOME": str(home), "OMP_NUM_THREADS": "1"} | env
+        self.popen = subprocess.Popen(
+            [sys.executable, "-m", "sleap_rtc", *map(str, arguments)],
+            env=kept,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.said: list[str] = []
+        self._heard = threading.Condition()
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
+
+    def _listen(self) -> None:
+        for line in self.popen.stderr:
+            with self._heard:
+                self.said.append(line)
+                self._heard.notify_all()
+        with self._heard:
+            self.said.append("")
+            self._heard.notify_all()
+
+    def until(self, text: str) -> None:
+        """Wait until it has said something on standard error."""
+        with self._heard:
+            self._heard.wait_for(
+                lambda: any(text in line for line in self.said) or "" in self.said, LIMIT_S
+            )
+        assert any(text in line for line in self.said), "".join(self.said)
+
+    def first_document(self) -> Any:
+        """The JSON document that it prints when it is ready, while it goes on."""
+        text = ""
+        for line in self.popen.stdout:
+            text += line
+            if line == "}\n":
+                return json.loads(text)
+        raise AssertionError("".join(self.said))
+
+    def interrupt(self) -> None:
+        self.popen.send_signal(signal.SIGINT)
+
+    def terminate(self) -> int:
+        self.popen.send_signal(signal.SIGTERM)
+        return self.end().code
+
+    def end(self, stdin: str | None = None) -> Result:
+        """Wait for its end."""
+        try:
+            if stdin is not None:
+                self.popen.stdin.write(stdin)
+            self.popen.stdin.close()
+            out = self.popen.stdout.read()
+            code = self.popen.wait(LIMIT_S)
+        finally:
+            self.close()
+        return Result(code, out, "".join(self.said))
+
+    def close(self) -> None:
+        if self.popen.poll() is None:
+            self.popen.kill()
+            self.popen.wait(LIMIT_S)
+        self._listener.join(LIMIT_S)
+        for pipe in (self.popen.stdin, self.popen.stdout, self.popen.stderr):
+            if not pipe.closed:
+                pipe.close()
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Process]]:
+    """Start ``sleap-rtc`` as a process: ``start(home, "room", "list")``."""
+    processes: list[Process] = []
+
+    def begin(home: Path, *arguments: object, **env: str) -> Process:
+        processes.append(Process(home, *arguments, **env))
+        return processes[-1]
+
+    yield begin
+    for process in processes:
+        process.close()
+
+
+class Host:
+    """A server, started by its command, on 127.0.0.1."""
+
+    def __init__(self, process: Process, told: Any) -> None:
+        self.process, self.url, self.code = process, told["url"], told["setup_code"]
+        self.data_dir = told["data_dir"]
+
+
+@pytest.fixture
+def host(start: Callable[..., Process], tmp_path: Path) -> Host:
+    """A running server."""
+    where = ("--data-dir", tmp_path / "data", "--port", 0, "--stun-port", 0)
+    process = start(tmp_path / "host", "server", *where, "--json")
+    return Host(process, process.first_document())
