@@ -16,10 +16,12 @@ from typing import Final
 import msgspec
 
 from sleap_rtc.domain.ids import JobId
-from sleap_rtc.domain.models import Location, ModelRecord
+from sleap_rtc.domain.models import Location, ModelFile, ModelRecord
 from sleap_rtc.domain.packages import PackageRef
 from sleap_rtc.errors import AlreadyExists, DataError
 from sleap_rtc.files.durable import disk_errors, place_directory
+from sleap_rtc.files.hashing import hash_file
+from sleap_rtc.files.staged import Staged
 from sleap_rtc.library.entries import Entry
 from sleap_rtc.library.registry import Registry
 from sleap_rtc.protocol.link import WantFiles
@@ -88,6 +90,9 @@ async def bring_model(
         patience=PATIENCE_S,
     )
     with staged:
+        if not record.files:  # too many for one message: the package says the same
+            files = await asyncio.to_thread(_files_of, staged)
+            record = msgspec.structs.replace(record, files=files)
         listed = {file.path: file.size for file in record.files}
         if {entry.path: entry.size for entry in staged.package.files} != listed:
             raise DataError(what=f"Model {record.id}", why="its record lists other files")
@@ -139,6 +144,15 @@ async def bring_output(
         except AlreadyExists:
             staged.discard()
     return target
+
+
+def _files_of(staged: Staged) -> tuple[ModelFile, ...]:
+    """The files of a package that has arrived, as a record lists them."""
+    found = []
+    for entry in staged.package.files:
+        _, hashes = hash_file(staged.path / entry.path, as_path=entry.path)
+        found.append(ModelFile(path=entry.path, size=entry.size, blake3=hashes.blake3))
+    return tuple(found)
 
 
 def _place(staged: Path, target: Path) -> None:

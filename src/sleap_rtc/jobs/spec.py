@@ -7,17 +7,18 @@ that package, never on the worker's disk.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from msgspec import Meta
 
-from sleap_rtc.domain.ids import JobId, ModelId, PackageId, RoomId
-from sleap_rtc.domain.models import Hex64, Line, ModelType
+from sleap_rtc.domain.ids import JobId, RoomId
+from sleap_rtc.domain.models import Hex64, Id, Line, ModelType, Package
 from sleap_rtc.domain.packages import PackageRef
 from sleap_rtc.domain.values import Document, Value
 
 EngineName = Annotated[str, Meta(pattern=r"\A[a-z][a-z0-9-]{0,31}\Z")]
 PackagePath = Annotated[str, Meta(min_length=1, max_length=1024)]
+UUID7: Final = r"\A[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}\Z"
 RunName = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_][A-Za-z0-9._-]{0,99}\Z")]
 
 
@@ -34,7 +35,7 @@ class TrainStage(Value, frozen=True):
     config: PackagePath
     model_type: ModelType
     run_name: RunName
-    resume: ModelId | None = None
+    resume: Id | None = None
 
 
 class TrainSpec(Value, frozen=True, tag_field="kind", tag="train"):
@@ -63,8 +64,8 @@ class ModelRef(Value, frozen=True):
         package: What its files must be.
     """
 
-    id: ModelId
-    package: Annotated[PackageId, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
+    id: Id
+    package: Package
 
 
 class TrackSpec(Value, frozen=True, tag_field="kind", tag="track"):
@@ -95,9 +96,9 @@ class JobSpec(Document, frozen=True):
         name: What people call it, for example the label file's name.
     """
 
-    id: JobId
+    id: Annotated[JobId, Meta(pattern=UUID7)]
     engine: EngineName
     work: TrainSpec | TrackSpec
     inputs: PackageRef
-    room: RoomId
+    room: Annotated[RoomId, Meta(pattern=r"\A[a-z2-7]{32}\Z")]
     name: Line = ""

@@ -38,13 +38,13 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Meta
 
-from sleap_rtc.domain.ids import JobId, ModelId
-from sleap_rtc.domain.models import Line, ModelRecord, Utc
+from sleap_rtc.domain.ids import JobId
+from sleap_rtc.domain.models import Id, Line, ModelRecord, Utc
 from sleap_rtc.domain.packages import PackageRef
 from sleap_rtc.domain.places import WorkerInfo
 from sleap_rtc.domain.values import Value
 from sleap_rtc.jobs.events import Command, JobEvent, JobState
-from sleap_rtc.jobs.spec import JobSpec
+from sleap_rtc.jobs.spec import UUID7, JobSpec
 from sleap_rtc.protocol.codec import Codec, Message
 
 LINK_VERSIONS: Final = (1,)
@@ -61,7 +61,7 @@ MAX_REQUESTS: Final = 256
 """Requests of one peer that may be unanswered at a time."""
 
 RequestId = Annotated[str, Meta(min_length=1, max_length=64)]
-Job = Annotated[JobId, Meta(pattern=r"\A[0-9a-f-]{36}\Z")]
+Job = Annotated[JobId, Meta(pattern=UUID7)]
 
 
 class Body(Value, frozen=True, kw_only=True, tag_field="op"):
@@ -129,7 +129,7 @@ class WantFiles(Body, frozen=True, tag="want_files"):
     """Let me fetch this package: the files of ``model``, or what ``job`` has put out."""
 
     package: PackageRef
-    model: Annotated[ModelId, Meta(max_length=16)] | None = None
+    model: Id | None = None
     job: Job | None = None
 
 

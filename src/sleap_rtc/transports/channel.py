@@ -28,7 +28,14 @@ from sleap_rtc.auth.handshake import (
 from sleap_rtc.auth.handshake import Send as SendHandshake
 from sleap_rtc.auth.membership import Membership
 from sleap_rtc.domain.ids import DeviceId
-from sleap_rtc.errors import LinkLost, NotPermitted, PeerUnreachable, ProtocolError, SleapRtcError
+from sleap_rtc.errors import (
+    DataError,
+    LinkLost,
+    NotPermitted,
+    PeerUnreachable,
+    ProtocolError,
+    SleapRtcError,
+)
 from sleap_rtc.protocol import frames
 from sleap_rtc.protocol.handshake import (
     HANDSHAKE_SECONDS,
@@ -37,7 +44,7 @@ from sleap_rtc.protocol.handshake import (
     Side,
     handshake_codec,
 )
-from sleap_rtc.protocol.link import Bye, Frame, NoticeBody, ReplyBody, RequestBody
+from sleap_rtc.protocol.link import Bye, Frame, NoticeBody, Reply, ReplyBody, RequestBody
 from sleap_rtc.protocol.link import Notice as NoticeFrame
 from sleap_rtc.protocol.link import frames as link_codec
 from sleap_rtc.protocol.session import (
@@ -384,6 +391,7 @@ class Channel:
         try:
             async with asyncio.timeout(asked.within_s):
                 body = await self._handler(self, asked.body, asked.id)
+            _check_size(asked.id, body)
             effects = self._session.answer(asked.id, body)
         except SleapRtcError as error:
             effects = self._session.refuse(asked.id, error)
@@ -395,6 +403,15 @@ class Channel:
             fault = SleapRtcError(message="The other side failed to answer; its log says why.")
             effects = self._session.refuse(asked.id, fault)
         finally:
-            self._working.pop(asked.id, None)
+            if self._working.get(asked.id) is asyncio.current_task():
+                del self._working[asked.id]
         with contextlib.suppress(LinkLost):
             self._carry_out(effects)
+
+
+def _check_size(request: str, body: ReplyBody) -> None:
+    """An answer that no message can hold is an error that says so."""
+    try:
+        link_codec.encode(Reply(id=request, body=body))
+    except ValueError as error:
+        raise DataError(what="The answer", why=f"it is too large to be sent ({error})") from None

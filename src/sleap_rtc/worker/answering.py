@@ -18,11 +18,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+import msgspec
 from loguru import logger
 
 from sleap_rtc.domain.ids import JobId, PackageId
 from sleap_rtc.domain.packages import PackageRef, ref
 from sleap_rtc.domain.places import WorkerInfo
+from sleap_rtc.domain.values import encode
 from sleap_rtc.errors import (
     LinkLost,
     NotFound,
@@ -33,8 +35,10 @@ from sleap_rtc.errors import (
 )
 from sleap_rtc.files.hashcache import HashCache
 from sleap_rtc.files.packing import pack
+from sleap_rtc.jobs.events import JobEvent, ModelChanged
 from sleap_rtc.library.entries import Entry
 from sleap_rtc.library.registry import Registry
+from sleap_rtc.protocol.codec import MAX_MESSAGE
 from sleap_rtc.protocol.link import (
     Accepted,
     CommandJob,
@@ -62,6 +66,8 @@ from sleap_rtc.worker.manager import JobManager
 from sleap_rtc.worker.peers import Asker, Peers, asker_of
 
 MAY_SUBMIT: Final = frozenset({"owner", "member"})
+MAX_EVENT: Final = MAX_MESSAGE - 1024
+"""Bytes of an event that fits into one message, with room for what is around it."""
 MAX_OPEN: Final = 64
 """Packages that are kept open for peers at a time."""
 
@@ -149,7 +155,7 @@ class Answers:
     async def _tell(self, channel: Channel, job: JobId, since: int) -> None:
         try:
             async for event in self.jobs.follow(job, since):
-                await channel.tell(JobHappened(job=job, event=event))
+                await channel.tell(JobHappened(job=job, event=_sendable(event)))
         except LinkLost:
             pass  # the peer follows again when it is back
         except SleapRtcError as error:
@@ -215,3 +221,16 @@ def _files_below(root: Path) -> dict[str, Path]:
         for path in sorted(root.rglob("*"))
         if path.is_file() and not path.is_symlink()
     }
+
+
+def _sendable(event: JobEvent) -> JobEvent:
+    """The event, with a record that one message can hold.
+
+    A model of very many files is told without their list: whoever fetches it makes the list from
+    the package, which is its content all the same.
+    """
+    body = event.body
+    if isinstance(body, ModelChanged) and len(encode(event)) > MAX_EVENT:
+        slim = msgspec.structs.replace(body.record, files=(), canonical=None)
+        return msgspec.structs.replace(event, body=msgspec.structs.replace(body, record=slim))
+    return event
