@@ -11,15 +11,25 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import pytest
+from blake3 import blake3
 from loguru import logger
 
 from sleap_rtc.cli.app import App
 from sleap_rtc.cli.main import run
 from sleap_rtc.cli.output import Output
+from sleap_rtc.client.submitted import SubmittedJob, SubmittedJobs
+from sleap_rtc.domain.ids import make_uuid7
+from sleap_rtc.domain.models import ModelFile, ModelRecord, Training
+from sleap_rtc.domain.packages import PackageRef
+from sleap_rtc.jobs.spec import JobSpec, ModelRef, TrackSpec, TrainSpec, TrainStage
+from sleap_rtc.library.entries import Entry
+from sleap_rtc.library.registry import Registry
 
 LIMIT_S = 60.0
 
@@ -203,3 +213,89 @@ def host(start: Callable[..., Process], tmp_path: Path) -> Host:
     where = ("--data-dir", tmp_path / "data", "--port", 0, "--stun-port", 0)
     process = start(tmp_path / "host", "server", *where, "--json")
     return Host(process, process.first_document())
+
+
+# ── a library and jobs, without a network ────────────────────────────────────
+
+
+class Home:
+    """A home with models and jobs in it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @property
+    def library(self) -> Registry:
+        return Registry(self.root / "models")
+
+    @property
+    def jobs(self) -> SubmittedJobs:
+        return SubmittedJobs(self.root / "jobs")
+
+    def model(
+        self, name: str = "fly", *, model_type: str = "centroid", files: bool = True, **changes: Any
+    ) -> Entry:
+        """Put a model into the library."""
+        content = f"weights of {name} {model_type}".encode()
+        listed = (
+            ModelFile(path="best.ckpt", size=len(content), blake3=blake3(content).hexdigest()),
+        )
+        given = {
+            "id": blake3(f"{name} {model_type}".encode()).hexdigest()[:8],
+            "name": name,
+            "model_type": model_type,
+            "status": "completed",
+            "source": "worker-training",
+            "created_at": datetime(2026, 3, 1, 12, tzinfo=UTC),
+            "training": Training(engine="tiny", engine_version="0.1.0", worker="gpu-1"),
+        }
+        if files:
+            given |= {"files": listed, "checkpoint": "best.ckpt", "package": "ab" * 32}
+        record = ModelRecord(**(given | changes))
+        with self.library as library:
+            if not files:
+                return library.register(record)
+            folder = library.incoming / "made"
+            folder.mkdir()
+            (folder / "best.ckpt").write_bytes(content)
+            return library.place(folder, record)
+
+    def alias(self, alias: str, *models: str) -> None:
+        with self.library as library:
+            library.set_alias(alias, *models)
+
+    def job(self, number: int = 1, *, track: bool = False, **changes: Any) -> SubmittedJob:
+        """A job that this machine submitted."""
+        stage = TrainStage(config="configs/0/c.yaml", model_type="centroid", run_name="run")
+        work: TrainSpec | TrackSpec = TrainSpec(
+            labels="labels/a.slp", stages=(stage,), dataset_name="a.slp", dataset_hash="0" * 64
+        )
+        if track:
+            work = TrackSpec(
+                models=(ModelRef(id="0123abcd", package="ab" * 32),), videos=("videos/0/v.mp4",)
+            )
+        spec = JobSpec(
+            id=make_uuid7(unix_ms=1_000 + number, randomness=bytes([number]) * 10),
+            engine="tiny",
+            work=work,
+            inputs=PackageRef(id="1" * 64, size=1, files=1, listing=50),
+            room="a" * 32,
+            name="v.mp4" if track else "a.slp",
+        )
+        job = SubmittedJob(
+            spec=spec,
+            room="a" * 32,
+            worker="gpu-1",
+            device="2" * 64,
+            submitted_at=datetime(2026, 3, 1, 12, tzinfo=UTC),
+            files={"videos/0/v.mp4": "v.mp4"} if track else {"labels/a.slp": "a.slp"},
+        )
+        job = msgspec.structs.replace(job, **changes)
+        self.jobs.add(job)
+        return job
+
+
+@pytest.fixture
+def home(own_home: Path) -> Home:
+    """This test's home."""
+    return Home(own_home / ".sleap-rtc")
