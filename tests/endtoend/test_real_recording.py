@@ -100,8 +100,8 @@ def test_a_real_recording_goes_the_whole_way(tmp_path):
         models = json.loads(laptop.run("list-models", "--json"))["models"]
         assert {m["model_type"] for m in models} == {"centroid", "centered_instance"}
         assert {m["status"] for m in models} == {"completed"}
-        centroid_info = json.loads(laptop.run("model-info", "pair:centroid", "--json"))
-        record = centroid_info["record"]
+        told = json.loads(laptop.run("model-info", "pair:centroid", "--json"))
+        record = told["models"][0]["record"]
         assert record["training"]["engine"] == "sleap-nn"
         assert record["training"]["dataset_name"] == LABELS.name
         assert record["metrics"]["epochs"] == 2

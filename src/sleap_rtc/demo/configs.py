@@ -27,8 +27,8 @@ class Effort(msgspec.Struct, frozen=True):
 
 
 EFFORTS: Final = {
-    "tiny": Effort(centroid_epochs=5, instance_epochs=6, steps=20, learning_rate=0.003),
-    "sleap-nn": Effort(centroid_epochs=5, instance_epochs=8, steps=30, learning_rate=0.003),
+    "tiny": Effort(centroid_epochs=8, instance_epochs=6, steps=20, learning_rate=0.003),
+    "sleap-nn": Effort(centroid_epochs=5, instance_epochs=10, steps=30, learning_rate=0.003),
 }
 """Chosen by trying: half of it finds the animals, twice as much is hardly better."""
 
