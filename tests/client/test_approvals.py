@@ -7,10 +7,11 @@ import zipfile
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from sleap_rtc.client.approvals import Approvals
-from sleap_rtc.domain.models import ModelRecord
+from sleap_rtc.domain.models import ModelFile, ModelRecord
 from sleap_rtc.errors import NotTrusted
 from sleap_rtc.library.entries import Entry
 
@@ -48,6 +49,21 @@ def test_a_yes_is_remembered_for_that_content_alone(tmp_path):
     approvals.check(model(tmp_path / "m", eval))
     with pytest.raises(NotTrusted):
         approvals.check(model(tmp_path / "m", exec))
+
+
+def test_what_the_record_calls_its_checkpoint_hides_nothing(tmp_path):
+    """The trainer loads best.ckpt, whatever a worker's record says."""
+    evil = model(tmp_path / "m", eval)
+    (evil.directory / "decoy.npz").write_bytes(b"")
+    files = tuple(
+        ModelFile(path=path.name, size=path.stat().st_size, blake3="0" * 64)
+        for path in sorted(evil.directory.iterdir())
+    )
+    for checkpoint in ("decoy.npz", None):
+        record = msgspec.structs.replace(evil.record, files=files, checkpoint=checkpoint)
+        entry = msgspec.structs.replace(evil, record=record)
+        with pytest.raises(NotTrusted, match=r"best\.ckpt of model flies .*eval"):
+            Approvals(tmp_path / "trusted").check(entry)
 
 
 def test_what_this_machine_trained_is_not_looked_into(tmp_path):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sleap_rtc.engines.scanning import scan
+from sleap_rtc.engines.scanning import loadable, scan
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "models"
 
@@ -78,3 +78,8 @@ def test_real_checkpoints_of_the_trainer_are_clean(name):
     if not path.exists():
         pytest.skip("the real recordings are not beside this checkout")
     assert scan(path).clean, scan(path).sentence
+
+
+def test_every_file_that_an_engine_might_unpickle_is_named():
+    paths = ["best.ckpt", "a/last.CKPT", "best.npz", "training_config.yaml", "weights", "x.pkl"]
+    assert loadable(paths) == ("a/last.CKPT", "best.ckpt", "weights", "x.pkl")

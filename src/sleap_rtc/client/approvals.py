@@ -10,7 +10,7 @@ from pathlib import Path
 
 from loguru import logger
 
-from sleap_rtc.engines.scanning import scan
+from sleap_rtc.engines.scanning import loadable, scan
 from sleap_rtc.errors import NotTrusted
 from sleap_rtc.files.durable import write_new
 from sleap_rtc.files.hashing import hash_file
@@ -35,12 +35,19 @@ class Approvals:
             trust: The person says yes to whatever is found; it is remembered.
 
         Raises:
-            NotTrusted: Its checkpoint isn't clean, and nobody said yes to it.
+            NotTrusted: A file that an engine may load isn't clean, and nobody said yes to it.
         """
         record = entry.record
-        if record.source == "worker-training" or record.checkpoint is None:
-            return  # trained by this machine, or there is nothing to load
-        path = entry.directory / record.checkpoint
+        if record.source == "worker-training":
+            return  # trained by this machine
+        paths = {file.path for file in record.files}
+        if record.checkpoint is not None:
+            paths.add(record.checkpoint)
+        for path in loadable(paths):
+            self._check_file(entry, entry.directory / path, trust=trust)
+
+    def _check_file(self, entry: Entry, path: Path, *, trust: bool) -> None:
+        record = entry.record
         verdict = scan(path)
         if verdict.clean:
             return
@@ -52,7 +59,7 @@ class Approvals:
             logger.warning("model {} is trusted although {}", record.id, verdict.sentence)
         elif not mark.exists():
             raise NotTrusted(
-                who=f"The checkpoint of model {entry.label}",
+                who=f"{path.name} of model {entry.label}",
                 why=verdict.sentence,
                 hint="If you know where it comes from, add --trust-model; that is remembered.",
             )

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import re
 import zipfile
-from pathlib import Path
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
 from typing import Final
 
 import msgspec
@@ -39,6 +40,14 @@ _KNOWN: Final = re.compile(
 
 _WITHOUT_PICKLES: Final = (".npz", ".safetensors")
 """Formats that our engines read without unpickling anything."""
+_NEVER_LOADED: Final = frozenset(
+    {
+        *_WITHOUT_PICKLES,
+        *(".yaml", ".yml", ".json", ".csv", ".txt", ".log", ".md"),
+        *(".png", ".jpg", ".slp", ".h5"),
+    }
+)
+"""Endings of a model's files that no engine unpickles."""
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -58,6 +67,15 @@ class Verdict(msgspec.Struct, frozen=True):
         more = len(self.found) - MAX_SHOWN
         rest = f" and {more} more" if more > 0 else ""
         return ", ".join(self.found[:MAX_SHOWN]) + rest
+
+
+def loadable(paths: Iterable[str]) -> tuple[str, ...]:
+    """Those of a model's files that an engine may unpickle.
+
+    Which of them is its checkpoint is only what the model's record says, and a record from
+    elsewhere may say anything: the trainer loads ``best.ckpt`` whatever is written there.
+    """
+    return tuple(sorted({p for p in paths if PurePosixPath(p).suffix.lower() not in _NEVER_LOADED}))
 
 
 def scan(path: Path) -> Verdict:
