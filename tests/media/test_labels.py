@@ -14,7 +14,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sleap_rtc.errors import FilesMissing, InvalidLabels
-from sleap_rtc.media.labels import check_videos, inspect_labels, read_labels
+from sleap_rtc.media.labels import (
+    LabelsReport,
+    VideoReference,
+    check_videos,
+    inspect_labels,
+    read_labels,
+)
 from sleap_rtc.media.synthetic import Dataset
 
 
@@ -38,6 +44,28 @@ def test_labels_with_their_video_beside_them(made: Dataset, tmp_path: Path) -> N
     shutil.copy(made.labelled_video, tmp_path)
     with pytest.raises(InvalidLabels, match="names another file of this machine"):
         check_videos(report, tmp_path / made.labels.name)
+
+
+@pytest.mark.parametrize(
+    ("named", "why"),
+    [
+        ("{secret}", "names another file"),
+        ("{backslashes}", "names another file"),  # sleap-io opens these as if they were slashes
+        ("../../other/clip.mp4", "leads out of its folder"),
+        ("..\\other\\clip.mp4", "leads out of its folder"),
+        ("a" * 300, "is not beside it"),  # more than a file's name can have
+        ("a\0b", "is not beside it"),
+    ],
+)
+def test_no_spelling_leads_to_another_file(tmp_path: Path, named: str, why: str) -> None:
+    secret = tmp_path / "private" / "clip.mp4"
+    secret.parent.mkdir()
+    secret.write_bytes(b"secret")
+    (tmp_path / "clip.mp4").write_bytes(b"decoy")
+    path = named.format(secret=secret, backslashes=str(secret).replace("/", "\\"))
+    report = LabelsReport(videos=(VideoReference(path=path, embedded=False),))
+    with pytest.raises(InvalidLabels, match=why):
+        check_videos(report, tmp_path / "labels.slp")
 
 
 async def test_a_process_of_its_own_says_the_same(made: Dataset, tmp_path: Path) -> None:

@@ -120,14 +120,26 @@ def check_videos(report: LabelsReport, labels: Path) -> None:
         if video.embedded:
             continue
         beside = labels.parent / video.name
-        if not video.name or not beside.is_file():
+        if not video.name or not _is_file(beside):
             why = f"its video {video.name or video.path!r} is not beside it"
             raise InvalidLabels(path=labels, why=why)
-        named = Path(video.path)
+        # The reader of labels takes a backslash for a slash on every system.
+        named = Path(video.path.replace("\\", "/"))
+        if ".." in named.parts:  # the trainer works in a folder of its own: elsewhere from there
+            why = f"its video {video.path!r} leads out of its folder"
+            raise InvalidLabels(path=labels, why=why)
         with contextlib.suppress(OSError, ValueError):
             if named.exists() and not named.samefile(beside):
                 why = f"its video {video.path!r} names another file of this machine"
                 raise InvalidLabels(path=labels, why=why)
+
+
+def _is_file(path: Path) -> bool:
+    """Whether it is a file; a name that no file can have is none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 async def inspect_labels(path: Path, *, timeout_s: float = 60.0) -> LabelsReport:

@@ -100,9 +100,9 @@ class Worker:
         )
         return self.submit(work, files)
 
-    def track(self, *videos: str) -> JobDirectory:
+    def track(self, *videos: str, ending: str = ".mp4") -> JobDirectory:
         """Submit a tracking job over videos with these contents."""
-        names = tuple(f"clips/v{number}.mp4" for number in range(len(videos)))
+        names = tuple(f"clips/v{number}{ending}" for number in range(len(videos)))
         model = ModelRef(id="3f2a9c01", package="ab" * 32)  # type: ignore[arg-type]
         files = {name: video.encode() for name, video in zip(names, videos, strict=True)}
         return self.submit(TrackSpec(models=(model,), videos=names), files, models=("/model",))

@@ -438,6 +438,13 @@ async def test_tracking_fails_with_the_video_named(worker: Any) -> None:
     assert "no frame can be read" in view.error.message
 
 
+@pytest.mark.parametrize("ending", [".slp", ".SLP", ".h5", ".nwb", ""])
+async def test_what_could_name_other_files_is_no_video(worker: Any, ending: str) -> None:
+    view = await worker.to_end(await worker.launch(worker.track("one", ending=ending)))
+    assert view.state == "failed"
+    assert f"clips/v0{ending} is not taken as a video" in view.reason
+
+
 async def test_tracking_is_cancelled(worker: Any) -> None:
     job = worker.track("one", f"gate:{worker.gate_path}")
     handle = await worker.launch(job)

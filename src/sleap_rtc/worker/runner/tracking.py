@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final
 
 from sleap_rtc.domain.packages import check_path, ref
 from sleap_rtc.engines.base import Engine, TrackPlan
-from sleap_rtc.errors import DataError, NotFound, TrainingFailed
+from sleap_rtc.errors import DataError, NotFound, TrainingFailed, UsageError
 from sleap_rtc.files.packing import pack
 from sleap_rtc.jobs.events import Body, OutputReady, StageStarted
 from sleap_rtc.jobs.spec import JobSpec, TrackSpec
@@ -25,6 +25,14 @@ from sleap_rtc.worker.runner.ending import Ending, from_outcome
 from sleap_rtc.worker.runner.plan import RunnerPlan
 
 SUFFIX: Final = ".predictions.slp"
+VIDEOS: Final = frozenset(
+    {
+        *(".mp4", ".avi", ".mov", ".mj2", ".mkv", ".m4v", ".mpg", ".mpeg", ".webm", ".seq"),
+        *(".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"),
+    }
+)
+"""What is taken as a video. Labels and HDF5 files aren't: they can name other files, which an
+engine would open wherever they are on this machine."""
 
 
 class Tracking:
@@ -71,6 +79,7 @@ class Tracking:
             EngineMissing: The engine isn't installed.
             NotFound: A video isn't in the package.
             UnsafePath: A video's path is refused.
+            UsageError: A file isn't of a kind that is taken as a video.
             DataError: The plan doesn't fit the specification.
         """
         self._engine.find()
@@ -78,6 +87,11 @@ class Tracking:
             raise DataError(what="plan.json", why="it has other models than the job asks for")
         for name in self._work.videos:
             check_path(name + SUFFIX)
+            if PurePosixPath(name).suffix.lower() not in VIDEOS:
+                raise UsageError(
+                    message=f"{name} is not taken as a video by a worker, for its ending.",
+                    hint=f"It takes {', '.join(sorted(VIDEOS))}.",
+                )
             if not self._video(name).is_file():
                 raise NotFound(message=f"The video {name} is not in the job's package.")
 
