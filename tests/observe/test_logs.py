@@ -191,3 +191,13 @@ def test_libraries_come_out_with_their_own_names_and_levels(tmp_path: Path) -> N
     first, second = lines(tmp_path)
     assert (first["message"], first["level"], first["where"]) == ("broken 5", "error", __name__)
     assert second["message"] == "odd level"
+
+
+def test_a_peers_words_make_no_lines_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:
+    set_up_logs(level="debug", style="text", directory=None, program="test")
+    said = f"no\n2026-03-01 12:00:00.000 INFO    server: all is well\x1b[2J\n{SIGNATURE}"
+    logger.bind(why=said).warning("it refused: {}", said)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "\x1b" not in line
+    assert "refused: no\\n2026-03-01" in line
+    assert SIGNATURE not in line

@@ -19,6 +19,7 @@ import os
 import re
 import sys
 import traceback
+import unicodedata
 from collections.abc import Mapping
 from datetime import UTC
 from pathlib import Path
@@ -142,7 +143,17 @@ def _text_line(record: Record) -> str:
     extra = "".join(f" {name}={_plain(value)}" for name, value in _extra(record).items())
     moment = f"{record['time']:YYYY-MM-DD HH:mm:ss.SSS}"
     head = f"{moment} {record['level'].name:<7} {_where(record)}: {record['message']}{extra}"
-    return _clean("\n".join((head, *_exception(record).splitlines())))
+    # Each is cleaned while its lines are whole: a secret's edges are found by what is around it.
+    trace = _clean(_exception(record)).splitlines()
+    return "\n".join(_visible(line) for line in (_clean(head), *trace))
+
+
+def _visible(text: str) -> str:
+    """The text in one line and without what steers a terminal, since peers' words are in it."""
+    return "".join(
+        repr(c)[1:-1] if unicodedata.category(c) in ("Cc", "Cs") or c in "\u2028\u2029" else c
+        for c in text
+    )
 
 
 def _json_line(record: Record) -> str:
