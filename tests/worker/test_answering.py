@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
 
 from sleap_rtc.domain.models import ModelFile, ModelRecord
+from sleap_rtc.errors import UnknownModel
+from sleap_rtc.files.hashcache import HashCache
 from sleap_rtc.jobs.events import JobEvent, Logged, ModelChanged
+from sleap_rtc.library.registry import Registry
 from sleap_rtc.protocol.link import JobHappened, Notice, frames
-from sleap_rtc.worker.answering import _sendable
+from sleap_rtc.worker.answering import Answers, _sendable
 
 NOW = datetime(2026, 4, 1, tzinfo=UTC)
 JOB = "00000000-03e9-7404-8101-010101010101"
@@ -39,3 +45,20 @@ def test_a_model_of_very_many_files_is_told_without_their_list():
     assert (told.n, told.body.stage, told.body.record.package) == (7, 1, "1" * 64)
     assert told.body.record.files == ()
     frames.encode(Notice(body=JobHappened(job=JOB, event=told)))
+
+
+def test_nobody_learns_which_files_are_on_this_machine(tmp_path: Path) -> None:
+    secret = tmp_path / "secret.txt"
+    secret.write_text("")
+    with Registry(tmp_path / "models", index_dir=tmp_path / "index") as registry:
+        answers = Answers(
+            describe=lambda: pytest.fail("nobody asked"),
+            registry=registry,
+            cache=HashCache(tmp_path / "hashes"),
+        )
+        told = []
+        for path in (secret, tmp_path / "absent.txt"):
+            with pytest.raises(UnknownModel) as raised:
+                answers._find(str(path))
+            told.append(str(raised.value).replace(path.name, "") + raised.value.hint_text)
+    assert told[0] == told[1]

@@ -31,6 +31,7 @@ from sleap_rtc.errors import (
     NotPermitted,
     SleapRtcError,
     SourceChanged,
+    UnknownModel,
     UsageError,
 )
 from sleap_rtc.files.hashcache import HashCache
@@ -174,6 +175,8 @@ class Answers:
 
     def _find(self, name: str) -> ModelTold:
         found = self._registry.resolve(name)
+        if isinstance(found, Path):  # what is on this disk beside models is nobody's business
+            raise UnknownModel(name=name)
         if not isinstance(found, Entry):
             raise UsageError(
                 message=f"{name!r} is not one model.", hint="Name the members of a pair one by one."
