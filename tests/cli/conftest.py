@@ -30,6 +30,7 @@ from sleap_rtc.domain.packages import PackageRef
 from sleap_rtc.jobs.spec import JobSpec, ModelRef, TrackSpec, TrainSpec, TrainStage
 from sleap_rtc.library.entries import Entry
 from sleap_rtc.library.registry import Registry
+from sleap_rtc.media.synthetic import Dataset, SyntheticSpec, make_dataset
 
 LIMIT_S = 60.0
 
@@ -299,3 +300,47 @@ class Home:
 def home(own_home: Path) -> Home:
     """This test's home."""
     return Home(own_home / ".sleap-rtc")
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """A small labelled data set with its video."""
+    spec = SyntheticSpec(size=(64, 64), animals=1, labelled=4, frames=6)
+    return make_dataset(tmp_path_factory.mktemp("data"), spec)
+
+
+@pytest.fixture
+def dataset(data: Dataset) -> Path:
+    """Its package."""
+    return data.package
+
+
+@pytest.fixture
+def write_config(tmp_path: Path) -> Callable[..., Path]:
+    """Write a training configuration for ``tiny``."""
+
+    def write(head: str = "centroid", *, epochs: int = 3, steps: int = 5) -> Path:
+        path = tmp_path / f"{head}.yaml"
+        plain = {
+            "data_config": {},
+            "model_config": {
+                "backbone_config": {"unet": {"filters": 8}},
+                "head_configs": {head: {"confmaps": {"sigma": 2.5}}},
+            },
+            "trainer_config": {
+                "max_epochs": epochs,
+                "train_steps_per_epoch": steps,
+                "train_data_loader": {"batch_size": 1},
+                "seed": 1,
+            },
+        }
+        path.write_text(json.dumps(plain))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def config(write_config: Callable[..., Path]) -> Path:
+    """A quick one."""
+    return write_config()

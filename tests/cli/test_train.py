@@ -1,0 +1,29 @@
+"""What is refused before anything is read."""
+
+from __future__ import annotations
+
+import pytest
+
+
+@pytest.mark.parametrize("name", ["train", "client-train"])
+def test_nobody_can_be_asked(cli, name):
+    done = cli(name, "a.slp", "-c", "c.yaml")
+    assert done.code == 2
+    assert "Add --yes" in done.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "Missing argument 'LABELS'"),
+        (("a.slp",), "Missing option '--config'"),
+        (("a.slp", "--resume", "x"), "--resume goes on"),
+        (("--resume", "x", "-c", "c.yaml"), "--resume goes on"),
+    ],
+    ids=str,
+)
+def test_what_is_missing(cli, arguments, said):
+    done = cli("train", *arguments, "--yes")
+    assert done.code == 2
+    assert said in done.err
+    assert cli("train", *arguments, "--yes", "--json").document["error"]["code"] == "usage"
