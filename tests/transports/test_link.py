@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import re
 import threading
+import uuid
 
 import msgspec
 import pytest
@@ -15,18 +17,23 @@ from sleap_rtc.domain.packages import BLOCK, FileEntry, listing_of, package, ref
 from sleap_rtc.domain.places import WorkerInfo
 from sleap_rtc.errors import (
     DeadlineExceeded,
+    LinkLost,
+    NetworkError,
     NotFound,
     NotPermitted,
+    NotTrusted,
     PeerUnreachable,
     ProtocolError,
+    SleapRtcError,
     SourceChanged,
     UnknownModel,
 )
 from sleap_rtc.protocol import frames
 from sleap_rtc.protocol.link import Accepted, Describe, Description, FindModel, ListJobs
 from sleap_rtc.protocol.peering import Answer, Offer
+from sleap_rtc.testing import netns
 from sleap_rtc.testing.impairment import ImpairedNetwork, Weather
-from sleap_rtc.transports import switchboard
+from sleap_rtc.transports import switchboard, webrtc
 from sleap_rtc.transports.link import Link
 
 pytestmark = [pytest.mark.webrtc]
@@ -274,6 +281,46 @@ async def test_somebody_without_the_rooms_trust_is_refused(rig):
     assert worker.channels == []
 
 
+@pytest.mark.parametrize(("role", "trusted"), [("worker", True), ("viewer", False)])
+async def test_only_who_may_work_is_taken_for_a_worker(rig, role, trusted):
+    """The server says who is a worker; the certificate says who may be."""
+    client = rig.add("client")
+    worker = rig.add("worker", trust=rig.granted("eve", role), accepts=True)
+    worker.handler = answers
+    async with Link(
+        client.switchboard, room=rig.room, locate=lambda: worker.presence, name="gpu-1"
+    ) as link:
+        if trusted:
+            assert isinstance(await link.request(Describe(), within_s=10), Description)
+        else:
+            with pytest.raises(NotTrusted, match="eve, as which gpu-1 answers"):
+                await link.request(Describe(), within_s=10)
+
+
+async def test_a_fault_here_leaves_no_connection_under_way(rig, monkeypatch):
+    """Each one left open would count against those that may be under way."""
+    client, worker = rig.add("client"), rig.add("worker", accepts=True)
+
+    def fail(**_: object) -> None:
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr(worker.trust, "setup", fail)
+    with pytest.raises(NetworkError):
+        await client.switchboard.dial(
+            room=rig.room,
+            to="worker",
+            device=worker.trust.key.device,
+            name="worker",
+            session=str(uuid.uuid4()),
+            purpose="control",
+        )
+    for _, connection in worker.switchboard._attempts.values():
+        with contextlib.suppress(LinkLost):
+            async with asyncio.timeout(10):
+                await connection.receive()
+        assert connection.closed
+
+
 async def test_a_room_that_this_device_is_not_in_is_declined(rig):
     client, deaf = rig.add("client"), rig.add("deaf", accepts=False)
     async with Link(
@@ -368,3 +415,96 @@ async def test_more_requests_than_the_credit_end_the_connection(pair):
         await asyncio.wait_for(pair.worker.ended[channel].wait(), 5)
         gate.set()
         assert "more requests than the credit" in str(channel.ended_by)
+
+
+class LateReturn:
+    """A library's connection whose answer to a description comes when it is open already."""
+
+    def __init__(self, real, opened):
+        self.real, self.opened = real, opened
+
+    def __getattr__(self, name):
+        return getattr(self.real, name)
+
+    async def set_remote_description(self, description):
+        await self.real.set_remote_description(description)
+        await asyncio.wait([self.opened])
+
+
+async def test_a_connection_that_opens_before_the_description_is_reported_applied(
+    pair, monkeypatch
+):
+    make = webrtc.WebRtc._make
+
+    def late(self, ice_servers):
+        # The answerer's can't open before it has answered.
+        real = make(self, ice_servers)
+        return LateReturn(real, self._opened) if self._peer == "worker" else real
+
+    monkeypatch.setattr(webrtc.WebRtc, "_make", late)
+    async with pair.link() as link:
+        assert isinstance(await link.request(Describe(), within_s=10), Description)
+
+
+def moved(pair, where):
+    """The worker's process signed in anew."""
+    pair.worker.name = "elsewhere"
+    pair.rig.devices["elsewhere"] = pair.worker
+    return msgspec.structs.replace(where, connection="elsewhere")
+
+
+async def test_a_peer_that_came_back_while_it_was_dialled_is_dialled_anew(pair, rig):
+    """The dial to where it was would wait for 30 s."""
+    lost = asyncio.Event()
+
+    def change(message):
+        if not lost.is_set() and isinstance(message, Offer):
+            lost.set()
+            return None
+        return message
+
+    rig.change = change
+    where = pair.worker.presence
+    link = Link(pair.client.switchboard, room=rig.room, locate=lambda: where, name="worker")
+    async with link:
+        await lost.wait()
+        where = moved(pair, where)
+        link.look_again()
+        assert isinstance(await link.request(Describe(), within_s=10), Description)
+
+
+async def test_a_silent_peer_that_is_online_as_somebody_else_has_ended(pair, rig):
+    rig.network = ImpairedNetwork(netns.inside(), Weather())
+    where = pair.worker.presence
+    silent = asyncio.Event()
+    link = Link(
+        pair.client.switchboard,
+        room=rig.room,
+        locate=lambda: where,
+        name="worker",
+        on_state=lambda state: silent.set() if state == "silent" else None,
+    )
+    async with link:
+        await link.request(Describe(), within_s=10)
+        first = link._at["control"][0]
+        # Being online as somebody else proves nothing while it speaks.
+        where = moved(pair, where)
+        link.look_again()
+        await link.request(Describe(), within_s=10)
+        assert link._at["control"][0] is first
+
+        rig.network.weather.cut = True
+        await asyncio.wait_for(silent.wait(), 10)
+        rig.network.weather.cut = False
+        assert isinstance(await link.request(Describe(), within_s=15), Description)
+        assert link._at["control"][0] is not first
+
+
+async def test_a_fault_of_ours_reaches_whoever_waits_for_the_link(pair, monkeypatch):
+    async def broken(**_):
+        raise ValueError("broken")
+
+    monkeypatch.setattr(pair.client.switchboard, "dial", broken)
+    async with pair.link() as link:
+        with pytest.raises(SleapRtcError, match="broken"):
+            await link.request(Describe(), within_s=10)

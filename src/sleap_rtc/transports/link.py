@@ -30,12 +30,13 @@ from typing import Final, Literal
 from loguru import logger
 
 from sleap_rtc.domain.ids import PackageId, RoomId
-from sleap_rtc.domain.places import Presence
+from sleap_rtc.domain.places import MAY_WORK, Presence
 from sleap_rtc.errors import (
     LinkLost,
     NetworkError,
     NotFound,
     NotPermitted,
+    NotTrusted,
     PeerUnreachable,
     SleapRtcError,
 )
@@ -208,6 +209,10 @@ class Link:
             except SleapRtcError as error:
                 self._fail(error)
                 return
+            except Exception as error:  # noqa: BLE001 - whoever waits for the link must be told
+                logger.exception("the {} connection to {} failed", purpose, self.name)
+                self._fail(SleapRtcError(message=f"The connection failed: {error!r}."))
+                return
             if purpose == "control":
                 self._control = None
                 self._set("down")
@@ -242,6 +247,11 @@ class Link:
             looking.cancel()
             dialling.cancel()
             await asyncio.gather(looking, dialling, return_exceptions=True)
+        if proven.peer.role not in MAY_WORK:
+            # Who is a worker is the server's word until here; what this role may do is an owner's.
+            await connection.close()
+            why = f"it is a {proven.peer.role} of the room, which can't be a worker in it"
+            raise NotTrusted(who=f"{proven.peer.name}, as which {self.name} answers,", why=why)
         channel = Channel(
             connection,
             proven,

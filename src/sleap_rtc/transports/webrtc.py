@@ -194,11 +194,12 @@ class WebRtc:
         if self._remote not in (None, remote):
             raise ProtocolError(peer=self._peer, why="its certificate changed")
         description = _library().SessionDescription(kind, sdp)
+        # Noted first: the connection may be open before the next line returns.
+        self._remote = remote
         try:
             await self._connection.set_remote_description(description)
         except (RuntimeError, ValueError) as error:
             raise ProtocolError(peer=self._peer, why=f"a bad description: {error}") from None
-        self._remote = remote
         early, self._early = self._early, []
         for candidate in early:
             await self._add(candidate)
