@@ -30,7 +30,7 @@ from sleap_rtc.client.submitted import SubmittedJob, SubmittedJobs
 from sleap_rtc.domain.models import ModelRecord
 from sleap_rtc.domain.packages import ref
 from sleap_rtc.domain.places import Presence
-from sleap_rtc.errors import AliasTaken, SleapRtcError, SourceChanged
+from sleap_rtc.errors import AliasTaken, Busy, SleapRtcError, SourceChanged
 from sleap_rtc.files.hashcache import HashCache
 from sleap_rtc.files.packing import pack
 from sleap_rtc.jobs.events import JobEvent, ModelChanged, OutputReady
@@ -56,6 +56,10 @@ from sleap_rtc.transports.serving import ServedPackage
 
 ONCE_S: Final = 60.0
 """Seconds for a request of this module: the worker may just be coming back."""
+
+
+OTHER_S: Final = 0.5
+"""Seconds between looks at what another process of this machine brings home."""
 
 
 class LinkChanged(msgspec.Struct, frozen=True):
@@ -322,13 +326,36 @@ class Follower:
             def on_progress(progress: Progress, label: str = label) -> None:
                 self._updates.put_nowait(Fetching(label, progress))
 
-            home = await self._bring(output, on_progress)
+            home = await self._bring_once(output, on_progress)
             self._note_home(label)
             self._updates.put_nowait(home)
             self._finish_if_home()
 
     def _note_home(self, label: str) -> None:
-        self._change(lambda old: msgspec.structs.replace(old, home=(*old.home, label)))
+        def note(old: SubmittedJob) -> SubmittedJob:
+            home = old.home if label in old.home else (*old.home, label)
+            return msgspec.structs.replace(old, home=home)
+
+        self._change(note)
+
+    async def _bring_once(
+        self, output: OutputReady, on_progress: Callable[[Progress], None]
+    ) -> CameHome:
+        """Bring it home, or wait until another process of this machine has done so."""
+        while True:
+            if _label(output) in self._jobs.get(self.job.id).home:
+                return self._at_home(output)
+            try:
+                return await self._bring(output, on_progress)
+            except Busy as error:
+                logger.debug("{} is brought home already: {}", _label(output), error)
+                await asyncio.sleep(OTHER_S)
+
+    def _at_home(self, output: OutputReady) -> CameHome:
+        if output.what == "model":
+            entry = self._registry.get(self.job.models[str(output.stage)])
+            return CameHome("model", entry.directory, entry)
+        return CameHome("predictions", Path(self.job.output or self.job.id))
 
     async def _bring(
         self, output: OutputReady, on_progress: Callable[[Progress], None]

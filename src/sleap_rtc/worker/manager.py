@@ -72,6 +72,8 @@ class JobManager:
         self._present: JobId | None = None
         self._writer: LogWriter | None = None
         self._preparing: asyncio.Task[None] | None = None
+        self._handed_over = asyncio.Event()
+        self._handed_over.set()
 
     @property
     def active(self) -> int:
@@ -150,6 +152,8 @@ class JobManager:
         """
         job = self._store.get(job_id)
         self._check_may_command(job, asker)
+        if self._present == job_id:
+            await self._handed_over.wait()
         if self._runner is not None and self._present == job_id:
             await self._runner.command(request, command, by=asker.name)
             return
@@ -240,8 +244,12 @@ class JobManager:
         for job, handle in followed:
             logger.info("job {}: its runner is alive and is followed again", job.root.name)
             self._present = JobId(job.root.name)
-            await self._follow_runner(job, handle)
-            self._present = None
+            try:
+                await self._follow_runner(job, handle)
+            except SleapRtcError as error:
+                logger.bind(code=error.code).error("job {}: {}", self._present, error)
+            finally:
+                self._present = None
 
     def _requeue(self, job: JobDirectory) -> None:
         with job.claim(), LogWriter(job.log, clock=self._clock) as log:
@@ -259,12 +267,14 @@ class JobManager:
         if not await self._get_ready(job, job_id):
             return
         try:
-            handle = await launch(job)
+            self._runner = handle = await launch(job)
         except SleapRtcError as error:
             with job.claim(), LogWriter(job.log, clock=self._clock) as log:
                 self._fail(log, error)
             self._tell(job_id)
             return
+        finally:
+            self._handed_over.set()
         await self._follow_runner(job, handle)
 
     async def _get_ready(self, job: JobDirectory, job_id: JobId) -> bool:
@@ -291,6 +301,7 @@ class JobManager:
                 self._fail(log, error)
                 return False
             else:
+                self._handed_over.clear()  # commands wait until there is a runner to take them
                 return True
             finally:
                 self._writer = self._preparing = None
@@ -306,7 +317,11 @@ class JobManager:
         finally:
             self._runner = None
         if self.view(job).state not in SETTLED:
-            await self._recover(job)
+            self._handed_over.clear()
+            try:
+                await self._recover(job)
+            finally:
+                self._handed_over.set()
         self._tell(job_id)
         logger.info("job {}: {}", job_id, self.view(job).state)
 

@@ -12,18 +12,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from loguru import logger
+
+from sleap_rtc.domain.ids import PackageId
 from sleap_rtc.domain.packages import check_path
 from sleap_rtc.domain.values import encode_pretty
 from sleap_rtc.engines.scanning import scan
 from sleap_rtc.errors import (
     AlreadyExists,
     Damaged,
+    DataError,
     EngineMissing,
     FilesMissing,
     InvalidLabels,
     NotTrusted,
+    SleapRtcError,
 )
 from sleap_rtc.files.durable import place_directory, write_replacing
+from sleap_rtc.files.partial import claim_partial
 from sleap_rtc.jobs.events import Transferring
 from sleap_rtc.jobs.spec import JobSpec, ModelRef, TrackSpec, TrainSpec
 from sleap_rtc.library.registry import Registry
@@ -130,20 +136,35 @@ class Preparer:
             )
             tell()
 
-        with self._peers.sources(spec.inputs.id) as sources:
-            staged = await fetch(
-                spec.inputs,
-                sources=sources,
-                destination=str(place),
-                incoming=self._incoming,
-                on_progress=on_progress,
-            )
+        try:
+            with self._peers.sources(spec.inputs.id) as sources:
+                staged = await fetch(
+                    spec.inputs,
+                    sources=sources,
+                    destination=str(place),
+                    incoming=self._incoming,
+                    on_progress=on_progress,
+                )
+        except asyncio.CancelledError:
+            if log.view.pending == "cancel":
+                self._discard(spec.inputs.id, place)
+            raise
+        except DataError:
+            self._discard(spec.inputs.id, place)
+            raise
         with staged:
             try:
                 await asyncio.to_thread(place_directory, staged.path, place)
             except AlreadyExists:
                 staged.discard()  # another job with the same inputs was quicker
         return place
+
+    def _discard(self, package: PackageId, place: Path) -> None:
+        """Remove what has arrived of inputs that nobody will ask for again."""
+        try:
+            claim_partial(self._incoming, package, str(place)).remove()
+        except (SleapRtcError, OSError) as error:
+            logger.warning("what has arrived of {}… is not removed: {}", package[:12], error)
 
     def _model(self, ref: ModelRef) -> Path:
         entry = self._registry.get(ref.id)
