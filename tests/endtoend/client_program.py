@@ -14,16 +14,23 @@ import json
 import os
 import signal
 import sys
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from sleap_rtc.client.api import AsyncClient
+from sleap_rtc.client.composing import new_job_id
 from sleap_rtc.client.following import AliasGiven, CameHome, Fetching, Follower, LinkChanged, Update
+from sleap_rtc.client.submitted import SubmittedJob
 from sleap_rtc.client.watching import Watcher
+from sleap_rtc.domain.packages import ref
 from sleap_rtc.errors import SleapRtcError
+from sleap_rtc.files.packing import pack
 from sleap_rtc.jobs.events import JobEvent
 from sleap_rtc.jobs.lifecycle import SETTLED, JobView, fold
+from sleap_rtc.jobs.spec import JobSpec, TrainSpec, TrainStage
 
 asked: dict[str, Any] = json.loads(sys.argv[1])
 
@@ -54,6 +61,42 @@ async def follow(follower: Follower) -> None:
     async for update in follower.updates():
         tell(update)
     say("end", state=follower.view.state, reason=follower.view.reason, models=follower.job.models)
+
+
+async def submit_unchecked(client: AsyncClient) -> str:
+    """What a client does that was changed not to look at what it sends."""
+    config, labels = Path(asked["configs"][0]), Path(asked["labels"])
+    files = {f"labels/{labels.name}": labels, f"configs/0/{config.name}": config}
+    packed = pack(files)
+    room = client.room()
+    [worker] = await client.workers()
+    stage = TrainStage(
+        config=asked.get("config_path", f"configs/0/{config.name}"),
+        model_type=asked.get("head", "centroid"),
+        run_name="unchecked",
+    )
+    work = TrainSpec(
+        labels=f"labels/{labels.name}",
+        stages=(stage,),
+        dataset_name=labels.name,
+        dataset_hash=packed.file_hashes[f"labels/{labels.name}"],
+    )
+    job = SubmittedJob(
+        spec=JobSpec(
+            id=new_job_id(),
+            engine=asked.get("engine", "tiny"),
+            work=work,
+            inputs=ref(packed.package),
+            room=room.room,
+        ),
+        room=room.room,
+        worker=worker.name,
+        device=worker.device,
+        submitted_at=datetime.now(UTC),
+        files={name: str(path) for name, path in files.items()},
+    )
+    client.submitted.add(job)
+    return job.id
 
 
 async def watch(watcher: Watcher) -> None:
@@ -93,10 +136,17 @@ async def act(client: AsyncClient) -> None:
                 await watch(watcher)
         case "retry":
             await client.retry(asked["job"])
+        case "unchecked":
+            async with client.attach(await submit_unchecked(client)) as follower:
+                await follow(follower)
+        case "login":
+            await client.login(asked["server"], code=asked["code"])
+        case "await":
+            room = client.room()
+            async with client.online(room) as online:
+                await online.find_worker(room, asked["worker"], within_s=60)
         case "join":
             await client.join(asked["link"])
-        case "workers":
-            say("workers", names=[worker.name for worker in await client.workers()])
 
 
 async def main() -> None:

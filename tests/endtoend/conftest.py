@@ -36,6 +36,7 @@ from sleap_rtc.jobs.events import StateChanged
 from sleap_rtc.jobs.lifecycle import JobView, replay
 from sleap_rtc.library.registry import Registry
 from sleap_rtc.media.synthetic import Dataset, SyntheticSpec, make_dataset
+from sleap_rtc.server.app import new_code
 from sleap_rtc.testing import netns
 from sleap_rtc.testing.server import ServerProcess
 from sleap_rtc.worker.job_directory import JobDirectory, JobStore
@@ -192,9 +193,15 @@ class ClientMachine(Machine):
     def do(self, what: str, **asked: Any) -> Program:
         return self.start(str(HERE / "client_program.py"), json.dumps({"do": what, **asked}))
 
-    def train(self, *configs: Path, labels: Path | None = None, **asked: Any) -> Program:
+    def train(
+        self, *configs: Path, labels: Path | None = None, do: str = "train", **asked: Any
+    ) -> Program:
         given = labels or self.lab.data.package
-        return self.do("train", labels=str(given), configs=[str(c) for c in configs], **asked)
+        return self.do(do, labels=str(given), configs=[str(c) for c in configs], **asked)
+
+    def unchecked(self, config: Path, **asked: Any) -> Program:
+        """The same by a client that looks at nothing before it is sent."""
+        return self.train(config, do="unchecked", **asked)
 
     def attach(self, job: str, **asked: Any) -> Program:
         return self.do("attach", job=job, **asked)
@@ -353,10 +360,17 @@ class Lab:
         """Start the server, and make the room."""
         self.server.start()
         person = Client(self.client.settings)
-        url = f"http://{self.address}:{self.server.port}"
-        person.login(url, code=self.server.setup_code)
-        person.create_room("lab", server=url)
+        person.login(self.url, code=self.server.setup_code)
+        person.create_room("lab", server=self.url)
         self.worker.room = self.invite()
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.address}:{self.server.port}"
+
+    def setup_code(self) -> str:
+        """One that lets another device in at the server."""
+        return new_code(load({"server_data_dir": self.root / "server"}))
 
     def invite(self, role: str = "worker", **more: Any) -> str:
         return Client(self.client.settings).invite("lab", role=role, **more)
@@ -365,10 +379,21 @@ class Lab:
         """Put client and worker into networks of their own, joined by a cable between them."""
         self.client.network, self.worker.network = Network(1), Network(2)
 
+    def machine(self, name: str) -> ClientMachine:
+        """Another computer, of somebody who isn't in the room."""
+        return ClientMachine(self, name, self.root / name)
+
     def person(self, name: str, link: str) -> ClientMachine:
         """Another person, who has joined the room."""
-        machine = ClientMachine(self, name, self.root / name)
+        machine = self.machine(name)
         Client(machine.settings).join(link)
+        return machine
+
+    def new_worker(self, name: str, room: str, *, directory: str | None = None) -> WorkerMachine:
+        """Another worker, not started yet."""
+        machine = WorkerMachine(self, name, self.root / (directory or name))
+        machine.room = room
+        self.workers.append(machine)
         return machine
 
     def config(self, head: str = "centroid", **changes: Any) -> Path:
@@ -379,6 +404,7 @@ class Lab:
             "model_config": {
                 "backbone_config": {"unet": {"filters": 8}},
                 "head_configs": {head: {"confmaps": {"sigma": 2.5}}},
+                **found.get("model", {}),
             },
             "trainer_config": {
                 "max_epochs": found["epochs"],
@@ -387,7 +413,7 @@ class Lab:
                 "seed": 1,
                 **found.get("trainer", {}),
             },
-            "data_config": found.get("data", {}),
+            "data_config": {},
         }
         path.write_text(json.dumps(plain) + "\n# " + "x" * found["pad"] + "\n")
         return path

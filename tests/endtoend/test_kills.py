@@ -202,5 +202,6 @@ def test_server_killed_in_the_middle(lab) -> None:
     assert (code, error["code"]) == (5, "server_unreachable")
 
     lab.server.start()
-    second = lab.client.train(lab.config(), alias="second", wait_for_worker=True)
+    assert lab.client.do("await", worker="gpu-1").ended() == 0
+    second = lab.client.train(lab.config(), alias="second")
     assert second.done()["state"] == "completed"

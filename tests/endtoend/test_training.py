@@ -10,6 +10,9 @@ import pytest
 pytestmark = [pytest.mark.slow, pytest.mark.webrtc]
 
 
+STATES = ("queued", "assigned", "preparing", "running")
+
+
 def first_epochs(line) -> bool:
     return line["kind"] == "epoch" and line["epoch"] == 1
 
@@ -81,6 +84,20 @@ def test_cancel_while_the_dataset_arrives(lab, large) -> None:
     assert lab.client.train(lab.config()).done()["state"] == "completed"
 
 
+@pytest.mark.parametrize("state", STATES)
+def test_cancel_right_after_a_change(lab, state) -> None:
+    """Whoever has the job at that moment, daemon or runner, obeys."""
+    lab.worker.begin()
+    client = lab.client.train(lab.config(epochs=200, steps=40))
+    job = client.until("job")["job"]
+    client.until(lambda line: line.get("state") == state and line["kind"] == "state")
+    assert lab.client.do("command", job=job, command="cancel").ended() == 0
+    assert client.done()["state"] == "cancelled"
+    assert lab.worker.states(job)[-1] == "cancelled"
+    for record in (*lab.worker.records().values(), *lab.client.models().values()):
+        assert record.status == "interrupted"
+
+
 def test_jobs_wait_in_line_and_survive_a_restart(lab) -> None:
     daemon = lab.worker.begin()
     first = lab.client.train(lab.config(epochs=200, steps=40), alias="first")
@@ -89,7 +106,7 @@ def test_jobs_wait_in_line_and_survive_a_restart(lab) -> None:
     second = lab.client.train(lab.config("centered_instance"), alias="second")
     second_job = second.until("job")["job"]
     second.until("state")
-    third = lab.client.train(lab.config("centered_instance"), alias="third")
+    third = lab.client.train(lab.config("single_instance"), alias="third")
     third_job = third.until("job")["job"]
     third.until("state")
     assert lab.worker.view(second_job).state == "queued"

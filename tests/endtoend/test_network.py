@@ -1,0 +1,82 @@
+"""Cables pulled between client and worker, which have networks of their own."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+pytestmark = [pytest.mark.slow, pytest.mark.webrtc]
+
+
+def hold(program, since: float, seconds: float) -> None:
+    """Wait out the rest of a cut that is so long; how long it lasts is what is tested."""
+    assert program.process.poll() is None
+    time.sleep(max(0.0, since + seconds - time.monotonic()))
+
+
+def numbers(program) -> list[int]:
+    return [line["n"] for line in program.lines if "n" in line]
+
+
+@pytest.mark.timeout(180)
+def test_cut_for_30_seconds_while_it_trains(lab) -> None:
+    lab.wire()
+    lab.worker.begin()
+    client = lab.client.train(lab.config(epochs=12, steps=60), alias="flies")
+    job = client.until("job")["job"]
+    client.until(lambda line: line["kind"] == "epoch" and line["epoch"] == 1)
+    lab.client.network.cut()
+    cut_at = time.monotonic()
+    client.until(lambda line: line["kind"] == "link" and line["state"] == "silent")
+    hold(client, cut_at, 30)
+    lab.client.network.mend()
+
+    assert client.done()["state"] == "completed"
+    states = [line["state"] for line in client.of("link")]
+    assert states[-1] == "up"
+    assert "down" in states
+    assert numbers(client) == list(range(1, len(numbers(client)) + 1))
+    assert lab.worker.states(job) == [
+        *("queued", "assigned", "preparing", "running", "finishing", "completed")
+    ]
+    assert len(client.of("epoch")) == 12
+    [record] = lab.client.models().values()
+    assert record.status == "completed"
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("seconds", [8, 25], ids=["noticed", "given up"])
+def test_cut_while_the_dataset_is_sent(lab, large, seconds) -> None:
+    lab.wire()
+    lab.worker.begin()
+    client = lab.client.train(lab.config(), labels=large)
+    job = client.until("job")["job"]
+    arrived = client.until(lambda line: line["kind"] == "transfer" and line["done"] > 0)
+    lab.client.network.cut()
+    cut_at = time.monotonic()
+    hold(client, cut_at, seconds)
+    there = lab.worker.view(job).transfer.done
+    assert arrived["done"] <= there < arrived["total"]
+    lab.client.network.mend()
+
+    assert client.done()["state"] == "completed"
+    sent = [line["done"] for line in client.of("transfer")]
+    assert sent == sorted(sent)
+    assert lab.worker.left() == []
+    assert lab.client.models()["centroid"].status == "completed"
+
+
+def test_laptop_loses_all_of_its_network_while_it_trains(lab) -> None:
+    """The server is away as well as the worker, as when a lid is closed."""
+    lab.wire()
+    lab.worker.begin()
+    client = lab.client.train(lab.config(epochs=12, steps=60))
+    client.until(lambda line: line["kind"] == "epoch" and line["epoch"] == 1)
+    for cable in ("side", "up"):
+        lab.client.network.cut(cable)
+    client.until(lambda line: line["kind"] == "link" and line["state"] == "silent")
+    for cable in ("side", "up"):
+        lab.client.network.mend(cable)
+    assert client.done()["state"] == "completed"
+    assert len(client.of("epoch")) == 12
