@@ -18,7 +18,7 @@ from sleap_rtc.auth.handshake import Setup
 from sleap_rtc.auth.keys import SigningKey
 from sleap_rtc.auth.membership import Membership
 from sleap_rtc.domain.ids import DeviceId, RoomId, room_id_of
-from sleap_rtc.domain.places import Presence
+from sleap_rtc.domain.places import Presence, Role
 from sleap_rtc.protocol.link import FEATURES, LINK_VERSIONS
 from sleap_rtc.protocol.peering import Peering, peering
 from sleap_rtc.protocol.signaling import IceServer, Relayed
@@ -108,6 +108,21 @@ class Rig:
     def trust(self, name: str) -> MemoryTrust:
         key = SigningKey.generate()
         chain = issue.make_room(self.room_key, key.device, name=name, now=datetime.now(UTC))
+        return MemoryTrust(key, chain, self.room)
+
+    def granted(self, name: str, role: Role) -> MemoryTrust:
+        """Somebody whom an owner let in."""
+        now = datetime.now(UTC)
+        owner, key = SigningKey.generate(), SigningKey.generate()
+        chain = issue.grant(
+            owner,
+            issue.make_room(self.room_key, owner.device, name="owner", now=now),
+            room=self.room,
+            device=key.device,
+            name=name,
+            role=role,
+            now=now,
+        )
         return MemoryTrust(key, chain, self.room)
 
     def stranger(self, name: str) -> MemoryTrust:

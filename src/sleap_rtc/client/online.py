@@ -79,6 +79,7 @@ class Online:
         self._patient = patient
         self._on_lost = on_lost
         self._present: dict[RoomId, dict[str, Presence]] = {}
+        self._entered: set[RoomId] = set()
         self._links: set[Link] = set()
         self._changed = asyncio.Event()
         self._reader: asyncio.Task[None] | None = None
@@ -126,6 +127,7 @@ class Online:
             Conflict: A living worker of the room has this name.
         """
         fresh = renewed(self.store, entry)
+        self._entered.add(entry.room)
         there = await self.signaling.enter_room(
             entry.room, chain=chain_to_texts(fresh.chain), name=name, kind=kind, worker=worker
         )
@@ -182,7 +184,8 @@ class Online:
         return (*self._own_ice, *self._server_ice)
 
     def _trust(self, room: RoomId) -> Trust | None:
-        if all(entry.room != room for entry in self.store.rooms()):
+        # A room that this process isn't online in has no say here, whatever the server relays.
+        if room not in self._entered or all(e.room != room for e in self.store.rooms()):
             return None
         return RoomTrust(self.store, room)
 
@@ -200,6 +203,7 @@ class Online:
                     self._announce()
                 case RoomLost():
                     self._present.pop(event.room, None)
+                    self._entered.discard(event.room)
                     self._on_lost(event)
                 case Present():
                     room = self._present.setdefault(event.presence.room, {})

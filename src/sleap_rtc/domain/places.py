@@ -14,6 +14,9 @@ from sleap_rtc.errors import InvalidName
 Role = Literal["owner", "member", "viewer", "worker"]
 DeviceKind = Literal["client", "worker"]
 
+MAY_WORK: Final[frozenset[Role]] = frozenset({"owner", "member", "worker"})
+"""Roles that may be a room's worker."""
+
 _NAME: Final = re.compile(r"\w[\w.-]{0,63}")
 
 Name = Annotated[str, Meta(min_length=1, max_length=64)]

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Final
 
 from sleap_rtc.auth.certificates import Member, verify_chain
 from sleap_rtc.auth.keys import verify
 from sleap_rtc.auth.membership import Membership, check_member
 from sleap_rtc.auth.signed import chain_from_texts
 from sleap_rtc.domain.ids import DeviceId, RoomId, room_id_of
-from sleap_rtc.domain.places import DeviceKind, check_name
+from sleap_rtc.domain.places import MAY_WORK, DeviceKind, check_name
 from sleap_rtc.domain.values import decode
 from sleap_rtc.errors import NotPermitted, NotSignedIn, NotTrusted
 from sleap_rtc.protocol.signaling import (
@@ -30,8 +29,6 @@ from sleap_rtc.protocol.signaling import (
 )
 from sleap_rtc.protocol.signed import SignedMembership
 from sleap_rtc.server.store import Account, Store
-
-_MAY_WORK: Final = frozenset({"owner", "member", "worker"})
 
 Clock = Callable[[], datetime]
 
@@ -219,7 +216,7 @@ class Desk:
 
 
 def _check_kind(member: Member, kind: DeviceKind) -> None:
-    if kind == "worker" and member.role not in _MAY_WORK:
+    if kind == "worker" and member.role not in MAY_WORK:
         raise NotPermitted(
             message=f"A {member.role} of a room can't be a worker in it.",
             hint="Ask an owner of the room for an invite with the role worker.",

@@ -193,6 +193,9 @@ class Switchboard:
                 "a connection from device {} was refused: {}", device[:12], error
             )
             connection.abandon(error.message)
+        except Exception:  # noqa: BLE001 - one that is left open would count as under way for ever
+            logger.exception("a connection from device {} failed", device[:12])
+            connection.abandon("this side failed; its log says why")
 
     async def _decline(self, relayed: Relayed, offer: Offer, code: str, why: str) -> None:
         message = peering.encode(Decline(attempt=offer.attempt, code=code, message=why))
@@ -207,6 +210,9 @@ class Switchboard:
         except SleapRtcError as error:
             logger.warning("{}", error)
             connection.abandon(error.message)
+        except Exception:  # noqa: BLE001 - whatever a peer says must only end its own connection
+            logger.exception("a message about connection {} failed", message.attempt[-8:])
+            connection.abandon("this side failed; its log says why")
 
     def _spawn(self, work: Awaitable[None]) -> None:
         async def run() -> None:
