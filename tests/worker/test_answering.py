@@ -12,8 +12,8 @@ from sleap_rtc.errors import UnknownModel
 from sleap_rtc.files.hashcache import HashCache
 from sleap_rtc.jobs.events import JobEvent, Logged, ModelChanged
 from sleap_rtc.library.registry import Registry
-from sleap_rtc.protocol.link import JobHappened, Notice, frames
-from sleap_rtc.worker.answering import Answers, _sendable
+from sleap_rtc.protocol.link import JobHappened, JobsTold, JobSummary, Notice, Reply, frames
+from sleap_rtc.worker.answering import Answers, _fitting, _sendable
 
 NOW = datetime(2026, 4, 1, tzinfo=UTC)
 JOB = "00000000-03e9-7404-8101-010101010101"
@@ -45,6 +45,26 @@ def test_a_model_of_very_many_files_is_told_without_their_list():
     assert (told.n, told.body.stage, told.body.record.package) == (7, 1, "1" * 64)
     assert told.body.record.files == ()
     frames.encode(Notice(body=JobHappened(job=JOB, event=told)))
+
+
+def test_long_names_of_some_jobs_dont_hide_the_list() -> None:
+    jobs = [
+        JobSummary(
+            id=JOB,
+            name="\x01" * 1000,
+            kind="train",
+            engine="tiny",
+            state="queued",
+            submitted_at=NOW,
+            last_event=number,
+        )
+        for number in range(100)
+    ]
+    told = _fitting(jobs)
+    assert len(told) > 5
+    assert list(told) == jobs[: len(told)]
+    frames.encode(Reply(id="r" * 64, body=JobsTold(jobs=told)))
+    assert _fitting(jobs[:3]) == tuple(jobs[:3])
 
 
 def test_nobody_learns_which_files_are_on_this_machine(tmp_path: Path) -> None:

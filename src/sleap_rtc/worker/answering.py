@@ -13,6 +13,7 @@ command, retry                    the job's submitter, and owners
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -49,6 +50,7 @@ from sleap_rtc.protocol.link import (
     FollowJob,
     JobHappened,
     JobsTold,
+    JobSummary,
     JobTold,
     ListJobs,
     ModelTold,
@@ -105,7 +107,7 @@ class Answers:
                 jobs = await asyncio.to_thread(
                     self.jobs.list, limit=body.limit, device=asker.device
                 )
-                return JobsTold(jobs=tuple(jobs))
+                return JobsTold(jobs=_fitting(jobs))
             case FollowJob():
                 return self._follow(channel, asker, body)
             case UnfollowJob():
@@ -224,6 +226,12 @@ def _files_below(root: Path) -> dict[str, Path]:
         for path in sorted(root.rglob("*"))
         if path.is_file() and not path.is_symlink()
     }
+
+
+def _fitting(jobs: list[JobSummary]) -> tuple[JobSummary, ...]:
+    """As many of the newest jobs as one message can hold: names are others' words."""
+    ends = itertools.accumulate(len(encode(job)) + 1 for job in jobs)
+    return tuple(job for job, end in zip(jobs, ends, strict=True) if end <= MAX_EVENT)
 
 
 def _sendable(event: JobEvent) -> JobEvent:
