@@ -145,6 +145,18 @@ async def test_what_preparing_refuses_is_told_with_its_code(manager, preparing):
     assert "engine install" in told.hint
 
 
+async def test_a_fault_of_ours_ends_the_job_and_not_the_worker(manager, preparing):
+    preparing.fail = OSError(36, "File name too long")
+    first, second = spec(1), spec(2)
+    async with at_work(manager):
+        await manager.submit(first, ADA)
+        events = await until(manager, first.id, "failed")
+        await manager.submit(second, ADA)
+        await until(manager, second.id, "failed")
+    told = next(e.body for e in events if isinstance(e.body, ErrorTold))
+    assert "its log says more" in told.message
+
+
 async def test_a_queued_job_is_cancelled_at_once(manager):
     job = spec(1)
     await manager.submit(job, ADA)

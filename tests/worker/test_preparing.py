@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-import pytest
+import pickle
+from datetime import UTC, datetime
+from types import SimpleNamespace
 
-from sleap_rtc.errors import InvalidLabels, UnsafePath
-from sleap_rtc.worker.preparing import check_labels
+import pytest
+from blake3 import blake3
+
+from sleap_rtc.domain.models import ModelFile, ModelRecord
+from sleap_rtc.errors import InvalidLabels, NotTrusted, UnsafePath
+from sleap_rtc.jobs.spec import ModelRef
+from sleap_rtc.library.registry import Registry
+from sleap_rtc.worker.preparing import Preparer, check_labels
 
 synthetic = pytest.importorskip("sleap_rtc.media.synthetic", reason="needs the extra media")
 
@@ -38,3 +46,35 @@ async def test_what_is_no_label_file_or_not_there_is_refused(tmp_path):
 async def test_a_path_that_would_leave_the_inputs_is_refused(tmp_path):
     with pytest.raises(UnsafePath):
         await check_labels(tmp_path, "../a.slp")
+
+
+def test_a_strange_file_of_a_model_from_elsewhere_is_never_run(tmp_path):
+    """Whatever its record calls the checkpoint, the trainer loads best.ckpt."""
+    with Registry(tmp_path / "models", index_dir=tmp_path / "index") as registry:
+        staged = registry.incoming / "staged"
+        staged.mkdir()
+        (staged / "best.ckpt").write_bytes(pickle.dumps(eval))
+        data = (staged / "best.ckpt").read_bytes()
+        listed = ModelFile(path="best.ckpt", size=len(data), blake3=blake3(data).hexdigest())
+        record = ModelRecord(
+            id="0a1b2c3d",
+            name="run",
+            model_type="centroid",
+            status="imported",
+            source="local-import",
+            created_at=datetime.now(UTC),
+            files=(listed,),
+            package="1" * 64,
+        )
+        registry.place(staged, record)
+        preparer = Preparer(
+            root=tmp_path,
+            registry=registry,
+            peers=SimpleNamespace(),
+            engines=dict,
+            worker="gpu-1",
+            device_name="cpu",
+            threads=1,
+        )
+        with pytest.raises(NotTrusted, match=r"best\.ckpt of model 0a1b2c3d.*eval"):
+            preparer._model(ModelRef(id="0a1b2c3d", package="1" * 64))

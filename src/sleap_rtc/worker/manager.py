@@ -219,6 +219,8 @@ class JobManager:
                 await self._work(self._store.get(self._present))
             except SleapRtcError as error:
                 logger.bind(code=error.code).error("job {}: {}", self._present, error)
+            except Exception:  # noqa: BLE001 - nor may it keep the others from their turn
+                logger.exception("job {} failed", self._present)
             finally:
                 self._present = None
                 self._on_change()
@@ -299,6 +301,11 @@ class JobManager:
             except SleapRtcError as error:
                 logger.bind(code=error.code).error("job {}: {}", job_id, error)
                 self._fail(log, error)
+                return False
+            except Exception:  # noqa: BLE001 - what is wrong with one job must not end the worker
+                logger.exception("job {} can't be prepared", job_id)
+                why = "The worker failed while it prepared the job; its log says more."
+                self._fail(log, SleapRtcError(message=why))
                 return False
             else:
                 self._handed_over.clear()  # commands wait until there is a runner to take them

@@ -17,7 +17,7 @@ from loguru import logger
 from sleap_rtc.domain.ids import PackageId
 from sleap_rtc.domain.packages import check_path
 from sleap_rtc.domain.values import encode_pretty
-from sleap_rtc.engines.scanning import scan
+from sleap_rtc.engines.scanning import loadable, scan
 from sleap_rtc.errors import (
     AlreadyExists,
     Damaged,
@@ -176,11 +176,12 @@ class Preparer:
         missing = [f.path for f in entry.record.files if not (entry.directory / f.path).is_file()]
         if missing or not entry.record.files:
             raise FilesMissing(name=ref.id, files=", ".join(missing) or "all of them")
-        if entry.record.source != "worker-training" and entry.record.checkpoint is not None:
-            verdict = scan(entry.directory / entry.record.checkpoint)
-            if not verdict.clean:
-                who = f"The checkpoint of model {ref.id}, which was not trained here,"
-                raise NotTrusted(who=who, why=verdict.sentence)
+        if entry.record.source != "worker-training":
+            for path in loadable(file.path for file in entry.record.files):
+                verdict = scan(entry.directory / path)
+                if not verdict.clean:
+                    who = f"{path} of model {ref.id}, which was not trained here,"
+                    raise NotTrusted(who=who, why=verdict.sentence)
         return entry.directory
 
 
