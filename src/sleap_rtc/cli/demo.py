@@ -13,7 +13,7 @@ import click
     type=click.Choice(["sleap-nn", "tiny"]),
     default="sleap-nn",
     show_default=True,
-    help="The trainer. tiny needs no large installation and takes under a minute.",
+    help="The trainer. tiny needs no large installation and takes a minute or two.",
 )
 @click.option(
     "--dir",

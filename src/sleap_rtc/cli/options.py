@@ -152,7 +152,10 @@ def read_secret(app: App, source: str) -> str:
         from sleap_rtc.errors import UsageError  # noqa: PLC0415 - only for a mistake
 
         where = "Standard input" if source == "-" else source
-        raise UsageError(message=f"{where} is empty.")
+        raise UsageError(
+            message=f"{where} is empty: the link or the code is expected there.",
+            hint="Copy the whole of it, from its first character to its last.",
+        )
     return text.strip()
 
 

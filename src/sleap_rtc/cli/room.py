@@ -111,7 +111,10 @@ def join(app: App, link: str, name: str | None) -> None:
         RoomDocument(room=shown),
         lambda: app.out.fields([("Room", shown.name), ("Id", shown.room), ("Role", shown.role)]),
     )
-    app.out.say(f"Next: sleap-rtc workers --room {shown.name}")
+    if shown.role == "worker":
+        app.out.say(f"Next: sleap-rtc worker --room {shown.name} --name NAME")
+    else:
+        app.out.say(f"Next: sleap-rtc workers --room {shown.name}")
 
 
 @room.command("list")

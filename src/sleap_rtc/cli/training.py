@@ -21,7 +21,7 @@ from sleap_rtc.errors import (
     AliasTaken,
     Cancelled,
     IllegalTransition,
-    UnknownJob,
+    NotFound,
     UnknownModel,
     UsageError,
 )
@@ -91,7 +91,7 @@ def resume(app: App, name: str, *, download: bool | None, yes: bool) -> None:
 
     Raises:
         UnknownModel: There is no such model.
-        UnknownJob: It wasn't trained by a job of this machine.
+        NotFound: It wasn't trained by a job of this machine.
         IllegalTransition: It wasn't interrupted.
     """
     client = app.client()
@@ -104,7 +104,10 @@ def resume(app: App, name: str, *, download: bool | None, yes: bool) -> None:
         raise UnknownModel(name=name)
     job = found.record.training.job
     if job is None:
-        raise UnknownJob(name="(none)", hint=f"{found.label} wasn't trained by a job.")
+        raise NotFound(
+            message=f"{found.label} wasn't trained by a job of this machine.",
+            hint="sleap-rtc jobs shows the jobs that there are.",
+        )
     if found.record.status == "completed":
         raise IllegalTransition(what=found.label, state="completed", event="going on")
     client.submitted.get(job)
