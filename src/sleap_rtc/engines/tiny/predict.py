@@ -9,7 +9,7 @@ import numpy as np
 
 from sleap_rtc.engines.tiny import samples
 from sleap_rtc.engines.tiny.checkpoint import Checkpoint
-from sleap_rtc.engines.tiny.network import Network, peaks
+from sleap_rtc.engines.tiny.network import STRIDE, Network, peaks
 from sleap_rtc.errors import InvalidConfig
 
 Array = np.ndarray
@@ -60,7 +60,9 @@ class Predictor:
         centroids = self._centroids(image)
         if "centered_instance" not in self._models:
             return [Animal(point[None], np.array([score]), score) for point, score in centroids]
-        return self._instances("centered_instance", image, [point for point, _ in centroids])
+        found = self._instances("centered_instance", image, [point for point, _ in centroids])
+        about = self._models["centered_instance"].about
+        return _distinct(found, nearer=about.sigma * STRIDE * about.factor)
 
     def errors(self, frames: Sequence[samples.Frame]) -> tuple[list[float], int]:
         """Distances in pixels of what is found from what is known, on labelled frames.
@@ -131,3 +133,21 @@ class Predictor:
 
     def _maps(self, kind: str, images: Array) -> Array:
         return self._networks[kind].forward(samples.standardize(images))
+
+
+def _distinct(animals: list[Animal], *, nearer: float) -> list[Animal]:
+    """Without those that repeat a surer one: two centroids on one animal give its points twice.
+
+    Args:
+        animals: What was found.
+        nearer: Mean distance of the points, in image pixels, below which two are one animal.
+
+    Returns:
+        The rest, the surest first.
+    """
+    kept: list[Animal] = []
+    for animal in sorted(animals, key=lambda each: -each.score):
+        apart = [np.linalg.norm(animal.points - other.points, axis=-1) for other in kept]
+        if all(d[np.isfinite(d)].mean() >= nearer for d in apart if np.isfinite(d).any()):
+            kept.append(animal)
+    return kept
