@@ -40,7 +40,7 @@ from sleap_rtc.domain.ids import JobId, is_uuid7
 from sleap_rtc.domain.places import Presence, Role
 from sleap_rtc.engines.base import EngineEvent
 from sleap_rtc.engines.registry import DEFAULT
-from sleap_rtc.errors import EngineMissing, NotFound, UnknownWorker, UsageError
+from sleap_rtc.errors import EngineMissing, NotFound, UsageError
 from sleap_rtc.files.hashcache import HashCache
 from sleap_rtc.jobs.events import Command
 from sleap_rtc.library.entries import Entry
@@ -220,7 +220,7 @@ class AsyncClient:
                 :func:`sleap_rtc.client.tracking.deliver` puts them there.
 
         Raises:
-            UnknownWorker: It isn't online, or no worker is.
+            NotFound: It isn't online, or no worker is.
             EngineMissing: It hasn't got the engine.
         """
         room = self.devices.room(composed.spec.room)
@@ -358,7 +358,7 @@ class AsyncClient:
             room: The room; by default the only one.
 
         Raises:
-            UnknownWorker: It isn't online, or no worker is.
+            NotFound: It isn't online, or no worker is.
             EngineMissing: It hasn't got the engine.
         """
         entry = self.room(room)
@@ -418,7 +418,8 @@ class AsyncClient:
             servers = {entry.server for entry in self.rooms()}
             if len(servers) != 1:
                 raise UsageError(
-                    message="Which server?", hint="Add --server, or set SLEAP_RTC_SERVER."
+                    message="Which server?",
+                    hint="Sign in first: sleap-rtc login SERVER. Or add --server.",
                 )
             found = servers.pop()
         return found
@@ -433,8 +434,9 @@ class AsyncClient:
             return found
         workers = online.workers(room.room)
         if not workers:
-            raise UnknownWorker(
-                name="(any)", room=room.name, hint="Start one: sleap-rtc worker --room ROOM."
+            raise NotFound(
+                message=f"No worker is online in room {room.name!r}.",
+                hint=f"Start one, on a machine that joined: sleap-rtc worker --room {room.name}",
             )
         able = [p for p in workers if p.worker is not None and engine in p.worker.engines]
         if not able:

@@ -16,7 +16,7 @@ from sleap_rtc.client.renewal import renewed
 from sleap_rtc.config import Settings
 from sleap_rtc.domain.ids import room_id_of
 from sleap_rtc.domain.places import Role, check_name
-from sleap_rtc.errors import AlreadyExists, NotPermitted, UnknownRoom, UsageError
+from sleap_rtc.errors import AlreadyExists, NotFound, NotPermitted, UsageError
 
 
 class SignedIn(msgspec.Struct, frozen=True):
@@ -163,14 +163,18 @@ def find_room(store: DeviceStore, name: str | None) -> RoomEntry:
     """The room of this name or id; without a name the only one that there is.
 
     Raises:
-        UnknownRoom: There is none.
+        UnknownRoom: There is none of this name.
+        NotFound: No room was named, and this device is in none.
         UsageError: There are several, and none was named.
     """
     if name is not None:
         return store.room(name)
     rooms = store.rooms()
     if not rooms:
-        raise UnknownRoom(name="(none)", hint="sleap-rtc room join LINK, or room create NAME.")
+        raise NotFound(
+            message="This device is in no room.",
+            hint="sleap-rtc room join LINK; or sleap-rtc login SERVER and room create NAME.",
+        )
     if len(rooms) > 1:
         names = ", ".join(entry.name for entry in rooms)
         raise UsageError(message=f"Which room? This device is in {names}.", hint="Add --room NAME.")

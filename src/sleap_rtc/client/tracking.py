@@ -178,4 +178,5 @@ async def track_here(
         partial.replace(output)
     finally:
         await run.cancel(grace_s=5.0)
-        partial.unlink(missing_ok=True)
+        for left in (partial, partial.with_name(f"{partial.name}.log")):
+            left.unlink(missing_ok=True)

@@ -6,6 +6,7 @@ import contextlib
 import json
 import shutil
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -171,7 +172,8 @@ class Demo:
                 raise SleapRtcError(message="The models found no animal in the video.")
             self._say(
                 f"    {found.found:.0%} of the animals found, "
-                f"mean error {found.mean_error_px:.1f} px; see {picture}"
+                f"mean error {found.mean_error_px:.1f} px, {found.extra} found that aren't there; "
+                f"see {picture}"
             )
 
     # ── small things ─────────────────────────────────────────────────────────
@@ -220,12 +222,15 @@ class Demo:
     def _tell_more(self, alias: str) -> None:
         home = self._root / "laptop"
         total = self._summary["seconds"]
+        # Made by `make demo`, the program is in an environment that isn't active.
+        beside = Path(sys.executable).with_name("sleap-rtc")
+        program = "sleap-rtc" if shutil.which("sleap-rtc") or not beside.is_file() else str(beside)
         self._say(f"\nAll of it took {total:.0f} s. What you can do now:")
         for line in (
             f"export SLEAP_RTC_HOME={home}",
-            "sleap-rtc list-models",
-            f"sleap-rtc model-info {alias}:centroid",
-            f"sleap-rtc track --model {alias} YOUR_VIDEO.mp4",
+            f"{program} list-models",
+            f"{program} model-info {alias}:centroid",
+            f"{program} track --model {alias} YOUR_VIDEO.mp4",
         ):
             self._say(f"    {line}")
         self._say(f"Figures: {self._root / 'summary.json'}")

@@ -170,7 +170,7 @@ class Store:
                 if removed.rowcount != 1:
                     raise NotPermitted(
                         message="The set-up code is wrong, was used, or is older than a day.",
-                        hint="Make a new one where the server runs: sleap-rtc server new-code",
+                        hint="Make a new one where the server runs: sleap-rtc server-code",
                     )
                 _put_device(writer, device, name, program, now, may_create_rooms=True)
                 _audit(writer, now, device, "registered by a set-up code", name=name)
