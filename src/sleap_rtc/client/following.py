@@ -265,6 +265,8 @@ class Follower:
             self._take(event)
         except SleapRtcError as error:
             self._updates.put_nowait(error)
+        except Exception as error:  # noqa: BLE001 - a fault here must not end the link unsaid
+            self._updates.put_nowait(self._fault(error))
 
     # ── what the events mean here ────────────────────────────────────────────
 
@@ -391,9 +393,11 @@ class Follower:
             except SleapRtcError as error:
                 self._updates.put_nowait(error)
             except Exception as error:  # noqa: BLE001 - whoever waits for updates must be told
-                logger.exception("following job {} failed", self.job.id)
-                why = SleapRtcError(message=f"Following the job failed: {error!r}.")
-                self._updates.put_nowait(why)
+                self._updates.put_nowait(self._fault(error))
+
+    def _fault(self, error: Exception) -> SleapRtcError:
+        logger.opt(exception=error).error("following job {} failed", self.job.id)
+        return SleapRtcError(message=f"Following the job failed: {error!r}.")
 
 
 def _label(output: OutputReady) -> str:

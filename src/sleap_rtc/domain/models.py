@@ -14,6 +14,7 @@ from typing import Annotated, Any, Final, Literal, get_args
 from msgspec import Meta
 
 from sleap_rtc.domain.ids import MODEL_ID, ModelId, PackageId
+from sleap_rtc.domain.packages import MAX_SIZE
 from sleap_rtc.domain.values import Document, Value
 
 Status = Literal["training", "completed", "interrupted", "failed", "imported", "missing"]

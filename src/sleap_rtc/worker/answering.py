@@ -163,6 +163,10 @@ class Answers:
             pass  # the peer follows again when it is back
         except SleapRtcError as error:
             logger.bind(code=error.code).warning("job {} can't be followed: {}", job, error)
+        except ValueError as error:
+            # An event that no message can hold: the follower is better cut off than left waiting.
+            logger.error("job {} can't be followed: {}", job, error)
+            await channel.close("an event of the job is too large to be sent")
 
     def _unfollow(self, session: str, job: JobId) -> None:
         task = self._follows.pop((session, job), None)
