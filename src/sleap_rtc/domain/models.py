@@ -53,7 +53,7 @@ class ModelFile(Value, frozen=True):
     """
 
     path: RelativePath
-    size: Annotated[int, Meta(ge=0)]
+    size: Annotated[int, Meta(ge=0, le=MAX_SIZE)]
     blake3: Hex64
     sha256: Hex64 | None = None
     link: Annotated[str, Meta(max_length=4096)] | None = None
