@@ -151,3 +151,23 @@ async def test_a_frame_that_is_too_large_ends_the_connection() -> None:
         with pytest.raises(LinkLost):
             await link.receive()
         await link.close()
+
+
+async def test_a_cancelled_close_still_frees_the_socket() -> None:
+    over = asyncio.Event()
+
+    async def deaf(peer: ServerConnection) -> None:
+        peer.transport.pause_reading()  # so the closing handshake never ends
+        await over.wait()
+
+    async with websocket_server(deaf) as address:
+        link = await WebSocket.open(address, "/x")
+        closing = asyncio.create_task(link.close())
+        await asyncio.sleep(0)
+        assert not closing.done()
+        closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+        with pytest.raises(LinkLost):
+            await link.receive()
+        over.set()

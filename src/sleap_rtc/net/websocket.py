@@ -87,8 +87,12 @@ class WebSocket:
             raise self._lost(error) from error
 
     async def close(self) -> None:
-        """End the connection."""
-        await self._connection.close()
+        """End the connection; at once, when whoever waits for that is cancelled."""
+        try:
+            await self._connection.close()
+        except asyncio.CancelledError:
+            self._connection.transport.abort()
+            raise
 
     def _lost(self, error: ConnectionClosed) -> LinkLost:
         told = error.rcvd
