@@ -26,8 +26,8 @@ SPEAKING: Final = {
 # that need real processes around them, and declarations that the tests of messages make and read.
 TESTED_BY: Final = {
     "__main__.py": "endtoend/test_demo.py",
+    "cli/demo.py": "endtoend/test_demo.py",
     "client/api.py": "endtoend/test_training.py",
-    "client/bringing.py": "endtoend/test_training.py",
     "client/following.py": "endtoend/test_training.py",
     "client/online.py": "endtoend/test_kills.py",
     "client/rooms.py": "endtoend/test_admission.py",
@@ -38,7 +38,6 @@ TESTED_BY: Final = {
     "engines/sleap_nn/places.py": "engines/sleap_nn/test_environment.py",
     "engines/sleap_nn/schema.py": "engines/sleap_nn/test_allowlist.py",
     "engines/tiny/__main__.py": "engines/tiny/test_training.py",
-    "engines/tiny/predict.py": "engines/tiny/test_training.py",
     "engines/tiny/samples.py": "engines/tiny/test_training.py",
     "engines/tiny/track.py": "engines/tiny/test_training.py",
     "engines/tiny/train.py": "engines/tiny/test_training.py",
@@ -76,6 +75,7 @@ TESTED_BY: Final = {
     "worker/runner/process.py": "worker/runner/test_runner.py",
     "worker/runner/records.py": "worker/runner/test_runner.py",
     "worker/runner/supervisor.py": "worker/runner/test_runner.py",
+    "worker/runner/tracking.py": "worker/runner/test_tiny.py",
     "worker/runner/training.py": "worker/runner/test_runner.py",
 }
 
