@@ -16,7 +16,7 @@ def test_usual_names_are_taken(name):
 
 @pytest.mark.parametrize("name", ["", "-x", ".x", "a b", "a/b", "x" * 65, "a\n", "a\x1b[1m"])
 def test_odd_names_are_refused_by_their_kind(name):
-    with pytest.raises(InvalidName, match="^worker name "):
+    with pytest.raises(InvalidName, match=r"^worker name "):
         check_name("worker", name)
 
 
