@@ -43,7 +43,8 @@ def test_it_joins_tells_what_it_has_and_is_seen(room, cli, start, tmp_path):
 
 def test_an_owner_needs_no_invite_and_ctrl_c_stops_it(room, own_home, start, tmp_path):
     process = start(own_home / ".sleap-rtc", "worker", "--name", "here", "--dir", tmp_path / "w")
-    assert "here, online in room lab" in process.popen.stdout.readline()
+    first = process.popen.stdout.readline()
+    assert "here, online in room lab" in first, process.end().err
     process.interrupt()
     assert process.end().code == 0
 

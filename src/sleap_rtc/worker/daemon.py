@@ -34,7 +34,7 @@ from sleap_rtc.config import Settings
 from sleap_rtc.domain.places import WorkerInfo, check_name
 from sleap_rtc.engines import registry as engines
 from sleap_rtc.engines.threads import default_threads
-from sleap_rtc.errors import SleapRtcError, UnknownRoom
+from sleap_rtc.errors import NotFound, SleapRtcError, UnknownRoom
 from sleap_rtc.files.claim import Claim
 from sleap_rtc.files.hashcache import HashCache
 from sleap_rtc.jobs.lifecycle import JobView
@@ -206,7 +206,7 @@ async def _place_in_room(
         return own, await join(own, room)
     try:
         return own, find_room(DeviceStore(own.home), room)
-    except UnknownRoom:
+    except NotFound:
         entry = find_room(DeviceStore(machine.home), room)
     if entry.role == "worker":
         return msgspec.structs.replace(own, home=machine.home), entry
