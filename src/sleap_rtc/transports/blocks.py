@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import time
 from collections.abc import Callable
 from typing import Final, Protocol
 
@@ -43,6 +44,8 @@ Shelf = Callable[[PackageId], Served | None]
 """What this peer may fetch on this connection; None for everything else."""
 
 
+_TURN_S: Final = 0.001
+"""Seconds of sending after which others get a turn: an answer on the control connection, say."""
 _PIECES: Final = 64
 """Pieces of an answer that are kept apart; a block of whole ones has 17."""
 
@@ -218,8 +221,12 @@ class BlockServer:
 
     async def _send(self, number: int, content: bytes) -> None:
         view = memoryview(content)
+        turn = time.monotonic()
         for offset in range(0, len(view), frames.MAX_CHUNK):
             if number not in self._asked:
                 return
             await self._connection.send_binary(frames.data_frame(number, view, offset))
+            if time.monotonic() - turn > _TURN_S:
+                await asyncio.sleep(0)
+                turn = time.monotonic()
         await self._connection.send_binary(frames.encode(frames.End(number, len(view))))
