@@ -98,3 +98,21 @@ class TestInARoom:
         done = cli("train", dataset, "-c", config, "--engine", "gigantic", "--yes")
         assert done.code == 1
         assert "gigantic" in done.err
+
+    def test_a_person_chooses_among_workers(self, cli, start, dataset, config, tmp_path):
+        for name in ("one", "two"):
+            link = cli("room", "invite", "--role", "worker").out.strip()
+            where = ("--room", link, "--name", name, "--dir", tmp_path / name, "--json")
+            start(tmp_path / "machine", "worker", *where).first_document()
+        done = cli(
+            *("train", dataset, "-c", config, "--engine", "tiny"),
+            terminal=True,
+            stdin="nobody\ntwo\nn\n",
+            environment={"NO_COLOR": "1"},
+        )
+        assert done.code == 130
+        assert done.err.count("Which worker? [one]") == 2
+        assert "To       two: " in done.err
+        assert "Sent     2 files" in done.err
+        assert "Nothing was sent." in done.err
+        assert cli("jobs", "-q").out == ""
