@@ -15,6 +15,7 @@ from sleap_rtc.engines.base import EngineEvent, Outcome, Said, Stepped
 from sleap_rtc.engines.process import (
     Ending,
     ProcessRun,
+    disk_was_full,
     end_group,
     identify,
     last_error,
@@ -229,3 +230,9 @@ def test_a_group_is_ended() -> None:
 )
 def test_the_line_that_says_most(lines: list[str], why: str) -> None:
     assert why in last_error(lines)
+
+
+def test_a_full_disk_is_nobodys_fault() -> None:
+    assert disk_was_full(["Traceback …", "OSError: [Errno 28] No space left on device", ""])
+    assert not disk_was_full(["ValueError: no labelled frames"])
+    assert not disk_was_full([])

@@ -139,7 +139,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         kind: ``succeeded``; ``stopped`` early as asked, with a usable result; ``cancelled``;
             ``failed`` by its own fault (bad configuration, no memory …); ``died`` when the process
-            was killed from outside, so that going on from the checkpoint makes sense.
+            was killed from outside or the disk was full, so that going on from the checkpoint
+            makes sense.
         epochs: Whole epochs in the last checkpoint, over all attempts; None when there is none.
         best: The checkpoint to use, inside the plan's directory.
         last: The checkpoint to go on from.

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
+import errno
 import os
 import signal
 import subprocess
@@ -387,6 +388,11 @@ class _Log:
             return
         with contextlib.suppress(OSError):
             self._file.write(data)
+
+
+def disk_was_full(lines: Sequence[str]) -> bool:
+    """Whether a program ended for want of disk space, by its last lines: nobody's fault."""
+    return any(os.strerror(errno.ENOSPC) in line for line in lines)
 
 
 def last_error(lines: Sequence[str]) -> str:

@@ -39,7 +39,13 @@ from sleap_rtc.engines.base import (
     TrackPlan,
     TrainPlan,
 )
-from sleap_rtc.engines.process import Ending, ProcessRun, last_error, scrubbed
+from sleap_rtc.engines.process import (
+    Ending,
+    ProcessRun,
+    disk_was_full,
+    last_error,
+    scrubbed,
+)
 from sleap_rtc.engines.sleap_nn import allowlist, environment, results
 from sleap_rtc.engines.sleap_nn.places import Places, default_places
 from sleap_rtc.engines.sleap_nn.progress import Channel, Reading
@@ -277,7 +283,8 @@ class _Training:
                 return "stopped", ""
         if ending.returncode > 0:
             why = last_error(ending.log_tail) or f"exit code {ending.returncode}"
-            return "failed", f"sleap-nn failed: {why}"
+            kind: Kind = "died" if disk_was_full(ending.log_tail) else "failed"
+            return kind, f"sleap-nn failed: {why}"
         if not self._reading.finished:
             # Terminated from outside it ends with 0, having said nothing of an end.
             how = f"signal {-ending.returncode}" if ending.returncode else "before its end"
@@ -381,7 +388,7 @@ class _Tracking:
         if ending.returncode < 0:
             return "died", f"sleap-nn was ended from outside (signal {-ending.returncode})."
         why = last_error(ending.log_tail) or "it wrote no predictions"
-        return "failed", f"sleap-nn failed: {why}"
+        return "died" if disk_was_full(ending.log_tail) else "failed", f"sleap-nn failed: {why}"
 
 
 class _Progress(msgspec.Struct):

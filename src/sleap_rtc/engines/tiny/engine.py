@@ -36,9 +36,15 @@ from sleap_rtc.engines.base import (
     TrackPlan,
     TrainPlan,
 )
-from sleap_rtc.engines.process import Ending, ProcessRun, last_error, scrubbed
+from sleap_rtc.engines.process import (
+    Ending,
+    ProcessRun,
+    disk_was_full,
+    last_error,
+    scrubbed,
+)
 from sleap_rtc.engines.tiny import settings
-from sleap_rtc.errors import Damaged, EngineMissing, FilesMissing, InvalidConfig
+from sleap_rtc.errors import Damaged, EngineMissing, FilesMissing, InvalidConfig, OutOfSpace
 
 Kind = Literal["succeeded", "stopped", "cancelled", "failed", "died"]
 
@@ -167,6 +173,7 @@ class _Watching(abc.ABC):
         self._run: ProcessRun | None = None
         self._result: dict[str, Any] | None = None
         self._error = ""
+        self._full = False
 
     async def started(self, run: ProcessRun) -> None:
         self._run = run
@@ -202,6 +209,7 @@ class _Watching(abc.ABC):
             self._result = message.get("metrics", {})
         elif event == "error":
             self._error = str(message.get("message", ""))
+            self._full = message.get("code") == OutOfSpace.code
             return [Said(line=self._error)]
         elif event in kinds:
             return [msgspec.convert(message, kinds[event])]
@@ -212,11 +220,11 @@ class _Watching(abc.ABC):
         if ending.cancelled:
             return "cancelled", "It was cancelled."
         if self._error:
-            return "failed", self._error
+            return "died" if self._full else "failed", self._error
         if ending.returncode < 0:
             return "died", f"The trainer was ended from outside (signal {-ending.returncode})."
         why = last_error(ending.log_tail) or f"exit code {ending.returncode}"
-        return "failed", f"tiny failed: {why}"
+        return "died" if disk_was_full(ending.log_tail) else "failed", f"tiny failed: {why}"
 
 
 class _Training(_Watching):

@@ -8,7 +8,7 @@
 ``epoch``       ``epoch``, ``train_loss``, ``val_loss``, ``learning_rate``
 ``checkpoint``  ``epochs``
 ``result``      ``metrics`` of the model, or of the predictions
-``error``       ``message``: one sentence; the exit code is 2
+``error``       ``code`` and ``message``, one sentence; the exit code is 2
 ==============  ===============================================================
 
 Anything else it writes is a line for people. On standard input it takes the line
