@@ -12,6 +12,7 @@ What is left on the disks is read by the test itself.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import queue
@@ -286,49 +287,55 @@ class WorkerMachine(Machine):
 
 
 class Network:
-    """The cables of one machine: ``up`` to the server, ``side`` to the other machine."""
+    """The cables of one machine: ``server`` to the server, ``peer`` to the other machine."""
 
-    def __init__(self, number: int) -> None:
+    _made = itertools.count()
+
+    def __init__(self, number: int, tag: int) -> None:
         self.number = number
-        self.pid = 0
+        self._here, self._peer = f"up{tag}-{number}", f"peer{tag}-{number}"
+        self._pid = 0
+
+    @classmethod
+    def pair(cls) -> tuple[Network, Network]:
+        """Those of two machines."""
+        tag = next(cls._made)
+        both = cls(1, tag), cls(2, tag)
+        ip("link", "add", both[0]._peer, "type", "veth", "peer", "name", both[1]._peer)
+        return both
 
     def plug_in(self, pid: int) -> None:
         """Give a process that has just got a network of its own its cables."""
-        other = 3 - self.number
-        self.pid = pid
-        up = f"up{self.number}"
-        ip("link", "add", up, "type", "veth", "peer", "name", "up", "netns", str(pid))
-        ip("addr", "add", f"10.77.{self.number}.1/24", "dev", up)
-        ip("link", "set", up, "up")
-        if not self._waiting_side():
-            ip("link", "add", f"side{self.number}", "type", "veth", "peer", "name", f"side{other}")
-        ip("link", "set", f"side{self.number}", "netns", str(pid))
+        self._pid = pid
+        peer = ("link", "add", self._here, "type", "veth", "peer", "name", "server")
+        ip(*peer, "netns", str(pid))
+        ip("addr", "add", f"10.77.{self.number}.1/24", "dev", self._here)
+        ip("link", "set", self._here, "up")
+        ip("link", "set", self._peer, "netns", str(pid), "name", "peer")
         for command in (
             ("link", "set", "lo", "up"),
-            ("addr", "add", f"10.77.{self.number}.2/24", "dev", "up"),
-            ("link", "set", "up", "up"),
-            ("route", "add", f"{netns.ADDRESS}/32", "via", f"10.77.{self.number}.1"),
-            ("link", "set", f"side{self.number}", "name", "side"),
-            ("addr", "add", f"10.77.9.{self.number}/24", "dev", "side"),
-            ("link", "set", "side", "up"),
+            ("addr", "add", f"10.77.{self.number}.2/24", "dev", "server"),
+            ("addr", "add", f"10.77.9.{self.number}/24", "dev", "peer"),
         ):
             self._inside(*command)
+        for cable in ("server", "peer"):
+            self.mend(cable)
 
-    def cut(self, cable: str = "side") -> None:
+    def cut(self, cable: str = "peer") -> None:
         self._inside("link", "set", cable, "down")
 
-    def mend(self, cable: str = "side") -> None:
+    def mend(self, cable: str = "peer") -> None:
         self._inside("link", "set", cable, "up")
-        if cable == "up":  # taking an interface down forgets its routes
+        if cable == "server":  # an interface that goes down forgets its routes
             self._inside("route", "add", f"{netns.ADDRESS}/32", "via", f"10.77.{self.number}.1")
 
-    def _waiting_side(self) -> bool:
-        return Path(f"/sys/class/net/side{self.number}").exists() or f"side{self.number}@" in (
-            subprocess.run(("ip", "link"), capture_output=True, text=True, check=True).stdout
-        )
+    def close(self) -> None:
+        # Those that went into a network end with it, some time after its last process.
+        subprocess.run(("ip", "link", "del", self._here), capture_output=True, check=False)
+        subprocess.run(("ip", "link", "del", self._peer), capture_output=True, check=False)
 
     def _inside(self, *command: str) -> None:
-        run("nsenter", "--target", str(self.pid), "--net", "ip", *command)
+        run("nsenter", "--target", str(self._pid), "--net", "ip", *command)
 
 
 def ip(*command: str) -> None:
@@ -377,7 +384,7 @@ class Lab:
 
     def wire(self) -> None:
         """Put client and worker into networks of their own, joined by a cable between them."""
-        self.client.network, self.worker.network = Network(1), Network(2)
+        self.client.network, self.worker.network = Network.pair()
 
     def machine(self, name: str) -> ClientMachine:
         """Another computer, of somebody who isn't in the room."""
@@ -430,6 +437,9 @@ class Lab:
             program.close()
         for worker in self.workers:
             worker.close()
+        for machine in (self.client, self.worker):
+            if machine.network is not None:
+                machine.network.close()
         with contextlib.suppress(RuntimeError):
             self.server.kill()
         for name in ("incoming", "datasets"):

@@ -49,18 +49,11 @@ def test_labels_that_are_none(lab, how) -> None:
     end = client.done()
     assert end["state"] == "failed"
     [told] = client.of("error")
-    assert told["code"] in ("invalid_labels", "training_failed")
-    assert end["reason"].startswith(told["message"])
-    assert labels.name in end["reason"]
-    assert "Traceback" not in end["reason"]
-    [record] = lab.worker.records().values()
-    assert record.status == "failed"
-    assert record.failure
-    assert record.files == ()
-    assert lab.worker.left() == []
-    # What was expected at home says how it ended.
-    [here] = lab.client.models().values()
-    assert (here.status, here.files) == ("failed", ())
+    assert told["code"] == "invalid_labels"
+    assert labels.name in told["message"]
+    assert end["reason"] == told["message"]
+    assert lab.worker.records() == {}
+    nothing_left(lab)
 
 
 def test_images_that_are_damaged_inside_sound_labels(lab) -> None:
@@ -178,7 +171,7 @@ def test_labels_that_change_while_they_are_sent(lab, large) -> None:
         file.write(b"changed!")
     end = client.done()
     assert end["state"] == "failed"
-    assert "labels/changing.pkg.slp changed while it was being sent" in end["reason"]
+    assert end["reason"] == f"{labels} changed while it was being sent."
     assert lab.worker.records() == {}
     nothing_left(lab)
 

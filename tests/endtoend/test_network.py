@@ -73,10 +73,10 @@ def test_laptop_loses_all_of_its_network_while_it_trains(lab) -> None:
     lab.worker.begin()
     client = lab.client.train(lab.config(epochs=12, steps=60))
     client.until(lambda line: line["kind"] == "epoch" and line["epoch"] == 1)
-    for cable in ("side", "up"):
+    for cable in ("peer", "server"):
         lab.client.network.cut(cable)
     client.until(lambda line: line["kind"] == "link" and line["state"] == "silent")
-    for cable in ("side", "up"):
+    for cable in ("peer", "server"):
         lab.client.network.mend(cable)
     assert client.done()["state"] == "completed"
     assert len(client.of("epoch")) == 12
