@@ -19,7 +19,7 @@ from bench.pairs import enter_namespace, run_pair
 from bench.report import show_transfer
 from bench.wire import MB
 
-AIORTC_PART = 16
+AIORTC_PART = 32
 """aiortc sends this part of the file: it is that much slower, and its speed doesn't change."""
 
 
