@@ -72,6 +72,7 @@ class JobManager:
         self._present: JobId | None = None
         self._writer: LogWriter | None = None
         self._preparing: asyncio.Task[None] | None = None
+        self._taken_up = asyncio.Event()
         self._handed_over = asyncio.Event()
         self._handed_over.set()
 
@@ -152,6 +153,7 @@ class JobManager:
         """
         job = self._store.get(job_id)
         self._check_may_command(job, asker)
+        await self._taken_up.wait()
         if self._present == job_id:
             await self._handed_over.wait()
         if self._runner is not None and self._present == job_id:
@@ -181,6 +183,7 @@ class JobManager:
         """
         job = self._store.get(job_id)
         self._check_may_command(job, asker)
+        await self._taken_up.wait()
         if job_id in self._queue:
             return
         state = self.view(job).state
@@ -229,8 +232,8 @@ class JobManager:
         """Look at every job that isn't settled, as its log and its runner are now."""
         followed: list[tuple[JobDirectory, RunnerHandle]] = []
         for job_id in self._store.ids():
-            job = self._store.get(job_id)
             try:
+                job = self._store.get(job_id)
                 view = await asyncio.to_thread(self.view, job)
                 if view.state in SETTLED:
                     continue
@@ -241,8 +244,10 @@ class JobManager:
                     self._requeue(job)
                 else:
                     await self._recover(job)
+                self._tell(job_id)  # whoever was quick to come back follows it already
             except SleapRtcError as error:
                 logger.bind(code=error.code).error("job {} can't be taken up: {}", job_id, error)
+        self._taken_up.set()
         for job, handle in followed:
             logger.info("job {}: its runner is alive and is followed again", job.root.name)
             self._present = JobId(job.root.name)

@@ -115,16 +115,17 @@ class Preparer:
         if place.is_dir():
             return place
         self._datasets.mkdir(parents=True, exist_ok=True)
-        last = 0.0
+        last, told = 0.0, -1
 
         def on_progress(progress: Progress) -> None:
-            nonlocal last
+            nonlocal last, told
             now = time.monotonic()
-            if progress.phase == "verifying":
+            # A log doesn't grow while nothing comes, which may be for days.
+            if progress.phase == "verifying" or progress.done == told:
                 return
             if now - last < PROGRESS_EVERY_S and progress.done < progress.total:
                 return
-            last = now
+            last, told = now, progress.done
             log.append(
                 Transferring(
                     what="inputs",
