@@ -14,6 +14,7 @@ import json
 import os
 import signal
 import sys
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,9 @@ from sleap_rtc.files.packing import pack
 from sleap_rtc.jobs.events import JobEvent
 from sleap_rtc.jobs.lifecycle import SETTLED, JobView, fold
 from sleap_rtc.jobs.spec import JobSpec, TrainSpec, TrainStage
+from sleap_rtc.transports.serving import ServedPackage
+
+BLOCK_S = 0.1
 
 asked: dict[str, Any] = json.loads(sys.argv[1])
 
@@ -149,7 +153,20 @@ async def act(client: AsyncClient) -> None:
             await client.join(asked["link"])
 
 
+def read_slowly() -> None:
+    """As from a slow disk: a small file then takes long enough to send to be interrupted."""
+    read = ServedPackage.read
+
+    def slow(self: ServedPackage, file: int, block: int) -> bytes:
+        time.sleep(BLOCK_S)
+        return read(self, file, block)
+
+    ServedPackage.read = slow  # type: ignore[method-assign]
+
+
 async def main() -> None:
+    if asked.get("slow"):
+        read_slowly()
     async with AsyncClient() as client:
         await act(client)
 

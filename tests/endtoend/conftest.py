@@ -47,8 +47,8 @@ from sleap_rtc.worker.runner.plan import TrainerFile
 
 HERE = Path(__file__).parent
 LIMIT_S = 60.0
-LARGE = 160 * 1024 * 1024
-"""Bytes of a label file that takes long enough to send to be interrupted."""
+LARGE = 32 * 1024 * 1024
+"""Bytes of a label file that takes long enough to send to be interrupted, if read slowly."""
 
 Line = dict[str, Any]
 

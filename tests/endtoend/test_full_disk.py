@@ -68,7 +68,7 @@ def small_disk() -> Iterator[Callable[[Path, int], SmallDisk]]:
 
 
 def test_no_room_for_the_dataset_on_the_worker(small_disk, lab, large) -> None:
-    disk = small_disk(lab.worker.directory, 64 * MIB)
+    disk = small_disk(lab.worker.directory, 24 * MIB)
     lab.worker.begin()
     client = lab.client.train(lab.config(), labels=large)
     end = client.done()
@@ -88,7 +88,7 @@ def test_no_room_for_the_dataset_on_the_worker(small_disk, lab, large) -> None:
 
     # Meanwhile it works on what it has room for, and on all of it when there is room.
     assert lab.client.train(lab.config()).done()["state"] == "completed"
-    disk.resize(2 * 160 * MIB + 64 * MIB)
+    disk.resize(64 * MIB)
     assert lab.client.train(lab.config(), labels=large).done()["state"] == "completed"
     assert lab.worker.left() == []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 
@@ -16,7 +17,7 @@ def epochs_of(view) -> list[int]:
 
 def test_client_killed_while_it_sends(lab, large) -> None:
     lab.worker.begin()
-    client = lab.client.train(lab.config(), labels=large, die_at="transfer")
+    client = lab.client.train(lab.config(), labels=large, slow=True, die_at="transfer")
     assert client.ended() == -signal.SIGKILL
     job = client.lines[0]["job"]
     arrived = client.of("transfer")[-1]
@@ -72,16 +73,26 @@ def test_client_killed_while_it_receives(lab) -> None:
     assert lab.client.left() == []
 
 
-def test_client_killed_after_all_is_home_attaches_to_nothing_new(lab) -> None:
+def test_client_killed_when_all_is_home(lab) -> None:
+    """Before or after it has noted so: what is there isn't harmed."""
     lab.worker.begin()
     client = lab.client.train(lab.config(), alias="flies", die_at="home")
     assert client.ended() == -signal.SIGKILL
-    again = lab.client.attach(client.lines[0]["job"])
-    assert again.done()["state"] == "completed"
-    [record] = lab.client.models().values()
-    assert record.status == "completed"
-    assert [line["alias"] for line in again.of("alias")] == ["flies"]
-    assert lab.client.left() == []
+    job = client.lines[0]["job"]
+    path = lab.client.home / "jobs" / f"{job}.json"
+    noted = json.loads(path.read_text())
+    assert noted["home"] == ["model 0"]
+    for home in (["model 0"], []):
+        path.write_text(json.dumps(noted | {"home": home}))
+        again = lab.client.attach(job)
+        assert again.done()["state"] == "completed"
+        assert len(again.of("home")) == (0 if home else 1)
+        [record] = lab.client.models().values()
+        assert record.status == "completed"
+        directory = lab.client.home / "models" / record.directory
+        assert all((directory / file.path).stat().st_size == file.size for file in record.files)
+        assert [line["alias"] for line in again.of("alias")] == ["flies"]
+        assert lab.client.left() == []
 
 
 def test_daemon_killed_while_it_trains(lab) -> None:
@@ -104,7 +115,7 @@ def test_daemon_killed_while_it_trains(lab) -> None:
 
 def test_daemon_killed_while_the_dataset_arrives(lab, large) -> None:
     daemon = lab.worker.begin()
-    client = lab.client.train(lab.config(), labels=large)
+    client = lab.client.train(lab.config(), labels=large, slow=True)
     job = client.until("job")["job"]
     arrived = client.until(lambda line: line["kind"] == "transfer" and line["done"] > 0)
     daemon.kill()

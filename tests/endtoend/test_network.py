@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-pytestmark = [pytest.mark.slow, pytest.mark.webrtc]
+pytestmark = [pytest.mark.slow, pytest.mark.webrtc, pytest.mark.xdist_group("network")]
 
 
 def hold(program, since: float, seconds: float) -> None:
@@ -15,54 +15,39 @@ def hold(program, since: float, seconds: float) -> None:
     time.sleep(max(0.0, since + seconds - time.monotonic()))
 
 
-def numbers(program) -> list[int]:
-    return [line["n"] for line in program.lines if "n" in line]
-
-
 @pytest.mark.timeout(180)
-def test_cut_for_30_seconds_while_it_trains(lab) -> None:
+def test_cut_for_30_seconds_while_it_sends_and_again_while_it_trains(lab, large) -> None:
     lab.wire()
     lab.worker.begin()
-    client = lab.client.train(lab.config(epochs=12, steps=60), alias="flies")
-    job = client.until("job")["job"]
-    client.until(lambda line: line["kind"] == "epoch" and line["epoch"] == 1)
-    lab.client.network.cut()
-    cut_at = time.monotonic()
-    client.until(lambda line: line["kind"] == "link" and line["state"] == "silent")
-    hold(client, cut_at, 30)
-    lab.client.network.mend()
-
-    assert client.done()["state"] == "completed"
-    states = [line["state"] for line in client.of("link")]
-    assert states[-1] == "up"
-    assert "down" in states
-    assert numbers(client) == list(range(1, len(numbers(client)) + 1))
-    assert lab.worker.states(job) == [
-        *("queued", "assigned", "preparing", "running", "finishing", "completed")
-    ]
-    assert len(client.of("epoch")) == 12
-    [record] = lab.client.models().values()
-    assert record.status == "completed"
-
-
-@pytest.mark.timeout(180)
-@pytest.mark.parametrize("seconds", [8, 25], ids=["noticed", "given up"])
-def test_cut_while_the_dataset_is_sent(lab, large, seconds) -> None:
-    lab.wire()
-    lab.worker.begin()
-    client = lab.client.train(lab.config(), labels=large)
+    client = lab.client.train(lab.config(epochs=12, steps=60), labels=large, slow=True)
     job = client.until("job")["job"]
     arrived = client.until(lambda line: line["kind"] == "transfer" and line["done"] > 0)
     lab.client.network.cut()
     cut_at = time.monotonic()
-    hold(client, cut_at, seconds)
+    client.until(lambda line: line["kind"] == "link" and line["state"] == "silent")
+    client.until(lambda line: line["kind"] == "link" and line["state"] == "down")
+    hold(client, cut_at, 30)
     there = lab.worker.view(job).transfer.done
     assert arrived["done"] <= there < arrived["total"]
     lab.client.network.mend()
 
+    client.until(lambda line: line["kind"] == "epoch" and line["epoch"] == 1)
+    lab.client.network.cut()
+    client.until(lambda line: line["kind"] == "link" and line["state"] == "silent")
+    lab.client.network.mend()
+
     assert client.done()["state"] == "completed"
+    assert [line["state"] for line in client.of("link")] == [
+        *("up", "silent", "down", "up", "silent", "up")
+    ]
+    numbers = [line["n"] for line in client.lines if "n" in line]
+    assert numbers == list(range(1, len(numbers) + 1))
     sent = [line["done"] for line in client.of("transfer")]
-    assert sent == sorted(sent)
+    assert sent == sorted(set(sent))
+    assert len(client.of("epoch")) == 12
+    assert lab.worker.states(job) == [
+        *("queued", "assigned", "preparing", "running", "finishing", "completed")
+    ]
     assert lab.worker.left() == []
     assert lab.client.models()["centroid"].status == "completed"
 
