@@ -51,7 +51,7 @@ class _Side(asyncio.DatagramProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The socket is ready."""
         # Not an isinstance check: the event loop's own class isn't a DatagramTransport in 3.11.
-        self.transport = cast(asyncio.DatagramTransport, transport)
+        self.transport = cast("asyncio.DatagramTransport", transport)
 
     def datagram_received(self, data: bytes, addr: tuple[str | Any, int]) -> None:
         """Remember who speaks here, so that answers find the way back, and pass it on."""
