@@ -13,7 +13,15 @@ import pytest
 
 from sleap_rtc.domain.ids import make_uuid7
 from sleap_rtc.domain.packages import PackageRef
-from sleap_rtc.errors import Conflict, EngineMissing, IllegalTransition, NotPermitted, UnknownJob
+from sleap_rtc.errors import (
+    Busy,
+    Conflict,
+    EngineMissing,
+    IllegalTransition,
+    NotPermitted,
+    OutOfSpace,
+    UnknownJob,
+)
 from sleap_rtc.jobs.events import ErrorTold, StateChanged
 from sleap_rtc.jobs.spec import JobSpec, TrainSpec, TrainStage
 from sleap_rtc.worker.job_directory import JobStore
@@ -233,6 +241,37 @@ async def test_a_job_without_its_runner_is_recovered_at_the_start(store, prepari
         await manager.submit(spec(2), ADA)
         await preparing.begun.wait()
     assert recovered == [job.id]
+
+
+async def test_recovery_waits_for_a_killed_runner_to_let_go_and_tells_who_follows(
+    store, preparing, monkeypatch
+):
+    monkeypatch.setattr("sleap_rtc.worker.manager.SETTLE_FIRST_S", 0.0)
+    job = spec(1)
+    directory = store.create(job, clock=now)
+    with directory.claim(), LogWriter(directory.log, clock=now) as log:
+        for state in ("assigned", "preparing", "running"):
+            log.append(StateChanged(state=state))
+    refusals = [Busy(what="The job", by=""), OutOfSpace(path="/", free="0 B", need="1 B")]
+    waits = asyncio.Event()
+
+    async def recover(found):
+        await waits.wait()
+        if refusals:
+            raise refusals.pop()
+        with found.claim(), LogWriter(found.log, clock=now) as log:
+            log.append(StateChanged(state="interrupted"))
+
+    manager = JobManager(store, prepare=preparing, recover=recover, clock=now)
+    async with at_work(manager):
+        following = manager.follow(job.id, 4)
+        waiting = asyncio.ensure_future(anext(following))
+        await asyncio.sleep(0)
+        waits.set()
+        event = await asyncio.wait_for(waiting, 5)
+        assert event.body.state == "interrupted"
+        await following.aclose()
+    assert refusals == []
 
 
 async def test_an_interrupted_job_goes_on_when_it_is_asked_to(store, preparing):

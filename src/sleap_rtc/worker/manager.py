@@ -24,7 +24,13 @@ from typing import Final
 from loguru import logger
 
 from sleap_rtc.domain.ids import DeviceId, JobId
-from sleap_rtc.errors import IllegalTransition, NotPermitted, SleapRtcError
+from sleap_rtc.errors import (
+    Busy,
+    IllegalTransition,
+    NotPermitted,
+    OutOfSpace,
+    SleapRtcError,
+)
 from sleap_rtc.jobs.events import Command, CommandReceived, ErrorTold, JobEvent, StateChanged
 from sleap_rtc.jobs.lifecycle import SETTLED, JobView, decide, replay
 from sleap_rtc.jobs.spec import JobSpec, TrackSpec
@@ -36,6 +42,10 @@ from sleap_rtc.worker.runner.logfile import LogReader, LogWriter
 
 Prepare = Callable[[JobDirectory, JobSpec, LogWriter, Callable[[], None]], Awaitable[None]]
 """Fetches a job's inputs and writes its plan; calls the last argument after each event."""
+
+SETTLE_FIRST_S: Final = 0.1
+SETTLE_MOST_S: Final = 10.0
+"""Seconds between attempts to recover a job."""
 
 _WAITING: Final = ("queued", "assigned", "preparing")
 
@@ -73,6 +83,7 @@ class JobManager:
         self._writer: LogWriter | None = None
         self._preparing: asyncio.Task[None] | None = None
         self._taken_up = asyncio.Event()
+        self._taken_up.set()
         self._handed_over = asyncio.Event()
         self._handed_over.set()
 
@@ -230,6 +241,7 @@ class JobManager:
 
     async def _take_up(self) -> None:
         """Look at every job that isn't settled, as its log and its runner are now."""
+        self._taken_up.clear()  # commands wait until it is known who has which job
         followed: list[tuple[JobDirectory, RunnerHandle]] = []
         for job_id in self._store.ids():
             try:
@@ -243,7 +255,7 @@ class JobManager:
                 elif view.state in _WAITING:
                     self._requeue(job)
                 else:
-                    await self._recover(job)
+                    await self._settle(job)
                 self._tell(job_id)  # whoever was quick to come back follows it already
             except SleapRtcError as error:
                 logger.bind(code=error.code).error("job {} can't be taken up: {}", job_id, error)
@@ -331,11 +343,28 @@ class JobManager:
         if self.view(job).state not in SETTLED:
             self._handed_over.clear()
             try:
-                await self._recover(job)
+                await self._settle(job)
             finally:
                 self._handed_over.set()
         self._tell(job_id)
         logger.info("job {}: {}", job_id, self.view(job).state)
+
+    async def _settle(self, job: JobDirectory) -> None:
+        """Bring a job whose runner is gone to a state that is true, however long that takes.
+
+        A killed process lets go of its claim a moment after its socket; a full disk stays full
+        until somebody makes room.
+        """
+        pause = SETTLE_FIRST_S
+        while True:
+            try:
+                await self._recover(job)
+            except (Busy, OutOfSpace) as error:
+                logger.bind(code=error.code).warning("job {} later: {}", job.root.name, error)
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, SETTLE_MOST_S)
+            else:
+                return
 
     # ── small things ─────────────────────────────────────────────────────────
 
