@@ -290,10 +290,14 @@ class Network:
     """The cables of one machine: ``server`` to the server, ``peer`` to the other machine."""
 
     _made = itertools.count()
+    # Test processes that run side by side are in one network.
+    _process = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 
     def __init__(self, number: int, tag: int) -> None:
-        self.number = number
-        self._here, self._peer = f"up{tag}-{number}", f"peer{tag}-{number}"
+        self._net = f"10.77.{10 + 4 * self._process + number}"
+        self._own = f"10.77.{10 + 4 * self._process}.{number}"
+        self._here = f"up{self._process}-{tag}-{number}"
+        self._peer = f"pr{self._process}-{tag}-{number}"
         self._pid = 0
 
     @classmethod
@@ -309,13 +313,13 @@ class Network:
         self._pid = pid
         peer = ("link", "add", self._here, "type", "veth", "peer", "name", "server")
         ip(*peer, "netns", str(pid))
-        ip("addr", "add", f"10.77.{self.number}.1/24", "dev", self._here)
+        ip("addr", "add", f"{self._net}.1/24", "dev", self._here)
         ip("link", "set", self._here, "up")
         ip("link", "set", self._peer, "netns", str(pid), "name", "peer")
         for command in (
             ("link", "set", "lo", "up"),
-            ("addr", "add", f"10.77.{self.number}.2/24", "dev", "server"),
-            ("addr", "add", f"10.77.9.{self.number}/24", "dev", "peer"),
+            ("addr", "add", f"{self._net}.2/24", "dev", "server"),
+            ("addr", "add", f"{self._own}/24", "dev", "peer"),
         ):
             self._inside(*command)
         for cable in ("server", "peer"):
@@ -327,7 +331,7 @@ class Network:
     def mend(self, cable: str = "peer") -> None:
         self._inside("link", "set", cable, "up")
         if cable == "server":  # an interface that goes down forgets its routes
-            self._inside("route", "add", f"{netns.ADDRESS}/32", "via", f"10.77.{self.number}.1")
+            self._inside("route", "add", f"{netns.ADDRESS}/32", "via", f"{self._net}.1")
 
     def close(self) -> None:
         # Those that went into a network end with it, some time after its last process.

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-pytestmark = [pytest.mark.slow, pytest.mark.webrtc, pytest.mark.xdist_group("network")]
+pytestmark = [pytest.mark.slow, pytest.mark.webrtc]
 
 
 def hold(program, since: float, seconds: float) -> None:
