@@ -30,6 +30,8 @@ from sleap_rtc.media.synthetic import NODES, make_dataset
 
 URL = "http://127.0.0.1:8764"
 """Of the server; in a namespace every port is free."""
+LOGS = "jobs/[!.]*/events.jsonl"
+"""Below the worker's folder; a job whose name begins with a dot is not whole yet."""
 POLL_S = 0.005
 WITHIN_S = 60.0
 HELP = (("-c", "pass"), ("-m", "sleap_rtc", "--help"), ("-m", "sleap_rtc", "train", "--help"))
@@ -106,7 +108,7 @@ def _one_epoch(config: Path) -> None:
 
 def _one(laptop: Machine, worker: Path, command: list[str]) -> dict[str, float]:
     """Seconds from the start of the command until each thing is in the job's log on the worker."""
-    known = set(worker.rglob("events.jsonl"))
+    known = set(worker.glob(LOGS))
     found: dict[str, float] = {}
     began = time.time()
     log = worker.parent / "train.log"
@@ -123,7 +125,7 @@ def _one(laptop: Machine, worker: Path, command: list[str]) -> dict[str, float]:
                 if time.time() - began > WITHIN_S or process.poll() not in (None, 0):
                     raise RuntimeError(f"no training step: {log.read_text()[-2000:]}")
                 time.sleep(POLL_S)
-                for path in set(worker.rglob("events.jsonl")) - known:
+                for path in set(worker.glob(LOGS)) - known:
                     _look(path, began, found)
             if process.wait(WITHIN_S):
                 raise RuntimeError(f"the training failed: {log.read_text()[-2000:]}")
