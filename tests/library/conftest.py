@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 from blake3 import blake3
+from loguru import logger
+from msgspec.structs import replace
 
 from sleap_rtc.domain.ids import recipe
 from sleap_rtc.domain.models import ModelFile, ModelRecord
@@ -92,3 +94,28 @@ def files_in() -> Callable[..., tuple[ModelFile, ...]]:
         return tuple(listed)
 
     return write
+
+
+@pytest.fixture
+def logged() -> Any:
+    lines: list[Any] = []
+    sink = logger.add(lambda message: lines.append(message.record), level="DEBUG")
+    yield lines
+    logger.remove(sink)
+
+
+@pytest.fixture
+def arrive(
+    registry: Registry,
+    record_of: Callable[..., ModelRecord],
+    files_in: Callable[..., tuple[ModelFile, ...]],
+) -> Callable[..., Any]:
+    """Puts a model together and places it."""
+
+    def place(name: str = "run", content: str = "weights", **changes: Any) -> Any:
+        folder = registry.incoming / f"{name}-{content}"
+        files = files_in(folder, best_ckpt=content, sub__config="c")
+        given = {"status": "completed", "source": "worker-pull", "checkpoint": "best.ckpt"}
+        return registry.place(folder, replace(record_of(name, **given | changes), files=files))
+
+    return place

@@ -16,67 +16,38 @@ set_alias          the alias's highest revision          the link of the next on
 from __future__ import annotations
 
 import contextlib
-import functools
-import re
-import secrets
 import shutil
-import time
-from collections.abc import Callable, Iterable
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar, cast
+from typing import Self
 
-from loguru import logger
 from msgspec.structs import replace
 
 from sleap_rtc.domain import aliases as alias_rules
-from sleap_rtc.domain.ids import PackageId, with_suffix
-from sleap_rtc.domain.models import Interruption, Metrics, ModelFile, ModelRecord, Training
-from sleap_rtc.errors import (
-    AlreadyExists,
-    DataError,
-    FilesMissing,
-    NotFound,
-    UnknownModel,
-    UsageError,
-)
-from sleap_rtc.files.durable import TEMPORARY, disk_errors, place_directory, sync_directory
-from sleap_rtc.library import chain, changes, layout, placing, records
+from sleap_rtc.domain.models import ModelRecord
+from sleap_rtc.errors import DataError, FilesMissing, NotFound, UnknownModel, UsageError
+from sleap_rtc.library import changes, deleting, layout, placing, records
 from sleap_rtc.library.aliases import Alias, AliasChange
+from sleap_rtc.library.claiming import Claims, same_files, same_job
 from sleap_rtc.library.entries import MAX_LIMIT, Entry, Group, Page, Query
 from sleap_rtc.library.finder import Finder
 from sleap_rtc.library.index import Index
+from sleap_rtc.library.lifecycle import LifeCycle
 from sleap_rtc.library.marks import changing
-
-TOMBSTONE_DAYS: Final = 30
-"""Days that a deleted model's record and files are kept."""
-
-_MAX_SUFFIX: Final = 9_999
-_STAMP: Final = "%Y%m%dT%H%M%SZ"
-_TRASHED: Final = re.compile(r"([0-9]{8}T[0-9]{6}Z)-.+")
-_ABANDONED_S: Final = 86_400.0
-
-_Method = TypeVar("_Method", bound=Callable[..., Any])
+from sleap_rtc.library.timing import timed
+from sleap_rtc.observe.latency import Latencies
 
 
-def _timed(method: _Method) -> _Method:
-    """Log how long an operation took (REG-11)."""
+class Registry(LifeCycle):
+    """The models in one directory. Threads, processes and hosts may share it.
 
-    @functools.wraps(method)
-    def timed(*args: Any, **kwargs: Any) -> Any:
-        started = time.perf_counter()
-        try:
-            return method(*args, **kwargs)
-        finally:
-            milliseconds = round((time.perf_counter() - started) * 1_000, 3)
-            logger.bind(operation=method.__name__, ms=milliseconds).debug("library operation")
-
-    return cast("_Method", timed)
-
-
-class Registry:
-    """The models in one directory. Threads, processes and hosts may share it."""
+    Attributes:
+        models_dir: The directory.
+        latencies: How long each operation took, in this process.
+        claims: Places what other parts of the library put together.
+    """
 
     def __init__(
         self,
@@ -94,7 +65,9 @@ class Registry:
         """
         self.models_dir = models_dir
         self._clock = clock
+        self.latencies = Latencies()
         self._finder = Finder(models_dir, clock=clock)
+        self.claims = Claims(models_dir, self._finder, clock)
         self._index = Index(models_dir, load=self._finder.load, folder=index_dir)
 
     def close(self) -> None:
@@ -115,14 +88,11 @@ class Registry:
     @property
     def incoming(self) -> Path:
         """The folder in which models are put together before they are placed; it is made."""
-        folder = self.models_dir / layout.INCOMING
-        with disk_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-        return folder
+        return self.claims.incoming
 
     # Making models
 
-    @_timed
+    @timed
     def register(self, record: ModelRecord) -> Entry:
         """Make a model whose files will come later: one that is to be trained.
 
@@ -139,13 +109,13 @@ class Registry:
             DataError: The record breaks its rules.
             OutOfSpace: The disk is full; nothing was made.
         """
-        assembled = self._incoming()
+        assembled = self.claims.new_folder()
         try:
-            return self._claim(record, assembled, same=_same_job)
+            return self.claims.claim(record, assembled, same=same_job)
         finally:
             shutil.rmtree(assembled, ignore_errors=True)
 
-    @_timed
+    @timed
     def place(self, assembled: Path, record: ModelRecord, *, links: bool = False) -> Entry:
         """Take in a model that came as a whole: it appears by one rename.
 
@@ -169,9 +139,9 @@ class Registry:
         for file in assembled.iterdir():
             if layout.is_own(file.name):  # never a model's own, and never taken from a stranger
                 shutil.rmtree(file) if file.is_dir() else file.unlink()
-        return self._claim(record, assembled, same=_same_files)
+        return self.claims.claim(record, assembled, same=same_files)
 
-    @_timed
+    @timed
     def adopt_files(
         self, name: str, staged: Path, record: ModelRecord, *, links: bool = False
     ) -> Entry:
@@ -206,7 +176,7 @@ class Registry:
 
     # Finding models
 
-    @_timed
+    @timed
     def get(self, name: str) -> Entry:
         """The model with an id or alias; a pair's members are ``fly:centroid`` and so on.
 
@@ -218,12 +188,12 @@ class Registry:
         """
         return self._finder.get(name)
 
-    @_timed
+    @timed
     def exists(self, name: str) -> bool:
         """Whether an id or alias names something here, even if its record can't be read."""
         return self._finder.exists(name)
 
-    @_timed
+    @timed
     def resolve(self, text: str) -> Entry | Group | Path:
         """What a person means: an id, an alias, 4 or more characters of an id, or a path.
 
@@ -236,7 +206,7 @@ class Registry:
         """
         return self._finder.resolve(text)
 
-    @_timed
+    @timed
     def list(self, query: Query | None = None) -> Page:
         """One page of models, from the index: a change by another process may show a little later.
 
@@ -248,7 +218,7 @@ class Registry:
             raise UsageError(message=f"a page has 1 to {MAX_LIMIT} models, not {wanted.limit}")
         return self._index.page(wanted)
 
-    @_timed
+    @timed
     def get_interrupted(self) -> tuple[Entry, ...]:
         """Every model whose training can go on, newest first, as their records say now."""
         found: list[Entry] = []
@@ -264,7 +234,7 @@ class Registry:
                 return tuple(found)
             query = replace(query, cursor=page.cursor)
 
-    @_timed
+    @timed
     def checkpoint_path(self, name: str) -> Path:
         """Where a model's checkpoint is.
 
@@ -287,7 +257,7 @@ class Registry:
 
     # Changing models
 
-    @_timed
+    @timed
     def update(self, name: str, change: records.Change) -> Entry:
         """Change a model's record; nobody else's change is lost.
 
@@ -303,97 +273,7 @@ class Registry:
         """
         return self._update(self._finder.get(name).directory, change)
 
-    @_timed
-    def mark_training(self, name: str) -> Entry:
-        """Training began, or goes on after an interruption, which becomes part of its lineage.
-
-        Raises:
-            IllegalTransition: It is completed or imported.
-        """
-        return self._update(self._finder.get(name).directory, changes.trained)
-
-    @_timed
-    def mark_completed(
-        self,
-        name: str,
-        metrics: Metrics,
-        *,
-        files: Iterable[ModelFile] | None = None,
-        checkpoint: str | None = None,
-        config: str | None = None,
-        package: PackageId | None = None,
-        training: Training | None = None,
-    ) -> Entry:
-        """Training ended well.
-
-        Args:
-            name: Id or alias.
-            metrics: How well the model does.
-            files: Every file of the model, which are in its directory and synced; None leaves the
-                list as it is. So do the next ones.
-            checkpoint: Relative path of the checkpoint to use.
-            config: Relative path of the training configuration.
-            package: Id of the package of the files.
-            training: How it came to be.
-
-        Raises:
-            FilesMissing: A listed file isn't there.
-            IllegalTransition: It failed or was imported.
-        """
-        entry = self._finder.get(name)
-        now = self._clock()
-        listed = None if files is None else tuple(files)
-        if listed is not None:
-            placing.check_files(entry.directory, replace(entry.record, files=listed), links=False)
-        optional = {
-            "files": listed,
-            "checkpoint": checkpoint,
-            "config": config,
-            "package": package,
-            "training": training,
-        }
-        given = {field: value for field, value in optional.items() if value is not None}
-        return self._update(
-            entry.directory, lambda old: changes.completed(old, metrics, now, given)
-        )
-
-    @_timed
-    def mark_interrupted(
-        self, name: str, checkpoint: str | None, epoch: int, *, reason: str = ""
-    ) -> Entry:
-        """Training stopped early, and can go on.
-
-        Args:
-            name: Id or alias.
-            checkpoint: Relative path of the checkpoint to go on from, None if there is none yet.
-            epoch: Whole epochs that are in it.
-            reason: One sentence.
-
-        Raises:
-            IllegalTransition: It is completed, failed or imported.
-        """
-        interruption = Interruption(epoch=epoch, checkpoint=checkpoint, reason=reason)
-
-        return self._update(
-            self._finder.get(name).directory, lambda old: changes.interrupted(old, interruption)
-        )
-
-    @_timed
-    def mark_failed(self, name: str, reason: str) -> Entry:
-        """Training can't go on.
-
-        Args:
-            name: Id or alias.
-            reason: Why, with the last lines of the trainer's log; the last 8,000 characters stay.
-
-        Raises:
-            IllegalTransition: It is completed or imported.
-        """
-        return self._update(
-            self._finder.get(name).directory, lambda old: changes.failed(old, reason)
-        )
-
-    @_timed
+    @timed
     def delete(self, name: str, *, files: bool = True) -> Path | None:
         """Delete a model: its record is kept for 30 days, its aliases are removed.
 
@@ -409,50 +289,24 @@ class Registry:
             UnknownModel: There is no such model.
         """
         entry = self._finder.get(name)
-        now = self._clock()
-        trash = self._trash(entry.directory.name) if files else None
-        with changing(self.models_dir, [entry.directory.name]):
-            revision = records.update(entry.directory, lambda old: replace(old, deleted_at=now))
-            removed = self._finder.aliases.remove_from(revision.record, revision.hints)
-            if trash is not None:
-                placing.move_out(entry.directory, trash, keep=lambda name: name == layout.RECORD)
-        logger.bind(model=entry.id, aliases=[alias.name for alias in removed]).info(
-            "a model was deleted"
-        )
+        trash = self.claims.trash(entry.directory.name) if files else None
+        deleting.delete(self._finder, entry, trash=trash, now=self._clock())
         return trash
 
-    @_timed
+    @timed
     def sweep(self) -> int:
         """Remove what was deleted more than 30 days ago; to be called when idle.
 
         Returns:
             Number of models and trash folders that were removed.
         """
-        oldest = self._clock() - timedelta(days=TOMBSTONE_DAYS)
-        removed = 0
-        for name in self._index.tombstones(round(oldest.timestamp() * 1e6)):
-            directory = self.models_dir / name
-            with contextlib.suppress(UnknownModel, DataError), changing(self.models_dir, [name]):
-                deleted = records.read(directory).record.deleted_at
-                if deleted is not None and deleted < oldest:
-                    shutil.rmtree(directory / layout.RECORD)
-                    with contextlib.suppress(OSError):  # files that were kept stay
-                        directory.rmdir()
-                    removed += 1
-        for folder in _entries(self.models_dir / layout.TRASH):
-            match = _TRASHED.fullmatch(folder.name)
-            if match is not None and match[1] < oldest.strftime(_STAMP):
-                shutil.rmtree(folder)
-                removed += 1
-        for folder in _entries(self.models_dir / layout.INCOMING):
-            age = time.time() - folder.stat().st_mtime
-            if folder.name.startswith(TEMPORARY) and age > _ABANDONED_S:
-                shutil.rmtree(folder, ignore_errors=True)
-        return removed
+        oldest = deleting.due(self._clock())
+        tombstones = self._index.tombstones(round(oldest.timestamp() * 1e6))
+        return deleting.sweep(self.models_dir, tombstones, oldest)
 
     # Aliases
 
-    @_timed
+    @timed
     def set_alias(self, alias: str, *names: str, force: bool = False) -> AliasChange:
         """Name a model, or the two of a top-down pair in the order in which they run.
 
@@ -470,7 +324,7 @@ class Registry:
         models = tuple(self._finder.get(name).record for name in names)
         return self._finder.aliases.set(alias, models, force=force)
 
-    @_timed
+    @timed
     def remove_alias(self, alias: str) -> Alias:
         """Remove an alias; its models stay.
 
@@ -479,80 +333,17 @@ class Registry:
         """
         return self._finder.aliases.remove(alias)
 
-    @_timed
+    @timed
     def get_alias(self, alias: str) -> Alias | None:
         """What an alias names, None if there is no such alias."""
         return self._finder.aliases.lookup(alias)
 
-    @_timed
+    @timed
     def list_aliases(self) -> tuple[Alias, ...]:
         """Every alias, by name."""
         return self._finder.aliases.all()
 
     # Inside
-
-    def _claim(
-        self,
-        record: ModelRecord,
-        assembled: Path,
-        *,
-        same: Callable[[ModelRecord, ModelRecord], bool],
-    ) -> Entry:
-        """Place a directory under the first free id; the rename decides who has it."""
-        number = int(record.id.partition("-")[2] or 1)
-        while number <= _MAX_SUFFIX:
-            wanted = replace(record, id=with_suffix(record.id, number))
-            there = self._finder.occupied(wanted.id, wanted.model_type)
-            if there is None:
-                entry = self._appear(assembled, wanted)
-                if entry is not None:
-                    return entry
-                continue  # another process was quicker: look at what it made
-            holder = _record_in(there)
-            if holder is not None and same(holder, record):
-                if holder.deleted_at is None:
-                    return self._finder.read(there)
-                with changing(self.models_dir, [there.name]):
-                    self._retire(there)
-                continue
-            if holder is not None and holder.full_hash == record.full_hash is not None:
-                record = replace(record, same_recipe_as=record.same_recipe_as or holder.id)
-            logger.bind(
-                id=wanted.id,
-                taken_by=there.name,
-                full_hash=record.full_hash,
-                their_full_hash=holder and holder.full_hash,
-            ).warning("a model id is taken; the next suffix is tried")
-            number += 1
-        raise AlreadyExists(what=f"every id from {record.id} to {wanted.id}")
-
-    def _appear(self, assembled: Path, record: ModelRecord) -> Entry | None:
-        """Let a model appear under its id; None if something else appeared there first."""
-        target = self.models_dir / record.directory
-        records.create(assembled, record)
-        with changing(self.models_dir, [target.name]):
-            try:
-                place_directory(assembled, target)
-            except AlreadyExists:
-                return None
-        self._finder.learn(record.model_type)
-        return self._finder.read(target)
-
-    def _retire(self, directory: Path) -> None:
-        """Move a deleted model out of the way of one that comes back."""
-        trash = self._trash(directory.name)
-        with disk_errors(trash):
-            trash.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                directory.rename(trash)
-            except FileNotFoundError:  # another process did the same
-                return
-            moved = chain.read(trash / layout.RECORD, ModelRecord)
-            if moved is not None and moved.value.deleted_at is None:
-                # Another process did the same, and its model has come back already.
-                with contextlib.suppress(AlreadyExists):
-                    place_directory(trash, directory)
-            sync_directory(self.models_dir)
 
     def _update(self, directory: Path, change: records.Change) -> Entry:
         def unless_deleted(old: ModelRecord) -> ModelRecord:
@@ -563,40 +354,3 @@ class Registry:
         with changing(self.models_dir, [directory.name]):
             revision = records.update(directory, unless_deleted)
         return self._finder.entry(revision, directory)
-
-    def _incoming(self) -> Path:
-        folder = self.incoming / f"{TEMPORARY}{secrets.token_hex(8)}"
-        with disk_errors(folder):
-            folder.mkdir()
-        return folder
-
-    def _trash(self, name: str) -> Path:
-        stamp = self._clock().astimezone(UTC).strftime(_STAMP)
-        return self.models_dir / layout.TRASH / f"{stamp}-{secrets.token_hex(4)}-{name}"
-
-
-def _same_job(there: ModelRecord, record: ModelRecord) -> bool:
-    job = record.training.job
-    return (
-        there.deleted_at is None
-        and job is not None
-        and (there.full_hash, there.training.job) == (record.full_hash, job)
-    )
-
-
-def _same_files(there: ModelRecord, record: ModelRecord) -> bool:
-    def content(of: ModelRecord) -> set[tuple[str, int, str]]:
-        return {(file.path, file.size, file.blake3) for file in of.files}
-
-    return bool(record.files) and content(there) == content(record)
-
-
-def _record_in(directory: Path) -> ModelRecord | None:
-    """The record in a directory, None if it holds none that can be read."""
-    with contextlib.suppress(UnknownModel, DataError):
-        return records.read(directory).record
-    return None
-
-
-def _entries(folder: Path) -> list[Path]:
-    return sorted(folder.iterdir()) if folder.is_dir() else []

@@ -1,0 +1,153 @@
+"""How a model gets its directory: the first free id is its own, and one rename decides."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from loguru import logger
+from msgspec.structs import replace
+
+from sleap_rtc.domain.ids import with_suffix
+from sleap_rtc.domain.models import ModelRecord
+from sleap_rtc.errors import AlreadyExists, DataError, UnknownModel
+from sleap_rtc.files.durable import TEMPORARY, disk_errors, place_directory, sync_directory
+from sleap_rtc.library import chain, layout, records
+from sleap_rtc.library.entries import Entry
+from sleap_rtc.library.finder import Finder
+from sleap_rtc.library.marks import changing
+
+STAMP: Final = "%Y%m%dT%H%M%SZ"
+"""How the names of folders in the trash begin."""
+
+_MAX_SUFFIX: Final = 9_999
+
+Same = Callable[[ModelRecord, ModelRecord], bool]
+"""Whether the model that is there, first, is the one that comes."""
+
+
+class Claims:
+    """Places models in one library."""
+
+    def __init__(self, models: Path, finder: Finder, clock: Callable[[], datetime]) -> None:
+        self._models = models
+        self._finder = finder
+        self._clock = clock
+
+    @property
+    def incoming(self) -> Path:
+        """The folder in which models are put together; it is made."""
+        folder = self._models / layout.INCOMING
+        with disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def new_folder(self) -> Path:
+        """A new folder in which a model can be put together; `Deleting.sweep` finds it if left."""
+        folder = self.incoming / f"{TEMPORARY}{secrets.token_hex(8)}"
+        with disk_errors(folder):
+            folder.mkdir()
+        return folder
+
+    def trash(self, name: str) -> Path:
+        """Where in the trash something would go; nothing is made."""
+        stamp = self._clock().astimezone(UTC).strftime(STAMP)
+        return self._models / layout.TRASH / f"{stamp}-{secrets.token_hex(4)}-{name}"
+
+    def claim(self, record: ModelRecord, assembled: Path, *, same: Same) -> Entry:
+        """Place a directory under the first free id.
+
+        Args:
+            record: The model's, with the id that it would like.
+            assembled: Its directory, on the library's file system.
+            same: A model for which it holds, and which has the id, is the answer; one that was
+                deleted makes way.
+
+        Raises:
+            DataError: The record breaks its rules.
+            OutOfSpace: The disk is full; nothing was placed.
+        """
+        number = int(record.id.partition("-")[2] or 1)
+        while number <= _MAX_SUFFIX:
+            wanted = replace(record, id=with_suffix(record.id, number))
+            there = self._finder.occupied(wanted.id, wanted.model_type)
+            if there is None:
+                entry = self._appear(assembled, wanted)
+                if entry is not None:
+                    return entry
+                continue  # another process was quicker: look at what it made
+            holder = _record_in(there)
+            if holder is not None and same(holder, record):
+                if holder.deleted_at is None:
+                    return self._finder.read(there)
+                with changing(self._models, [there.name]):
+                    self._retire(there)
+                continue
+            if holder is not None and holder.full_hash == record.full_hash is not None:
+                record = replace(record, same_recipe_as=record.same_recipe_as or holder.id)
+            logger.bind(
+                id=wanted.id,
+                taken_by=there.name,
+                full_hash=record.full_hash,
+                their_full_hash=holder and holder.full_hash,
+            ).warning("a model id is taken; the next suffix is tried")
+            number += 1
+        raise AlreadyExists(what=f"every id from {record.id} to {wanted.id}")
+
+    def _appear(self, assembled: Path, record: ModelRecord) -> Entry | None:
+        """Let a model appear under its id; None if something else appeared there first."""
+        target = self._models / record.directory
+        records.create(assembled, record)
+        with changing(self._models, [target.name]):
+            try:
+                place_directory(assembled, target)
+            except AlreadyExists:
+                return None
+        self._finder.learn(record.model_type)
+        return self._finder.read(target)
+
+    def _retire(self, directory: Path) -> None:
+        """Move a deleted model out of the way of one that comes back."""
+        trash = self.trash(directory.name)
+        with disk_errors(trash):
+            trash.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                directory.rename(trash)
+            except FileNotFoundError:  # another process did the same
+                return
+            moved = chain.read(trash / layout.RECORD, ModelRecord)
+            if moved is not None and moved.value.deleted_at is None:
+                # Another process did the same, and its model has come back already.
+                with contextlib.suppress(AlreadyExists):
+                    place_directory(trash, directory)
+            sync_directory(self._models)
+
+
+def same_job(there: ModelRecord, record: ModelRecord) -> bool:
+    """Whether both are the model of one job, which registers it again after a crash."""
+    job = record.training.job
+    return (
+        there.deleted_at is None
+        and job is not None
+        and (there.full_hash, there.training.job) == (record.full_hash, job)
+    )
+
+
+def same_files(there: ModelRecord, record: ModelRecord) -> bool:
+    """Whether both list the same files with the same content."""
+
+    def content(of: ModelRecord) -> set[tuple[str, int, str]]:
+        return {(file.path, file.size, file.blake3) for file in of.files}
+
+    return bool(record.files) and content(there) == content(record)
+
+
+def _record_in(directory: Path) -> ModelRecord | None:
+    """The record in a directory, None if it holds none that can be read."""
+    with contextlib.suppress(UnknownModel, DataError):
+        return records.read(directory).record
+    return None

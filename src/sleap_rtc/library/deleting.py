@@ -1,0 +1,97 @@
+"""Deleting a model, and what is swept away 30 days later.
+
+A deleted model's record is a revision that says so, by which every process, and
+every other host on a shared home, knows; its files lie in the trash meanwhile.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shutil
+import time
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+from loguru import logger
+from msgspec.structs import replace
+
+from sleap_rtc.errors import DataError, UnknownModel
+from sleap_rtc.files.durable import TEMPORARY
+from sleap_rtc.library import layout, placing, records
+from sleap_rtc.library.claiming import STAMP
+from sleap_rtc.library.entries import Entry
+from sleap_rtc.library.finder import Finder
+from sleap_rtc.library.marks import changing
+
+TOMBSTONE_DAYS: Final = 30
+"""Days that a deleted model's record and files are kept."""
+
+_TRASHED: Final = re.compile(r"([0-9]{8}T[0-9]{6}Z)-.+")
+_ABANDONED_S: Final = 86_400.0
+
+
+def delete(finder: Finder, entry: Entry, *, trash: Path | None, now: datetime) -> None:
+    """Delete a model, its aliases first of all others.
+
+    Args:
+        finder: Of its library.
+        entry: The model.
+        trash: Where its files go; None leaves them where they are.
+        now: The time, UTC.
+
+    Raises:
+        OutOfSpace: The disk is full; either nothing happened, or the same call goes on.
+    """
+    with changing(finder.models, [entry.directory.name]):
+        revision = records.update(entry.directory, lambda old: replace(old, deleted_at=now))
+        removed = finder.aliases.remove_from(revision.record, revision.hints)
+        if trash is not None:
+            placing.move_out(entry.directory, trash, keep=lambda name: name == layout.RECORD)
+    logger.bind(model=entry.id, aliases=[alias.name for alias in removed]).info(
+        "a model was deleted"
+    )
+
+
+def sweep(models: Path, tombstones: Iterable[str], oldest: datetime) -> int:
+    """Remove what was deleted before a time, and what was abandoned for a day.
+
+    Args:
+        models: The library.
+        tombstones: Directories of models that may be due.
+        oldest: What was deleted earlier goes, UTC.
+
+    Returns:
+        Number of models and folders that were removed.
+    """
+    removed = 0
+    for name in tombstones:
+        directory = models / name
+        with contextlib.suppress(UnknownModel, DataError), changing(models, [name]):
+            deleted = records.read(directory).record.deleted_at
+            if deleted is not None and deleted < oldest:
+                shutil.rmtree(directory / layout.RECORD)
+                with contextlib.suppress(OSError):  # files that were kept stay
+                    directory.rmdir()
+                removed += 1
+    for folder in _entries(models / layout.TRASH):
+        match = _TRASHED.fullmatch(folder.name)
+        if match is not None and match[1] < oldest.strftime(STAMP):
+            shutil.rmtree(folder)
+            removed += 1
+    for folder in _entries(models / layout.INCOMING):
+        age = time.time() - folder.stat().st_mtime
+        if folder.name.startswith(TEMPORARY) and age > _ABANDONED_S:
+            shutil.rmtree(folder, ignore_errors=True)
+    return removed
+
+
+def due(now: datetime) -> datetime:
+    """What was deleted before this may go."""
+    return now - timedelta(days=TOMBSTONE_DAYS)
+
+
+def _entries(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []

@@ -1,0 +1,76 @@
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from sleap_rtc.domain.models import ModelFile, ModelRecord
+from sleap_rtc.errors import (
+    NotFound,
+    UnknownModel,
+)
+from sleap_rtc.library.registry import Registry
+
+RecordOf = Callable[..., ModelRecord]
+FilesIn = Callable[..., tuple[ModelFile, ...]]
+
+
+def test_a_deleted_model_leaves_a_record_and_its_files_in_the_trash(
+    registry: Registry, arrive: Callable[..., Any]
+) -> None:
+    entry = arrive()
+    registry.set_alias("fly", entry.id)
+    trash = registry.delete("fly")
+    assert trash is not None
+    assert trash.parent == registry.models_dir / ".trash"
+    assert trash.name.startswith("20260301T120000Z-")
+    assert (trash / "sub" / "config").read_text() == "c"
+    assert [path.name for path in entry.directory.iterdir()] == [".record"]
+    assert registry.list().entries == ()
+    for name in ("fly", entry.id):
+        with pytest.raises(NotFound):
+            registry.get(name)
+    with pytest.raises(UnknownModel):
+        registry.delete(entry.id)
+    with pytest.raises(UnknownModel):
+        registry.mark_training(entry.id)
+
+
+def test_deleting_the_record_alone_leaves_the_files(
+    registry: Registry, arrive: Callable[..., Any], clock: Any
+) -> None:
+    entry = arrive()
+    assert registry.delete(entry.id, files=False) is None
+    assert (entry.directory / "best.ckpt").read_text() == "weights"
+    assert registry.resolve(str(entry.directory)) == entry.directory
+    clock.go_on(days=31)
+    assert registry.sweep() == 1
+    assert sorted(p.name for p in entry.directory.iterdir()) == ["best.ckpt", "model.json", "sub"]
+
+
+def test_the_sweep_takes_what_is_old_and_no_more(
+    registry: Registry, arrive: Callable[..., Any], clock: Any
+) -> None:
+    old, kept = arrive("old"), arrive("kept")
+    registry.delete(old.id)
+    (registry.models_dir / ".trash" / "mine").mkdir()
+    for name, age in ((".tmp-old", 90_000), (".tmp-new", 60), ("pull", 90_000)):
+        folder = registry.incoming / name
+        folder.mkdir()
+        past = time.time() - age
+        os.utime(folder, (past, past))
+    clock.go_on(days=20)
+    newer = arrive("newer")
+    trash = registry.delete(newer.id)
+    assert trash is not None
+    assert registry.sweep() == 0
+    clock.go_on(days=11)
+    assert registry.sweep() == 2
+    assert not old.directory.exists()
+    assert newer.directory.exists()
+    left = {path.name for path in (registry.models_dir / ".trash").iterdir()}
+    assert left == {trash.name, "mine"}
+    assert {path.name for path in registry.incoming.iterdir()} == {".tmp-new", "pull"}
+    assert registry.get(kept.id) == kept
+    assert registry.sweep() == 0
