@@ -12,7 +12,10 @@ from sleap_rtc.domain.models import (
     Metrics,
     ModelFile,
     ModelRecord,
+    Safety,
     Training,
+    Trust,
+    safety_of,
 )
 from sleap_rtc.errors import DataError
 
@@ -134,3 +137,37 @@ def test_what_breaks_the_rules_is_refused(change: dict[str, Any]) -> None:
 def test_an_id_that_could_leave_its_directory_is_refused(model_id: str) -> None:
     with pytest.raises(DataError):
         values.from_plain(ModelRecord, MINIMAL | {"id": model_id}, what="x")
+
+
+def of_files(*files: tuple[str, str | None, str], trusted: tuple[str, ...] = ()) -> ModelRecord:
+    listed = tuple(
+        ModelFile(path=path, size=1, blake3="0" * 64, safety=tier, found=found)
+        for path, tier, found in files
+    )
+    trust = Trust(at=NOW, files=trusted, why="it would import os.system") if trusted else None
+    return msgspec.structs.replace(full(), files=listed, trust=trust)
+
+
+def test_a_model_is_as_safe_as_its_worst_file() -> None:
+    clean = of_files(("best.ckpt", "scanned", ""), ("model.onnx", "safe", ""), ("a.png", None, ""))
+    assert safety_of(clean) == Safety(tier="scanned")
+    bad = of_files(("best.ckpt", "scanned", ""), ("old.pt", "flagged", "it would import os.system"))
+    assert safety_of(bad) == Safety(tier="flagged", why="old.pt: it would import os.system")
+
+
+def test_what_nobody_looked_into_is_unknown() -> None:
+    assert safety_of(of_files(("best.ckpt", None, ""))).tier == "unknown"
+    assert safety_of(msgspec.structs.replace(full(), files=())).tier == "unknown"
+    assert safety_of(of_files(("notes.txt", None, ""))).tier == "safe"
+
+
+def test_a_yes_counts_for_the_files_that_it_was_given_for() -> None:
+    files = (("a.pt", "flagged", "x"), ("b.pt", "unknown", "y"))
+    assert safety_of(of_files(*files, trusted=("a.pt", "b.pt"))).trusted
+    assert not safety_of(of_files(*files, trusted=("a.pt",))).trusted
+
+
+def test_trust_keeps_fields_that_this_version_does_not_know() -> None:
+    plain = values.to_plain(of_files(("a.pt", "flagged", "x"), trusted=("a.pt",)))
+    plain["trust"]["later"] = 1
+    assert values.to_plain(values.from_plain(ModelRecord, plain, what="x")) == plain

@@ -11,6 +11,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal, get_args
 
+import msgspec
 from msgspec import Meta
 
 from sleap_rtc.domain.ids import MODEL_ID, ModelId, PackageId
@@ -38,6 +39,16 @@ ModelType = Annotated[str, Meta(pattern=r"\A[a-z][a-z0-9_]{0,63}\Z")]
 Id = Annotated[ModelId, Meta(pattern=MODEL_ID)]
 Package = Annotated[PackageId, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 RelativePath = Annotated[str, Meta(min_length=1, max_length=1024)]
+Tier = Literal["safe", "scanned", "unknown", "flagged"]
+"""How far a file may be trusted (SEC-4), from the best to the worst:
+
+``safe``     its format holds numbers and text, and nothing that could run
+``scanned``  a pickle, of which every instruction was read; it would import nothing strange
+``unknown``  nobody has looked into it, or its format isn't known
+``flagged``  something that could run was found in it
+"""
+
+TIERS: Final[tuple[Tier, ...]] = get_args(Tier)
 Tag = Annotated[str, Meta(min_length=1, max_length=64)]
 
 
@@ -50,6 +61,8 @@ class ModelFile(Value, frozen=True):
         blake3: Hash of the whole file, as ``b3sum`` prints it.
         sha256: The same by SHA-256, where another system needed it.
         link: Absolute path of the file this one is a link to, for imports by link.
+        safety: What a look into it found, None if nobody looked; see :func:`safety_of`.
+        found: What that was, one line; empty where nothing is out of the ordinary.
     """
 
     path: RelativePath
@@ -57,6 +70,8 @@ class ModelFile(Value, frozen=True):
     blake3: Hex64
     sha256: Hex64 | None = None
     link: Annotated[str, Meta(max_length=4096)] | None = None
+    safety: Tier | None = None
+    found: Line = ""
 
 
 class Metrics(Value, frozen=True):
@@ -141,6 +156,20 @@ class Interruption(Value, frozen=True):
     reason: Line = ""
 
 
+class Trust(Value, frozen=True):
+    """A person's yes to files that aren't clean.
+
+    Attributes:
+        at: When it was given, UTC.
+        files: Paths of the files that it is about.
+        why: What was found in them, as the person was told it.
+    """
+
+    at: Utc
+    files: Annotated[tuple[RelativePath, ...], Meta(max_length=10_000)]
+    why: Line = ""
+
+
 class ModelRecord(Document, frozen=True):
     """What is known of one model.
 
@@ -169,6 +198,7 @@ class ModelRecord(Document, frozen=True):
         interruption: Where training can go on, while ``interrupted``.
         failure: Why it failed, while ``failed``.
         skeleton: Node names, where the configuration tells them.
+        trust: The yes of whoever imported it although something was found in its files.
         deleted_at: Set on a tombstone.
     """
 
@@ -196,6 +226,7 @@ class ModelRecord(Document, frozen=True):
     interruption: Interruption | None = None
     failure: Annotated[str, Meta(max_length=8_000)] | None = None
     skeleton: Annotated[tuple[str, ...], Meta(max_length=1_000)] = ()
+    trust: Trust | None = None
     deleted_at: Utc | None = None
 
     @property
@@ -207,3 +238,55 @@ class ModelRecord(Document, frozen=True):
     def size(self) -> int:
         """Bytes of all files."""
         return sum(file.size for file in self.files)
+
+
+class Safety(msgspec.Struct, frozen=True):
+    """How far a model may be trusted, as it is shown wherever the model is (SEC-4).
+
+    Attributes:
+        tier: That of its worst file.
+        why: What was found, one line; empty for ``safe`` and ``scanned``.
+        trusted: Whether a person said yes to it all the same.
+    """
+
+    tier: Tier
+    why: str = ""
+    trusted: bool = False
+
+
+def safety_of(record: ModelRecord) -> Safety:
+    """How far a model may be trusted, by what its record says of its files.
+
+    Lists and pages show it; nothing is decided by it. A record may come from elsewhere, so before
+    an engine loads a checkpoint, it is looked into on the machine that runs it. Files that can't
+    be loaded (pictures, tables, text) don't count; one that nobody looked into is ``unknown``.
+    """
+    looked_into = [file for file in record.files if may_run(file.path)]
+    if not looked_into:
+        return Safety(tier="safe" if record.files else "unknown", why="")
+    worst = max(looked_into, key=lambda file: TIERS.index(file.safety or "unknown"))
+    tier = worst.safety or "unknown"
+    if tier in ("safe", "scanned"):
+        return Safety(tier=tier)
+    trusted = record.trust is not None and all(
+        file.path in record.trust.files
+        for file in looked_into
+        if (file.safety or "unknown") in ("unknown", "flagged")
+    )
+    why = f"{worst.path}: {worst.found}" if worst.found else f"{worst.path} was not looked into"
+    return Safety(tier=tier, why=why, trusted=trusted)
+
+
+def may_run(path: str) -> bool:
+    """Whether a program that is given a file of this name may run what is in it."""
+    _, dot, ending = path.rpartition("/")[2].rpartition(".")
+    return f"{dot}{ending}".lower() not in PLAIN_ENDINGS
+
+
+PLAIN_ENDINGS: Final = frozenset(
+    {
+        *(".yaml", ".yml", ".json", ".jsonl", ".csv", ".tsv", ".txt", ".log", ".md", ".toml"),
+        *(".png", ".jpg", ".jpeg", ".svg", ".pdf", ".slp", ".mp4", ".avi"),
+    }
+)
+"""Endings of text, tables, labels and pictures: whoever reads them runs nothing."""
