@@ -1,6 +1,8 @@
 import errno
+import fcntl
 import os
 import stat
+import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -78,6 +80,56 @@ def test_without_hard_links_one_host_still_makes_it_once(
         made = list(pool.map(lambda n: durable.write_new(tmp_path / "f", b"%d" % n), range(8)))
     assert made.count(True) == 1
     assert (tmp_path / "f").read_bytes() == b"%d" % made.index(True)
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EBADF])
+def test_without_hard_links_and_locks_one_host_still_makes_it_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    held: list[str] = []
+
+    def flock(fd: int, operation: int, *, real: Callable[..., Any] = fcntl.flock) -> None:
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            raise OSError(number, os.strerror(number))
+        held.append(os.readlink(f"/proc/self/fd/{fd}"))
+        real(fd, operation)
+
+    library, temporary = tmp_path / "library", tmp_path / "temporary"
+    library.mkdir()
+    temporary.mkdir()
+    monkeypatch.setattr(os, "link", failing(errno.EPERM))
+    monkeypatch.setattr(fcntl, "flock", flock)
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    with ThreadPoolExecutor(4) as pool:
+        made = list(pool.map(lambda n: durable.write_new(library / "f", b"%d" % n), range(8)))
+    assert made.count(True) == 1
+    assert (library / "f").read_bytes() == b"%d" % made.index(True)
+    assert len(set(held)) == 1
+    assert held[0].startswith(str(temporary))
+
+
+def test_a_lock_that_fails_otherwise_is_passed_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "link", failing(errno.EPERM))
+    monkeypatch.setattr(fcntl, "flock", failing(errno.EIO))
+    with pytest.raises(OSError, match=r"\[Errno 5\]"):
+        durable.write_new(tmp_path / "f", b"x")
+
+
+def test_a_directory_is_made_with_those_above_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[Path] = []
+    monkeypatch.setattr(durable, "sync_directory", synced.append)
+    durable.make_directory(tmp_path / "a" / "b" / "c")
+    assert (tmp_path / "a" / "b" / "c").is_dir()
+    assert synced == [tmp_path, tmp_path / "a", tmp_path / "a" / "b"]
+    durable.make_directory(tmp_path / "a" / "b")
+    assert len(synced) == 3
+    (tmp_path / "f").touch()
+    with pytest.raises(FileExistsError):
+        durable.make_directory(tmp_path / "f")
 
 
 def test_any_other_failure_of_the_link_is_passed_on(

@@ -12,6 +12,9 @@ call                decides by                                 when the name is 
 `place_directory`   rename, which fails on a filled directory  `AlreadyExists`
 ==================  =========================================  =======================
 
+A file system without hard links (FAT, some network drives) has a lock instead,
+which holds on one host alone.
+
 All three hold on NFS too. A hard link or a rename whose answer got lost is
 reported there as a failure although it was done; so after an error the file is
 asked: the temporary file's link count, or the directory's inode.
@@ -26,10 +29,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import hashlib
 import os
 import secrets
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -41,6 +46,9 @@ TEMPORARY: Final = ".tmp-"
 """How the names of unfinished files begin; readers of a directory skip them."""
 
 _NO_HARD_LINKS: Final = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS})
+_NO_LOCKS: Final = frozenset(
+    {errno.ENOLCK, errno.EBADF, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS}
+)
 _NO_DIRECTORY_SYNC: Final = frozenset({errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS})
 
 
@@ -114,6 +122,25 @@ def place_directory(source: Path, target: Path) -> None:
                 raise
         sync_directory(target.parent)
         sync_directory(source.parent)
+
+
+def make_directory(path: Path) -> None:
+    """Make a directory, and those above it that are missing; the new names outlive a power cut.
+
+    Args:
+        path: Nothing happens when it is there already.
+
+    Raises:
+        OutOfSpace: The disk or the quota is full.
+        PathNotPermitted: This user may not write there.
+    """
+    if path.is_dir():
+        return
+    with disk_errors(path):
+        if not path.parent.is_dir():
+            make_directory(path.parent)
+        path.mkdir(exist_ok=True)
+        sync_directory(path.parent)
 
 
 def sync_file(fd: int) -> None:
@@ -206,15 +233,42 @@ def _link(temporary: Path, path: Path) -> bool:
 
 def _rename_locked(temporary: Path, path: Path) -> bool:
     """Where there are no hard links: look and rename, under a lock that holds on this host."""
-    fd = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
+    with _host_lock(path.parent):
         if os.path.lexists(path):
             return False
         temporary.rename(path)
-    finally:
-        os.close(fd)
     return True
+
+
+@contextlib.contextmanager
+def _host_lock(directory: Path) -> Iterator[None]:
+    """A lock on a directory among the processes of this host."""
+    held = _lock(directory)
+    try:
+        yield
+    finally:
+        os.close(held)
+
+
+def _lock(directory: Path) -> int:
+    """A descriptor that holds the lock; on another file system, where this one has no locks."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+    except OSError as error:
+        os.close(fd)
+        if error.errno not in _NO_LOCKS:
+            raise
+    else:
+        return fd
+    folder = Path(tempfile.gettempdir()) / f"sleap-rtc-locks-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat(follow_symlinks=False).st_uid != os.getuid():
+        raise PathNotPermitted(path=str(folder), why="it belongs to another user")
+    name = hashlib.blake2b(os.fsencode(directory.resolve()), digest_size=16).hexdigest()
+    fd = os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    return fd
 
 
 def _is_directory(path: Path, inode: int) -> bool:

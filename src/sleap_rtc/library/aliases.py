@@ -44,7 +44,7 @@ from sleap_rtc.errors import (
     UnknownModel,
     UsageError,
 )
-from sleap_rtc.files.durable import disk_errors, sync_directory
+from sleap_rtc.files.durable import disk_errors, make_directory, sync_directory
 from sleap_rtc.library import chain
 from sleap_rtc.library.layout import ALIASES, RECORD, listing
 from sleap_rtc.library.marks import changing
@@ -200,8 +200,7 @@ class Aliases:
         self, name: str, ids: tuple[ModelId, ...], directories: list[Path], *, force: bool
     ) -> AliasChange:
         folder = self._folder / rules.key(name)
-        with disk_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
+        make_directory(folder)
         for _ in range(chain.ATTEMPTS):
             after, current = self._base(folder.name, damaged_too=force)
             before = current.models if current else ()

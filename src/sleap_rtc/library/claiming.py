@@ -15,7 +15,13 @@ from msgspec.structs import replace
 from sleap_rtc.domain.ids import with_suffix
 from sleap_rtc.domain.models import ModelRecord
 from sleap_rtc.errors import AlreadyExists, DataError, UnknownModel
-from sleap_rtc.files.durable import TEMPORARY, disk_errors, place_directory, sync_directory
+from sleap_rtc.files.durable import (
+    TEMPORARY,
+    disk_errors,
+    make_directory,
+    place_directory,
+    sync_directory,
+)
 from sleap_rtc.library import chain, layout, records
 from sleap_rtc.library.entries import Entry
 from sleap_rtc.library.finder import Finder
@@ -42,12 +48,11 @@ class Claims:
     def incoming(self) -> Path:
         """The folder in which models are put together; it is made."""
         folder = self._models / layout.INCOMING
-        with disk_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
+        make_directory(folder)
         return folder
 
     def new_folder(self) -> Path:
-        """A new folder in which a model can be put together; `Deleting.sweep` finds it if left."""
+        """A new folder in which a model can be put together; what is left there is swept away."""
         folder = self.incoming / f"{TEMPORARY}{secrets.token_hex(8)}"
         with disk_errors(folder):
             folder.mkdir()
@@ -113,8 +118,8 @@ class Claims:
     def _retire(self, directory: Path) -> None:
         """Move a deleted model out of the way of one that comes back."""
         trash = self.trash(directory.name)
+        make_directory(trash.parent)
         with disk_errors(trash):
-            trash.parent.mkdir(parents=True, exist_ok=True)
             try:
                 directory.rename(trash)
             except FileNotFoundError:  # another process did the same
@@ -124,6 +129,7 @@ class Claims:
                 # Another process did the same, and its model has come back already.
                 with contextlib.suppress(AlreadyExists):
                     place_directory(trash, directory)
+            sync_directory(trash.parent)
             sync_directory(self._models)
 
 

@@ -18,7 +18,7 @@ import msgspec
 from sleap_rtc.domain.models import ModelFile, ModelRecord
 from sleap_rtc.domain.packages import check_path
 from sleap_rtc.errors import AlreadyExists, Damaged, FilesMissing, UnsafePath
-from sleap_rtc.files.durable import disk_errors, sync_directory
+from sleap_rtc.files.durable import disk_errors, make_directory, sync_directory
 from sleap_rtc.library import records
 from sleap_rtc.library.layout import is_own
 
@@ -129,8 +129,8 @@ def withdraw(directory: Path, coming: ModelRecord) -> None:
 
 def move_out(directory: Path, trash: Path, *, keep: Callable[[str], bool]) -> None:
     """Move what is in a model's directory to a new folder, but for the names to keep."""
+    make_directory(trash)
     with disk_errors(trash):
-        trash.mkdir(parents=True)
         for item in sorted(directory.iterdir()):
             if not keep(item.name):
                 item.rename(trash / item.name)
