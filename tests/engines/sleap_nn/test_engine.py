@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from sleap_rtc.engines.sleap_nn.engine import SleapNNEngine
+from sleap_rtc.engines.base import Installation, TrackPlan
+from sleap_rtc.engines.sleap_nn.engine import SleapNNEngine, _Tracking
 from sleap_rtc.engines.sleap_nn.places import Places
 from sleap_rtc.media.synthetic import SyntheticSpec, make_dataset
 from sleap_rtc.testing.engine_conformance import EngineConformance, EngineWork
@@ -61,3 +64,22 @@ class TestSleapNN(EngineConformance):
     @pytest.fixture(name="work")
     def _work(self, work: EngineWork) -> EngineWork:
         return work
+
+
+async def test_writing_provenance_gets_no_more_of_the_environment_than_the_trainer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\nenv > {tmp_path}/seen\n")
+    python.chmod(0o755)
+    part = tmp_path / ".part-out.slp"
+    part.touch()
+    plan = TrackPlan(models=(), video=tmp_path / "video.mp4", output=tmp_path / "out.slp")
+    environment = SleapNNEngine(Places(engines=tmp_path / "engines"))._environment(1)
+    tracking = _Tracking(plan, part, Installation(python=python, version="0"), environment)
+    tracking.on_line('{"n_processed": 1, "n_total": 1}', error=False)
+    await tracking.drain()
+    seen = (tmp_path / "seen").read_text()
+    assert f"HOME={tmp_path / 'engines'}" in seen
+    assert "AWS_SECRET" not in seen

@@ -186,21 +186,25 @@ class SleapNNEngine:
             command += ["--frames", f"{plan.frames[0]}-{plan.frames[1]}"]
         if plan.tracking:
             command.append("--tracking")
-        watcher = _Tracking(plan, part, installation)
+        watcher = _Tracking(plan, part, installation, self._environment(plan.threads))
         return await self._start(command, plan.output.parent, watcher, threads=plan.threads)
 
     async def _start(
         self, command: list[str], directory: Path, watcher: _Training | _Tracking, *, threads: int
     ) -> ProcessRun:
-        home = self._places.home
-        home.mkdir(parents=True, exist_ok=True)
         return await ProcessRun.start(
             command,
             directory=directory,
-            environment=scrubbed(os.environ, home=home, threads=threads, extra=_EXTRA),
+            environment=self._environment(threads),
             log=watcher.log,
             watcher=watcher,
         )
+
+    def _environment(self, threads: int) -> dict[str, str]:
+        """What every process in the engine's environment is given."""
+        home = self._places.home
+        home.mkdir(parents=True, exist_ok=True)
+        return scrubbed(os.environ, home=home, threads=threads, extra=_EXTRA)
 
 
 def _need(path: Path) -> None:
@@ -331,11 +335,18 @@ def _may_end_early(config: dict[str, Any]) -> bool:
 class _Tracking:
     """A tracking: progress as JSON lines on standard output."""
 
-    def __init__(self, plan: TrackPlan, part: Path, installation: Installation) -> None:
+    def __init__(
+        self,
+        plan: TrackPlan,
+        part: Path,
+        installation: Installation,
+        environment: Mapping[str, str],
+    ) -> None:
         self.log = plan.output.with_name(f"{plan.output.name}.log")
         self._plan = plan
         self._part = part
         self._python = installation.python
+        self._environment = environment
         self._has_begun = False
         self._is_written = False
 
@@ -366,9 +377,11 @@ class _Tracking:
         facts = {**self._plan.provenance, "engine": environment.NAME}
         process = await asyncio.create_subprocess_exec(
             *(str(self._python), "-I", "-c", _PROVENANCE, str(self._part), json.dumps(facts)),
+            cwd=self._part.parent,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,
+            env=dict(self._environment),
         )
         self._is_written = await process.wait() == 0
 
