@@ -67,7 +67,6 @@ TESTED_BY: Final = {
     "worker/runner/attempts.py": "worker/runner/test_recovery.py",
     "worker/runner/client.py": "worker/runner/test_runner.py",
     "worker/runner/conductor.py": "worker/runner/test_runner.py",
-    "worker/runner/ending.py": "worker/runner/test_runner.py",
     "worker/runner/keeping.py": "worker/runner/test_runner.py",
     "worker/runner/link.py": "worker/runner/test_runner.py",
     "worker/runner/messages.py": "worker/runner/test_runner.py",

@@ -31,13 +31,14 @@ from sleap_rtc.errors import (
     OutOfSpace,
     SleapRtcError,
 )
-from sleap_rtc.jobs.events import Command, CommandReceived, ErrorTold, JobEvent, StateChanged
+from sleap_rtc.jobs.events import Command, CommandReceived, JobEvent, StateChanged
 from sleap_rtc.jobs.lifecycle import SETTLED, JobView, decide, replay
 from sleap_rtc.jobs.spec import JobSpec, TrackSpec
 from sleap_rtc.protocol.link import JobSummary
 from sleap_rtc.worker.job_directory import JobDirectory, JobStore, Submitter
 from sleap_rtc.worker.peers import Asker
 from sleap_rtc.worker.runner.client import RunnerHandle, attach, launch
+from sleap_rtc.worker.runner.ending import told
 from sleap_rtc.worker.runner.logfile import LogReader, LogWriter
 
 Prepare = Callable[[JobDirectory, JobSpec, LogWriter, Callable[[], None]], Awaitable[None]]
@@ -369,8 +370,9 @@ class JobManager:
     # ── small things ─────────────────────────────────────────────────────────
 
     def _fail(self, log: LogWriter, error: SleapRtcError) -> None:
-        log.append(ErrorTold(code=error.code, message=error.message, hint=error.hint_text[:1_000]))
-        log.append(StateChanged(state="failed", reason=error.message[:8_000]))
+        why = told(error)
+        log.append(why)
+        log.append(StateChanged(state="failed", reason=why.message))
 
     def _decided(self, view: JobView, received: CommandReceived, job: JobDirectory) -> bool:
         tracks = isinstance(job.read_spec().work, TrackSpec)

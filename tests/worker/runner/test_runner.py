@@ -423,10 +423,11 @@ async def test_tracking(worker: Any) -> None:
     (output,) = view.outputs
     assert output.what == "predictions"
     assert output.package.files == 2
-    assert output.about["videos"] == {
-        "clips/v0.mp4": "clips/v0.mp4.predictions.slp",
-        "clips/v1.mp4": "clips/v1.mp4.predictions.slp",
+    assert output.about == {
+        "models": [{"id": m.id, "package": m.package} for m in job.read_spec().work.models],
+        "engine": "stepwise",
     }
+    assert (job.predictions / "clips/v0.mp4.predictions.slp").is_file()
     found = job.predictions / "clips/v1.mp4.predictions.slp"
     assert found.read_text() == "predictions of two"
 

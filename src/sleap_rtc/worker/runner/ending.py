@@ -1,7 +1,13 @@
-"""How a job ends, when it doesn't go on."""
+"""How a job ends, when it doesn't go on.
+
+Whatever a trainer wrote last, the event that tells of it fits into one message
+of 64 KiB: at worst a character takes 6 bytes there.
+"""
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from typing import Final, Literal
 
 import msgspec
@@ -12,6 +18,8 @@ from sleap_rtc.jobs.events import ErrorTold
 
 _MAX_LINES: Final = 100
 _MAX_LINE: Final = 2_000
+_MAX_TAIL: Final = 32 * 1024
+"""Bytes of all the last lines, as they are sent."""
 _MAX_REASON: Final = 2_000
 _MAX_HINT: Final = 1_000
 
@@ -54,7 +62,15 @@ def from_outcome(outcome: Outcome, *, what: str, code: str) -> Ending:
         error = ErrorTold(
             code=code,
             message=f"{what} failed: {why}",
-            log_tail=tuple(line[:_MAX_LINE] for line in outcome.log_tail[-_MAX_LINES:]),
+            log_tail=_tail(outcome.log_tail),
         )
         return Ending("failed", error.message, error)
     return Ending("interrupted", f"{what} was interrupted: {why}")
+
+
+def _tail(lines: Sequence[str]) -> tuple[str, ...]:
+    """The last lines, as many as fit into a message beside the rest; the newest matter most."""
+    newest = [line[:_MAX_LINE] for line in reversed(lines[-_MAX_LINES:])]
+    sizes = itertools.accumulate(len(msgspec.json.encode(line)) + 1 for line in newest)
+    kept = [line for line, size in zip(newest, sizes, strict=True) if size <= _MAX_TAIL]
+    return tuple(reversed(kept))

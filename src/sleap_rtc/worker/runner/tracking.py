@@ -141,7 +141,6 @@ class Tracking:
         files = {name: self._job.predictions / name for name in names}
         packed = await asyncio.to_thread(pack, files, root=self._job.predictions)
         about = {
-            "videos": dict(zip(self._work.videos, names, strict=True)),
             "models": [{"id": m.id, "package": m.package} for m in self._work.models],
             "engine": self._engine.name,
         }
