@@ -86,3 +86,12 @@ def test_threads_share(tmp_path: Path) -> None:
         thread.join()
     handles.close()
     assert wrong == []
+
+
+def test_what_was_in_use_when_all_was_closed_is_closed_by_its_last_user(tmp_path: Path) -> None:
+    handles = Handles(Opener(tmp_path))
+    with handles.use(1) as outer:
+        with handles.use(1):
+            handles.close()
+        assert is_open(outer)
+    assert not is_open(outer)

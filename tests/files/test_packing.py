@@ -149,6 +149,13 @@ def test_a_changed_file_isnt_served(
     reader.close()
 
 
+def test_a_closed_reader_reads_nothing_more(make_packed: MakePacked) -> None:
+    reader = BlockReader(make_packed({"a": 1}))
+    reader.close()
+    with pytest.raises(NotFound, match="not given away any more"):
+        reader.read(0, 0)
+
+
 def test_a_vanished_file_is_named(make_packed: MakePacked, tmp_path: Path) -> None:
     reader = BlockReader(make_packed({"a": 1}))
     (tmp_path / "source" / "a").unlink()

@@ -21,6 +21,7 @@ class Handles:
         self._opener = opener
         self._limit = limit
         self._lock = threading.Lock()
+        self._closed = False
         self._idle: OrderedDict[int, int] = OrderedDict()
         self._used: dict[int, tuple[int, int]] = {}
 
@@ -45,13 +46,16 @@ class Handles:
                 fd, users = self._used.pop(index)
                 if users > 1:
                     self._used[index] = (fd, users - 1)
+                elif self._closed:
+                    os.close(fd)
                 else:
                     self._idle[index] = fd
                     if len(self._idle) > self._limit:
                         os.close(self._idle.popitem(last=False)[1])
 
     def close(self) -> None:
-        """Close what is not in use."""
+        """Close what is not in use, and from now on each file when its last user has done."""
         with self._lock:
+            self._closed = True
             while self._idle:
                 os.close(self._idle.popitem()[1])

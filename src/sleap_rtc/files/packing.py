@@ -129,6 +129,7 @@ class BlockReader:
     def __init__(self, packed: Packed) -> None:
         self.packed = packed
         self._root = None if packed.root is None else Root(packed.root)
+        self._closed = False
         self._handles = Handles(self._open)
 
     def read(self, file: int, block: int) -> bytes:
@@ -139,7 +140,7 @@ class BlockReader:
             block: Index of the block in the file.
 
         Raises:
-            NotFound: The package has no such block, or the file is gone.
+            NotFound: The package has no such block, the file is gone, or the reader is closed.
             SourceChanged: The file isn't any more what was packed.
             UnsafePath: A link took the file's place.
             PathNotPermitted: It may not be read any more.
@@ -159,13 +160,16 @@ class BlockReader:
         return data
 
     def close(self) -> None:
-        """Close the files."""
+        """Close the files; a read that is under way in another thread ends well."""
+        self._closed = True
         self._handles.close()
         if self._root is not None:
             self._root.close()
 
     def _open(self, file: int) -> int:
         source = self.packed.sources[file]
+        if self._closed:  # its root's descriptor may be another file's by now
+            raise NotFound(message=f"The file {source.path} is not given away any more.")
         return _open(self._root, source.path, beneath=source.beneath)
 
 
