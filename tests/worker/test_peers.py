@@ -14,7 +14,7 @@ from sleap_rtc.auth.handshake import Authenticated
 from sleap_rtc.auth.membership import Membership
 from sleap_rtc.errors import LinkLost, NotPermitted
 from sleap_rtc.transports.channel import no_requests
-from sleap_rtc.worker.peers import Peers, asker_of
+from sleap_rtc.worker.peers import MAX_GRANTED, Peers, asker_of
 
 ROOM = "a" * 32
 PACKAGE = "ab" * 32
@@ -113,3 +113,13 @@ async def test_a_session_belongs_to_one_device(peers):
     async with connected(peers, "s", "control"):
         with pytest.raises(NotPermitted, match="another device"):
             await peers.accept(Silence(), proven("s", "blocks", device="2" * 64))
+
+
+async def test_a_peer_may_fetch_from_so_many_packages_at_a_time(peers):
+    asker = asker_of(proven("s", "control"))
+    packages = [f"{number:064x}" for number in range(MAX_GRANTED + 1)]
+    async with connected(peers, "s", "control"):
+        for package in packages:
+            peers.grant(asker, package, SimpleNamespace())
+        assert [peers.is_granted(p) for p in packages] == [False] + [True] * MAX_GRANTED
+    assert not any(map(peers.is_granted, packages))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from typing import Final
 
 import msgspec
 from loguru import logger
@@ -21,6 +22,10 @@ from sleap_rtc.transports.base import Sources
 from sleap_rtc.transports.blocks import BlockClient, Served
 from sleap_rtc.transports.channel import Channel, Handler, no_requests
 from sleap_rtc.transports.connection import Connection
+from sleap_rtc.transports.throttle import Throttle
+
+MAX_GRANTED: Final = 64
+"""Packages that one peer may fetch from at a time."""
 
 
 class Asker(msgspec.Struct, frozen=True):
@@ -98,7 +103,15 @@ class Peers:
 
     def grant(self, asker: Asker, package: PackageId, served: Served) -> None:
         """A peer may fetch a package from now on."""
-        self._session(asker).granted[package] = served
+        granted = self._session(asker).granted
+        granted.pop(package, None)
+        granted[package] = served
+        if len(granted) > MAX_GRANTED:  # files are open for each: the oldest must be asked for anew
+            del granted[next(iter(granted))]
+
+    def is_granted(self, package: PackageId) -> bool:
+        """Whether some peer may fetch a package now."""
+        return any(package in session.granted for session in self._sessions.values())
 
     @contextlib.contextmanager
     def sources(self, package: PackageId) -> Iterator[Sources]:
