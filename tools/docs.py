@@ -24,7 +24,7 @@ from sleap_rtc.cli import reference
 from sleap_rtc.config import all_settings
 from sleap_rtc.domain import packages
 from sleap_rtc.jobs import events, lifecycle, spec
-from sleap_rtc.protocol import codec, frames, handshake, link, peering, signaling
+from sleap_rtc.protocol import codec, frames, handshake, library, link, peering, signaling
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -221,6 +221,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "link.RequestBody": lambda: messages(link.RequestBody),
     "link.ReplyBody": lambda: messages(link.ReplyBody),
     "link.NoticeBody": lambda: messages(link.NoticeBody),
+    "library": lambda: values(library.ListedModel, library.FileTold),
     "jobs.spec": lambda: values(
         spec.JobSpec,
         spec.TrainSpec,

@@ -30,10 +30,12 @@
     │   ├── NotTrusted                                    signatures, invites, membership
     │   └── PathNotPermitted
     ├── ProtocolError                      5        400   what a peer sent breaks the rules
-    │   └── VersionMismatch
+    │   ├── VersionMismatch
+    │   └── FeatureMissing                                an older peer can't do it
     ├── DataError                          1        422   what a file says breaks the rules
     │   ├── Damaged                                       a checksum differs
     │   ├── SourceChanged                                 a file changed while it was sent
+    │   ├── NoLibrary                                     a worker can't read its own
     │   ├── NewerFormat                                   written by a later sleap-rtc
     │   └── UnsafePath                                    a path that would leave its root
     ├── OutOfSpace                         1        507
@@ -277,6 +279,13 @@ class VersionMismatch(ProtocolError):
     hint = "Update the older side."
 
 
+class FeatureMissing(ProtocolError):
+    """{peer} runs an older sleap-rtc, which can't {what}."""
+
+    code = "feature_missing"
+    hint = "Update sleap-rtc on that machine."
+
+
 class DataError(SleapRtcError):
     """{what}: {why}."""
 
@@ -294,6 +303,13 @@ class SourceChanged(DataError):
 
     code = "source_changed"
     hint = "Start again when nothing writes to it any more."
+
+
+class NoLibrary(DataError):
+    """The worker can't read its library: {why}."""
+
+    code = "no_library"
+    hint = "On that machine, sleap-rtc doctor says more."
 
 
 class NewerFormat(DataError):

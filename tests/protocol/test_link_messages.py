@@ -100,7 +100,11 @@ def scalars_of(kind: inspect.Type) -> st.SearchStrategy[Any]:
 
 
 MESSAGES = values_of(inspect.type_info(Frame))
-BODIES = (*get_args(link.RequestBody), *get_args(link.ReplyBody), link.NoticeBody)
+BODIES = tuple(
+    body
+    for union in (link.RequestBody, link.ReplyBody, link.NoticeBody)
+    for body in get_args(union)
+)
 """What requests, replies and notices carry."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 import pytest
 from blake3 import blake3
 
@@ -12,7 +13,7 @@ from sleap_rtc.domain.models import ModelFile, ModelRecord
 from sleap_rtc.domain.packages import parse
 from sleap_rtc.errors import FilesMissing, NotFound, SourceChanged
 from sleap_rtc.files.packing import pack
-from sleap_rtc.transports.serving import ServedPackage, serve_model
+from sleap_rtc.transports.serving import ServedPackage, serve_model, serve_part
 
 
 @pytest.fixture
@@ -79,3 +80,33 @@ def test_a_file_that_changes_later_is_noticed_at_its_next_block(tmp_path):
     path.write_bytes(b"b" * 11)
     with pytest.raises(SourceChanged, match=r"data\.bin"):
         served.read(0, 0)
+
+
+def test_a_part_of_a_model_is_what_is_there_of_it(tmp_path):
+    files, contents = [], {"a.ckpt": b"one", "b.csv": b"two", "c.yaml": b"three", "d": b"four"}
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+        files.append(ModelFile(path=name, size=len(content), blake3=blake3(content).hexdigest()))
+    elsewhere = tmp_path.with_name("elsewhere")
+    (tmp_path / "d").rename(elsewhere)
+    (tmp_path / "d").symlink_to(elsewhere)
+    files[3] = msgspec.structs.replace(files[3], link=str(elsewhere))
+    record = ModelRecord(
+        id="0a1b2c3d",
+        name="run",
+        model_type="centroid",
+        status="completed",
+        source="worker-training",
+        created_at=datetime.now(UTC),
+        files=tuple(files),
+    )
+    (tmp_path / "b.csv").write_bytes(b"TWO")
+    (tmp_path / "c.yaml").unlink()
+    wanted = {file.blake3 for file in files}
+    served = serve_part(record, tmp_path, wanted)
+    assert [file.path for file in parse(served.listing).files] == ["a.ckpt", "d"]
+    assert served.read(1, 0) == b"four"
+    served.close()
+    for none in ({"0" * 64}, {files[1].blake3, files[2].blake3}):
+        with pytest.raises(FilesMissing):
+            serve_part(record, tmp_path, none)

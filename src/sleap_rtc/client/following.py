@@ -41,6 +41,7 @@ from sleap_rtc.protocol.link import (
     Accepted,
     CommandJob,
     FollowJob,
+    JobHappened,
     JobTold,
     NoticeBody,
     OfferFiles,
@@ -257,8 +258,10 @@ class Follower:
         self.link.offer(packed.package.id, self._served)
 
     def _noticed(self, body: NoticeBody) -> None:
+        if not isinstance(body, JobHappened) or body.job != self.job.id:
+            return
         event = body.event
-        if body.job != self.job.id or event.n != self.view.number + 1:
+        if event.n != self.view.number + 1:
             return  # told twice, over an old connection and a new one
         try:
             self.view = fold(self.view, event)

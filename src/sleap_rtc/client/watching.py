@@ -12,7 +12,7 @@ from sleap_rtc.client.online import Online
 from sleap_rtc.domain.ids import JobId, RoomId
 from sleap_rtc.domain.places import Presence
 from sleap_rtc.jobs.events import JobEvent
-from sleap_rtc.protocol.link import FollowJob, JobTold, NoticeBody
+from sleap_rtc.protocol.link import FollowJob, JobHappened, JobTold, NoticeBody
 from sleap_rtc.transports.channel import Channel
 from sleap_rtc.transports.link import Link
 
@@ -94,6 +94,8 @@ class Watcher:
             await channel.request(body, id=f"watch-{id(channel)}", within_s=30)
 
     def _noticed(self, body: NoticeBody) -> None:
-        if body.job == self._job and body.event.n == self._number + 1:
+        if not isinstance(body, JobHappened) or body.job != self._job:
+            return
+        if body.event.n == self._number + 1:
             self._number = body.event.n
             self._events.put_nowait(body.event)

@@ -28,6 +28,10 @@ class Message(Value, frozen=True, kw_only=True, tag_field="type"):
     """Base of everything that is sent; each kind sets its own ``tag``."""
 
 
+class Body(Value, frozen=True, kw_only=True, tag_field="op"):
+    """Base of what a link's requests ask, its replies say and its notices tell."""
+
+
 class Codec(Generic[M]):
     """Reads and writes one closed set of messages.
 

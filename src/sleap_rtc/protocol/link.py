@@ -29,6 +29,7 @@ request           answered by                       meaning
 ``find_model``    ``model``                         record and package of one model
 ``offer_files``   ``accepted``                      this package can be fetched from me
 ``want_files``    ``accepted``                      let me fetch this package of a model or job
+``list_models`` …                                   the library: see ``protocol/library.py``
 ================  ================================  ==========================================
 """
 
@@ -45,11 +46,12 @@ from sleap_rtc.domain.places import WorkerInfo
 from sleap_rtc.domain.values import Value
 from sleap_rtc.jobs.events import Command, JobEvent, JobState
 from sleap_rtc.jobs.spec import UUID7, JobSpec
-from sleap_rtc.protocol.codec import Codec, Message
+from sleap_rtc.protocol import library
+from sleap_rtc.protocol.codec import Body, Codec, Message
 
 LINK_VERSIONS: Final = (1,)
 """Versions of this protocol that we speak, oldest first."""
-FEATURES: Final = ("blocks", "jobs", "models")
+FEATURES: Final = ("blocks", "jobs", "models", library.FEATURE)
 """What we can do within version 1; both sides use the features that both name."""
 
 PING_EVERY_S: Final = 1.0
@@ -62,10 +64,6 @@ MAX_REQUESTS: Final = 256
 
 RequestId = Annotated[str, Meta(min_length=1, max_length=64)]
 Job = Annotated[JobId, Meta(pattern=UUID7)]
-
-
-class Body(Value, frozen=True, kw_only=True, tag_field="op"):
-    """Base of what requests ask and replies say."""
 
 
 # ── requests ─────────────────────────────────────────────────────────────────
@@ -212,9 +210,38 @@ RequestBody = (
     | FindModel
     | OfferFiles
     | WantFiles
+    | library.ListModels
+    | library.AskModel
+    | library.CheckModels
+    | library.WantPart
+    | library.WatchLibrary
 )
-ReplyBody = Description | JobTold | JobsTold | ModelTold | Accepted
-NoticeBody = JobHappened
+ReplyBody = (
+    Description
+    | JobTold
+    | JobsTold
+    | ModelTold
+    | Accepted
+    | library.ModelsTold
+    | library.ModelInfoTold
+    | library.ModelsChecked
+    | library.PartTold
+)
+NoticeBody = JobHappened | library.LibraryChanged
+
+NEEDS: Final[dict[type[Body], str]] = dict.fromkeys(
+    (
+        library.ListModels,
+        library.AskModel,
+        library.CheckModels,
+        library.WantPart,
+        library.WatchLibrary,
+    ),
+    library.FEATURE,
+)
+"""Request → the feature that it may only be sent with; the others every peer understands."""
+CANNOT: Final = {library.FEATURE: "tell what is in its library"}
+"""Feature → what a peer can't do that lacks it, as the end of a sentence."""
 
 
 # ── frames ───────────────────────────────────────────────────────────────────

@@ -30,6 +30,7 @@ from sleap_rtc.auth.membership import Membership
 from sleap_rtc.domain.ids import DeviceId
 from sleap_rtc.errors import (
     DataError,
+    FeatureMissing,
     LinkLost,
     NotPermitted,
     PeerUnreachable,
@@ -44,7 +45,16 @@ from sleap_rtc.protocol.handshake import (
     Side,
     handshake_codec,
 )
-from sleap_rtc.protocol.link import Bye, Frame, NoticeBody, Reply, ReplyBody, RequestBody
+from sleap_rtc.protocol.link import (
+    CANNOT,
+    NEEDS,
+    Bye,
+    Frame,
+    NoticeBody,
+    Reply,
+    ReplyBody,
+    RequestBody,
+)
 from sleap_rtc.protocol.link import Notice as NoticeFrame
 from sleap_rtc.protocol.link import frames as link_codec
 from sleap_rtc.protocol.session import (
@@ -228,10 +238,14 @@ class Channel:
         Raises:
             LinkLost: The connection ended first.
             DeadlineExceeded: No answer in time.
+            FeatureMissing: The peer is too old to be asked that; nothing was sent.
             SleapRtcError: The peer's own error.
         """
         if not self.open:
             raise self._lost()
+        feature = NEEDS.get(type(body))
+        if feature is not None and feature not in self.proven.features:
+            raise FeatureMissing(peer=self.peer_name, what=CANNOT[feature])
         future: asyncio.Future[ReplyBody] = asyncio.get_running_loop().create_future()
         self._asked[id] = future
         self._carry_out(self._session.ask(body, id=id, now=time.monotonic(), within_s=within_s))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Container, Iterable
 from pathlib import Path
 
-from sleap_rtc.domain.models import ModelRecord
+from loguru import logger
+
+from sleap_rtc.domain.models import ModelFile, ModelRecord
 from sleap_rtc.domain.packages import listing_of
-from sleap_rtc.errors import FilesMissing, SourceChanged
+from sleap_rtc.errors import DataError, FilesMissing, NotFound, PathNotPermitted, SourceChanged
 from sleap_rtc.files.hashcache import HashCache
 from sleap_rtc.files.packing import BlockReader, Packed, pack
 
@@ -53,7 +56,46 @@ def serve_model(
     """
     if not record.files or record.package is None:
         raise FilesMissing(name=record.id, files="all of them, they are not here yet")
-    packed = pack({f.path: directory / f.path for f in record.files}, root=directory, cache=cache)
+    packed = pack(_places(record.files, directory), root=directory, cache=cache)
     if packed.package.id != record.package:
         raise SourceChanged(path=str(directory))
     return ServedPackage(packed)
+
+
+def serve_part(
+    record: ModelRecord,
+    directory: Path,
+    hashes: Container[str],
+    *,
+    cache: HashCache | None = None,
+) -> ServedPackage:
+    """Some of a model's files as a package: those with these hashes that are there and whole.
+
+    Args:
+        record: Lists the files.
+        directory: The model's directory.
+        hashes: BLAKE3 of whole files, as the record has them.
+        cache: Hashes of unchanged files.
+
+    Raises:
+        FilesMissing: None of them is there.
+    """
+    wanted = {file.blake3: file for file in record.files if file.blake3 in hashes}
+    whole: list[ModelFile] = []
+    for file in wanted.values():
+        try:
+            packed = pack(_places((file,), directory), root=directory, cache=cache)
+        except (NotFound, DataError, PathNotPermitted) as error:
+            logger.bind(model=record.id, why=str(error)).info("a file can't be served")
+            continue
+        if packed.file_hashes[file.path] == file.blake3:
+            whole.append(file)
+    if not whole:
+        raise FilesMissing(name=record.id, files="those that are asked for")
+    # Small files are hashed once more, big ones come from the cache.
+    return ServedPackage(pack(_places(whole, directory), root=directory, cache=cache))
+
+
+def _places(files: Iterable[ModelFile], directory: Path) -> dict[str, Path]:
+    """Where files are: one that was imported by link is opened where its record says."""
+    return {f.path: Path(f.link) if f.link else directory / f.path for f in files}

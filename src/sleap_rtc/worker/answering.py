@@ -4,6 +4,7 @@
 request                           who may
 ================================  ==========================================
 describe, list, follow, find      every member of the room
+questions about the library       every member of the room
 want files of a model or job      every member of the room
 submit, offer files               owners and members
 command, retry                    the job's submitter, and owners
@@ -32,15 +33,21 @@ from sleap_rtc.errors import (
     NotPermitted,
     SleapRtcError,
     SourceChanged,
-    UnknownModel,
     UsageError,
 )
 from sleap_rtc.files.hashcache import HashCache
 from sleap_rtc.files.packing import pack
 from sleap_rtc.jobs.events import JobEvent, ModelChanged
-from sleap_rtc.library.entries import Entry
 from sleap_rtc.library.registry import Registry
 from sleap_rtc.protocol.codec import MAX_MESSAGE
+from sleap_rtc.protocol.library import (
+    AskModel,
+    CheckModels,
+    ListModels,
+    PartTold,
+    WantPart,
+    WatchLibrary,
+)
 from sleap_rtc.protocol.link import (
     Accepted,
     CommandJob,
@@ -65,6 +72,7 @@ from sleap_rtc.protocol.link import (
 from sleap_rtc.transports.channel import Channel
 from sleap_rtc.transports.serving import ServedPackage, serve_model
 from sleap_rtc.worker.job_directory import JobDirectory
+from sleap_rtc.worker.library_answers import LibraryAnswers, find
 from sleap_rtc.worker.manager import JobManager
 from sleap_rtc.worker.peers import Asker, Peers, asker_of
 
@@ -92,6 +100,7 @@ class Answers:
         self._cache = cache
         self._served: OrderedDict[PackageId, ServedPackage] = OrderedDict()
         self._follows: dict[tuple[str, JobId], asyncio.Task[None]] = {}
+        self._library = LibraryAnswers(registry, cache=cache)
         self.peers = Peers(self, on_gone=self._gone)
         self.jobs: JobManager
 
@@ -129,6 +138,10 @@ class Answers:
                 served = await asyncio.to_thread(self._open, body)
                 self.peers.grant(asker, body.package.id, served)
                 return Accepted()
+            case ListModels() | AskModel() | CheckModels():
+                return await asyncio.to_thread(self._library.answer, body)
+            case WantPart() | WatchLibrary():
+                return await self._serve_library(channel, asker, body)
 
     async def _submit(self, asker: Asker, body: SubmitJob) -> JobTold:
         self._check_may_submit(asker)
@@ -174,24 +187,34 @@ class Answers:
             task.cancel()
 
     def _gone(self, session: str) -> None:
+        self._library.unwatch(session)
         for follower, job in [key for key in self._follows if key[0] == session]:
             self._unfollow(follower, job)
 
     # ── models and files ─────────────────────────────────────────────────────
 
     def _find(self, name: str) -> ModelTold:
-        found = self._registry.resolve(name)
-        if isinstance(found, Path):  # what is on this disk beside models is nobody's business
-            raise UnknownModel(name=name)
-        if not isinstance(found, Entry):
-            raise UsageError(
-                message=f"{name!r} is not one model.", hint="Name the members of a pair one by one."
-            )
+        found = find(self._registry, name)
         record = found.record
         package = None
         if record.package is not None and record.files:
             package = ref(serve_model(record, found.directory, cache=self._cache).packed.package)
         return ModelTold(record=record, alias=found.alias or "", package=package)
+
+    async def _serve_library(
+        self, channel: Channel, asker: Asker, body: WantPart | WatchLibrary
+    ) -> ReplyBody:
+        if isinstance(body, WatchLibrary):
+            self._library.watch(asker.session, channel)
+            return Accepted()
+        part = await asyncio.to_thread(self._library.part, body)
+        package = part.packed.package
+        if package.id in self._served:
+            part.close()
+        else:
+            self._keep(part)
+        self.peers.grant(asker, package.id, self._served[package.id])
+        return PartTold(package=ref(package))
 
     def _open(self, body: WantFiles) -> ServedPackage:
         wanted = body.package.id
@@ -201,11 +224,15 @@ class Answers:
             if served.packed.package.id != wanted:
                 served.close()
                 raise SourceChanged(path=f"what package {wanted[:12]}… was made of")
-            self._served[wanted] = served
-            while len(self._served) > MAX_OPEN:
-                self._served.popitem(last=False)[1].close()
+            self._keep(served)
         self._served.move_to_end(wanted)
         return served
+
+    def _keep(self, served: ServedPackage) -> None:
+        """Keep a package open for whoever it was granted to; the one used longest ago is closed."""
+        self._served[served.packed.package.id] = served
+        while len(self._served) > MAX_OPEN:
+            self._served.popitem(last=False)[1].close()
 
     def _make(self, body: WantFiles) -> ServedPackage:
         if body.model is not None:
