@@ -71,6 +71,8 @@ def test_every_setting_can_be_set_in_every_place() -> None:
         "server_port": "5",
         "server_stun_port": "5",
     }
+    texts |= {s.name: "7" for s in all_settings() if s.name.startswith("worker_")}
+    texts["worker_dir"] = "/w"
     for setting in all_settings():
         text = texts.get(setting.name, "thing")
         by_environment = settings(environment={setting.env: text})
@@ -120,6 +122,11 @@ def test_rates(text: str, rate: int) -> None:
     assert settings(flags={"limit_rate": text}).limit_rate == rate
 
 
+def test_what_a_worker_keeps_free_is_given_with_a_unit() -> None:
+    assert settings(file={"worker_keep_free": "5GB"}).working.keep_free == 5_000_000_000
+    assert settings(environment={"SLEAP_RTC_WORKER_KEEP_FREE": "0"}).working.keep_free == 0
+
+
 @pytest.mark.parametrize(
     ("given", "parts"),
     [
@@ -138,6 +145,9 @@ def test_rates(text: str, rate: int) -> None:
         ({"environment": {"SLEAP_RTC_INSECURE": "maybe"}}, ["SLEAP_RTC_INSECURE", "bool"]),
         ({"environment": {"SLEAP_RTC_LIMIT_RATE": "fast"}}, ["SLEAP_RTC_LIMIT_RATE", "10MB"]),
         ({"environment": {"SLEAP_RTC_LIMIT_RATE": "0"}}, ["SLEAP_RTC_LIMIT_RATE"]),
+        ({"environment": {"SLEAP_RTC_WORKER_KEEP_FREE": "much"}}, ["number of bytes"]),
+        ({"environment": {"SLEAP_RTC_WORKER_PATIENCE": "inf"}}, ["SLEAP_RTC_WORKER_PATIENCE"]),
+        ({"file": {"worker_max_waiting": 0}}, ["worker_max_waiting"]),
         ({"flags": {"server_port": 70000}}, ["--port", "65535"]),
         ({"flags": {"colour": "red"}}, ["the command line", "colour"]),
     ],

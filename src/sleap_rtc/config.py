@@ -21,7 +21,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Final, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta
@@ -34,12 +34,16 @@ MAX_FILE: Final = 1024 * 1024
 """Bytes of the largest file of settings that is read."""
 
 _ICE_URL: Final = re.compile(r"(stuns?:[^\s?@]{1,255}|turns?:[^\s@]{1,255})")
-_RATE: Final = re.compile(r"(\d{1,12}(?:\.\d{1,3})?)\s*([kmg]?)b?(?:/s)?", re.IGNORECASE)
+_AMOUNT: Final = re.compile(r"(\d{1,12}(?:\.\d{1,3})?)\s*([kmg]?)b?(?:/s)?", re.IGNORECASE)
 _BOOLEANS: Final = {
     **dict.fromkeys(("1", "true", "yes", "on"), True),
     **dict.fromkeys(("0", "false", "no", "off"), False),
 }
 _UNITS: Final = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
+_BYTES: Final = frozenset({"limit_rate", "worker_keep_free"})
+"""Settings that may be given with a unit."""
+
+T = TypeVar("T", bound=msgspec.Struct)
 
 
 class About(msgspec.Struct, frozen=True):
@@ -98,6 +102,34 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
     tls_key: Annotated[Path | None, About("PEM file of its private key.", flag="--tls-key")] = None
 
 
+Days = Annotated[float, Meta(ge=0, le=36_500)]
+
+
+class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How much a worker takes on and keeps; in names these begin with ``worker_``."""
+
+    patience: Annotated[
+        float,
+        Meta(ge=0, le=86_400),
+        About("Seconds that a job waits for data nobody offers, before others have their turn."),
+    ] = 60.0
+    max_waiting: Annotated[
+        int, Meta(ge=1, le=100_000), About("Jobs that may wait on a worker at a time.")
+    ] = 500
+    max_waiting_each: Annotated[
+        int, Meta(ge=1, le=100_000), About("Jobs of one device that may wait on a worker.")
+    ] = 50
+    keep_free: Annotated[
+        int, Meta(ge=0), About("Bytes of disk that a worker's new jobs leave free, as 5GB.")
+    ] = 10**9
+    keep_inputs: Annotated[
+        Days, About("Days that a worker keeps data which no job needs any more.")
+    ] = 14.0
+    keep_partial: Annotated[
+        Days, About("Days that a worker keeps what was left unfinished, and nobody asks for.")
+    ] = 3.0
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Every setting, checked."""
 
@@ -106,6 +138,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     worker_dir: Annotated[Path, About("Where a worker keeps its files.", flag="--dir")]
     engines_dir: Annotated[Path, About("Environments of the engines.", env=f"{ENV_PREFIX}ENGINES")]
     serving: ServerSettings
+    working: WorkerSettings = WorkerSettings()
     sleap_nn_python: Annotated[
         Path | None, About("Python of an environment that has sleap-nn already, to use as it is.")
     ] = None
@@ -154,7 +187,11 @@ class Setting(msgspec.Struct, frozen=True):
 @functools.cache
 def all_settings() -> tuple[Setting, ...]:
     """Every setting, in the order of their declaration."""
-    return (*_declared(Settings, ""), *_declared(ServerSettings, "server_"))
+    return (
+        *_declared(Settings, ""),
+        *_declared(ServerSettings, "server_"),
+        *_declared(WorkerSettings, "worker_"),
+    )
 
 
 def _declared(kind: type[msgspec.Struct], prefix: str) -> list[Setting]:
@@ -256,9 +293,15 @@ def resolve(
         else:
             continue
         values[setting.name] = _convert(setting, plain, where, machine.user_home, base)
-    serving = {n.removeprefix("server_"): v for n, v in values.items() if n.startswith("server_")}
-    general = {n: v for n, v in values.items() if not n.startswith("server_")}
-    return Settings(**general, serving=ServerSettings(**serving))  # type: ignore[arg-type]
+    serving = _taken(values, ServerSettings, "server_")
+    working = _taken(values, WorkerSettings, "worker_")
+    return Settings(**values, serving=serving, working=working)  # type: ignore[arg-type]
+
+
+def _taken(values: dict[str, object], kind: type[T], prefix: str) -> T:
+    """The settings of one kind, taken out of all that were given."""
+    names = [n for n in kind.__struct_fields__ if prefix + n in values]
+    return kind(**{name: values.pop(prefix + name) for name in names})
 
 
 def load(flags: Mapping[str, object] | None = None) -> Settings:
@@ -343,8 +386,8 @@ def _convert(
 ) -> object:
     if setting.name == "ice_servers" and isinstance(plain, (list, tuple)):
         plain = [{"urls": [item]} if isinstance(item, str) else item for item in plain]
-    if setting.name == "limit_rate" and isinstance(plain, str):
-        plain = _rate(plain, where)
+    if setting.name in _BYTES and isinstance(plain, str):
+        plain = _bytes(plain, where)
     if isinstance(plain, Path):
         plain = str(plain)
 
@@ -373,10 +416,11 @@ def _check_ice(servers: tuple[Ice, ...], where: str) -> None:
             raise InvalidConfig(where=where, why=why)
 
 
-def _rate(text: str, where: str) -> int:
-    match = _RATE.fullmatch(text.strip())
+def _bytes(text: str, where: str) -> int:
+    match = _AMOUNT.fullmatch(text.strip())
     if match is None:
-        raise InvalidConfig(where=where, why=f"{text[:40]!r} is no rate, as in 10MB or 500k")
+        why = f"{text[:40]!r} is no number of bytes, as in 10MB or 500k"
+        raise InvalidConfig(where=where, why=why)
     return int(float(match[1]) * _UNITS[match[2].lower()])
 
 
