@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from sleap_rtc.domain.models import ModelFile, ModelRecord
@@ -44,6 +45,18 @@ def test_a_model_of_very_many_files_is_told_without_their_list():
     told = _sendable(event(5_000))
     assert (told.n, told.body.stage, told.body.record.package) == (7, 1, "1" * 64)
     assert told.body.record.files == ()
+    frames.encode(Notice(body=JobHappened(job=JOB, event=told)))
+
+
+def test_a_model_with_a_very_long_configuration_is_told_without_it():
+    long = {f"key {n}": "x" * 900 for n in range(100)}
+    whole = event(10)
+    training = msgspec.structs.replace(whole.body.record.training, hyperparameters=long)
+    record = msgspec.structs.replace(whole.body.record, training=training)
+    body = msgspec.structs.replace(whole.body, record=record)
+    told = _sendable(msgspec.structs.replace(whole, body=body))
+    assert told.body.record.package == "1" * 64
+    assert told.body.record.training.hyperparameters == {}
     frames.encode(Notice(body=JobHappened(job=JOB, event=told)))
 
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -23,7 +22,7 @@ from typing import Final
 import msgspec
 from loguru import logger
 
-from sleap_rtc.domain.ids import JobId, PackageId
+from sleap_rtc.domain.ids import JobId
 from sleap_rtc.domain.packages import PackageRef, ref
 from sleap_rtc.domain.places import WorkerInfo
 from sleap_rtc.domain.values import encode
@@ -32,7 +31,6 @@ from sleap_rtc.errors import (
     NotFound,
     NotPermitted,
     SleapRtcError,
-    SourceChanged,
     UsageError,
 )
 from sleap_rtc.files.hashcache import HashCache
@@ -75,12 +73,11 @@ from sleap_rtc.worker.job_directory import JobDirectory
 from sleap_rtc.worker.library_answers import LibraryAnswers, find
 from sleap_rtc.worker.manager import JobManager
 from sleap_rtc.worker.peers import Asker, Peers, asker_of
+from sleap_rtc.worker.open_packages import OpenPackages
 
 MAY_SUBMIT: Final = frozenset({"owner", "member"})
 MAX_EVENT: Final = MAX_MESSAGE - 1024
 """Bytes of an event that fits into one message, with room for what is around it."""
-MAX_OPEN: Final = 64
-"""Packages that are kept open for peers at a time."""
 
 
 class Answers:
@@ -98,10 +95,10 @@ class Answers:
         self._describe = describe
         self._registry = registry
         self._cache = cache
-        self._served: OrderedDict[PackageId, ServedPackage] = OrderedDict()
         self._follows: dict[tuple[str, JobId], asyncio.Task[None]] = {}
         self._library = LibraryAnswers(registry, cache=cache)
-        self.peers = Peers(self, on_gone=self._gone)
+        self.peers = Peers(self, on_gone=self._gone, throttle=throttle)
+        self._open = OpenPackages(self.peers.is_granted)
         self.jobs: JobManager
 
     async def __call__(self, channel: Channel, body: RequestBody, request: str) -> ReplyBody:
@@ -135,7 +132,7 @@ class Answers:
                 self.peers.offered(asker, body.package.id)
                 return Accepted()
             case WantFiles():
-                served = await asyncio.to_thread(self._open, body)
+                served = await self._open.get(body.package.id, lambda: self._make(body))
                 self.peers.grant(asker, body.package.id, served)
                 return Accepted()
             case ListModels() | AskModel() | CheckModels():
@@ -194,6 +191,7 @@ class Answers:
     # ── models and files ─────────────────────────────────────────────────────
 
     def _find(self, name: str) -> ModelTold:
+        self._open.tidy()
         found = find(self._registry, name)
         record = found.record
         package = None
@@ -207,32 +205,9 @@ class Answers:
         if isinstance(body, WatchLibrary):
             self._library.watch(asker.session, channel)
             return Accepted()
-        part = await asyncio.to_thread(self._library.part, body)
-        package = part.packed.package
-        if package.id in self._served:
-            part.close()
-        else:
-            self._keep(part)
-        self.peers.grant(asker, package.id, self._served[package.id])
-        return PartTold(package=ref(package))
-
-    def _open(self, body: WantFiles) -> ServedPackage:
-        wanted = body.package.id
-        served = self._served.get(wanted)
-        if served is None:
-            served = self._make(body)
-            if served.packed.package.id != wanted:
-                served.close()
-                raise SourceChanged(path=f"what package {wanted[:12]}… was made of")
-            self._keep(served)
-        self._served.move_to_end(wanted)
-        return served
-
-    def _keep(self, served: ServedPackage) -> None:
-        """Keep a package open for whoever it was granted to; the one used longest ago is closed."""
-        self._served[served.packed.package.id] = served
-        while len(self._served) > MAX_OPEN:
-            self._served.popitem(last=False)[1].close()
+        part = self._open.keep(await asyncio.to_thread(self._library.part, body))
+        self.peers.grant(asker, part.packed.package.id, part)
+        return PartTold(package=ref(part.packed.package))
 
     def _make(self, body: WantFiles) -> ServedPackage:
         if body.model is not None:
@@ -272,7 +247,13 @@ def _sendable(event: JobEvent) -> JobEvent:
     the package, which is its content all the same.
     """
     body = event.body
-    if isinstance(body, ModelChanged) and len(encode(event)) > MAX_EVENT:
-        slim = msgspec.structs.replace(body.record, files=(), canonical=None)
-        return msgspec.structs.replace(event, body=msgspec.structs.replace(body, record=slim))
+    if not isinstance(body, ModelChanged):
+        return event
+    record = body.record
+    bare = msgspec.structs.replace(record.training, hyperparameters={})
+    for left_out in ({"files": (), "canonical": None}, {"training": bare}):
+        if len(encode(event)) <= MAX_EVENT:
+            break
+        record = msgspec.structs.replace(record, **left_out)
+        event = msgspec.structs.replace(event, body=msgspec.structs.replace(body, record=record))
     return event
