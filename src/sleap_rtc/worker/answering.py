@@ -72,8 +72,8 @@ from sleap_rtc.transports.serving import ServedPackage, serve_model
 from sleap_rtc.worker.job_directory import JobDirectory
 from sleap_rtc.worker.library_answers import LibraryAnswers, find
 from sleap_rtc.worker.manager import JobManager
-from sleap_rtc.worker.peers import Asker, Peers, asker_of
 from sleap_rtc.worker.open_packages import OpenPackages
+from sleap_rtc.worker.peers import Asker, Peers, asker_of
 
 MAY_SUBMIT: Final = frozenset({"owner", "member"})
 MAX_EVENT: Final = MAX_MESSAGE - 1024
@@ -184,6 +184,7 @@ class Answers:
             task.cancel()
 
     def _gone(self, session: str) -> None:
+        self._open.tidy()
         self._library.unwatch(session)
         for follower, job in [key for key in self._follows if key[0] == session]:
             self._unfollow(follower, job)
@@ -191,7 +192,6 @@ class Answers:
     # ── models and files ─────────────────────────────────────────────────────
 
     def _find(self, name: str) -> ModelTold:
-        self._open.tidy()
         found = find(self._registry, name)
         record = found.record
         package = None
@@ -244,7 +244,8 @@ def _sendable(event: JobEvent) -> JobEvent:
     """The event, with a record that one message can hold.
 
     A model of very many files is told without their list: whoever fetches it makes the list from
-    the package, which is its content all the same.
+    the package, which is its content all the same. One with a very long configuration is told
+    without that: its files have it. All other events are bounded where they are made.
     """
     body = event.body
     if not isinstance(body, ModelChanged):
