@@ -44,6 +44,7 @@ def test_a_word_that_is_not_known_yet_is_no_breach() -> None:
         ("ask_model", {"name": ""}, "name"),
         ("ask_model", {"name": "x" * 201}, "name"),
         ("ask_model", {"name": "x", "first": -1}, "first"),
+        ("ask_model", {"name": "x", "first": 10_001}, "first"),
         ("check_models", {"names": []}, "names"),
         ("check_models", {"names": ["x"] * 101}, "names"),
         ("want_part", {"model": "../../etc", "hashes": ["0" * 64]}, "model"),

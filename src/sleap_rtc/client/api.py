@@ -29,6 +29,7 @@ import msgspec
 from sleap_rtc.auth.store import DeviceStore, RoomEntry
 from sleap_rtc.client import rooms as rooms_
 from sleap_rtc.client.approvals import Approvals
+from sleap_rtc.client.asking import WorkerLibrary, open_library
 from sleap_rtc.client.composing import Composed, compose_tracking, compose_training
 from sleap_rtc.client.following import ONCE_S, Follower, Update
 from sleap_rtc.client.online import Online
@@ -380,6 +381,23 @@ class AsyncClient:
         answer = await self._ask(worker, FindModel(name=name), room=room)
         assert isinstance(answer, ModelTold)  # noqa: S101 - the protocol's table says so
         return answer
+
+    @asynccontextmanager
+    async def library_of(
+        self, worker: str, *, room: str | None = None
+    ) -> AsyncIterator[WorkerLibrary]:
+        """The library of a worker, to be asked; see ``client/asking.py``.
+
+        Raises:
+            UnknownWorker: It isn't online.
+            PeerUnreachable: It can't be reached.
+        """
+        entry = self.room(room)
+        async with (
+            self.online(entry) as online,
+            open_library(online, entry, worker) as library,
+        ):
+            yield library
 
     # ── models ───────────────────────────────────────────────────────────────
 

@@ -42,7 +42,7 @@ from sleap_rtc.domain.models import (
     Tag,
     Utc,
 )
-from sleap_rtc.domain.packages import MAX_FILES, PackageRef
+from sleap_rtc.domain.packages import PackageRef
 from sleap_rtc.domain.values import Value
 from sleap_rtc.protocol.codec import Body
 
@@ -53,6 +53,8 @@ MAX_PAGE: Final = 100
 """Models on one page, and names in one check."""
 MAX_FILES_TOLD: Final = 1_000
 """Files of a model on one page."""
+MAX_FILES: Final = 10_000
+"""Files that a record lists at most."""
 MAX_PART: Final = 256
 """Files that are asked for at a time."""
 MAX_PLACES: Final = 4
@@ -67,6 +69,7 @@ Name = Annotated[str, Meta(min_length=1, max_length=200)]
 MAX_COUNT: Final = 2**53
 Count = Annotated[int, Meta(ge=0, le=MAX_COUNT)]
 Cursor = Annotated[str, Meta(min_length=1, max_length=8_192)]
+FileNumber = Annotated[int, Meta(ge=0, le=MAX_FILES)]
 Told = Annotated[str, Meta(max_length=MAX_NAME_TOLD)]
 PathTold = Annotated[str, Meta(max_length=MAX_PATH_TOLD)]
 
@@ -115,7 +118,7 @@ class AskModel(Body, frozen=True, tag="ask_model"):
     """
 
     name: Name
-    first: Annotated[int, Meta(ge=0, le=MAX_FILES)] = 0
+    first: FileNumber = 0
 
 
 class CheckModels(Body, frozen=True, tag="check_models"):
@@ -222,8 +225,8 @@ class ModelInfoTold(Body, frozen=True, tag="model_info"):
     path: PathTold = ""
     cut: bool = False
     size: Count = 0
-    files: Annotated[int, Meta(ge=0, le=MAX_FILES)] = 0
-    first: Annotated[int, Meta(ge=0, le=MAX_FILES)] = 0
+    files: FileNumber = 0
+    first: FileNumber = 0
     told: Annotated[tuple[FileTold, ...], Meta(max_length=MAX_FILES_TOLD)] = ()
 
 

@@ -135,6 +135,15 @@ class Link:
         for purpose in tuple(self._silent):
             self._give_up_ghost(purpose)
 
+    async def connected(self, *, within_s: float = 30.0) -> None:
+        """Wait for the control connection.
+
+        Raises:
+            PeerUnreachable: There is none in that time.
+            NotPermitted: One side doesn't trust the other.
+        """
+        await self._channel(time.monotonic() + within_s, within_s)
+
     async def request(
         self,
         body: RequestBody,
