@@ -36,8 +36,7 @@ def test_a_settings_flag_says_what_the_setting_says():
             assert option.help == by_flag[flag].help, (name, flag)
             compared.add(flag)
     assert {"--home", "--server", "--dir", "--data-dir", "--port", "--insecure"} <= compared
-    # The only setting with a flag that is for no command yet to take.
-    assert set(by_flag) - compared <= {"--limit-rate"}
+    assert set(by_flag) == compared
 
 
 def test_the_levels_are_those_of_the_setting(cli):

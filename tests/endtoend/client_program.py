@@ -37,6 +37,7 @@ from sleap_rtc.transports.serving import ServedPackage
 BLOCK_S = 0.1
 
 asked: dict[str, Any] = json.loads(sys.argv[1])
+sent = 0
 
 
 def say(kind: str, **fields: Any) -> None:
@@ -64,7 +65,8 @@ async def follow(follower: Follower) -> None:
     say("job", job=follower.job.id)
     async for update in follower.updates():
         tell(update)
-    say("end", state=follower.view.state, reason=follower.view.reason, models=follower.job.models)
+    view = follower.view
+    say("end", state=view.state, reason=view.reason, models=follower.job.models, sent=sent)
 
 
 async def submit_unchecked(client: AsyncClient) -> str:
@@ -117,7 +119,10 @@ async def act(client: AsyncClient) -> None:
     match asked["do"]:
         case "train":
             composed = client.compose_training(
-                asked["labels"], asked["configs"], engine=asked.get("engine", "tiny")
+                asked["labels"],
+                asked["configs"],
+                engine=asked.get("engine", "tiny"),
+                val_labels=asked.get("val_labels"),
             )
             async with client.submit(
                 composed, worker=asked.get("worker"), alias=asked.get("alias")
@@ -153,20 +158,27 @@ async def act(client: AsyncClient) -> None:
             await client.join(asked["link"])
 
 
-def read_slowly() -> None:
-    """As from a slow disk: a small file then takes long enough to send to be interrupted."""
+def count_reads() -> None:
+    """Count the bytes that are read to be sent.
+
+    Slowly, if asked to, as from a slow disk: a small file then takes long enough to send to be
+    interrupted.
+    """
     read = ServedPackage.read
 
-    def slow(self: ServedPackage, file: int, block: int) -> bytes:
-        time.sleep(BLOCK_S)
-        return read(self, file, block)
+    def counted(self: ServedPackage, file: int, block: int) -> bytes:
+        global sent  # noqa: PLW0603 - of the one thing that this program does
+        if asked.get("slow"):
+            time.sleep(BLOCK_S)
+        data = read(self, file, block)
+        sent += len(data)
+        return data
 
-    ServedPackage.read = slow  # type: ignore[method-assign]
+    ServedPackage.read = counted  # type: ignore[method-assign]
 
 
 async def main() -> None:
-    if asked.get("slow"):
-        read_slowly()
+    count_reads()
     async with AsyncClient() as client:
         await act(client)
 

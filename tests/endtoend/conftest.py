@@ -192,7 +192,10 @@ class ClientMachine(Machine):
         return Registry(self.home / "models", index_dir=self.lab.root / f"{self.name}-index")
 
     def do(self, what: str, **asked: Any) -> Program:
-        return self.start(str(HERE / "client_program.py"), json.dumps({"do": what, **asked}))
+        """Have it do something; ``env`` is for its environment, the rest is told to it."""
+        env = asked.pop("env", {})
+        told = json.dumps({"do": what, **asked})
+        return self.start(str(HERE / "client_program.py"), told, **env)
 
     def train(
         self, *configs: Path, labels: Path | None = None, do: str = "train", **asked: Any

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 
 import pytest
 
@@ -82,6 +83,30 @@ def test_cancel_while_the_dataset_arrives(lab, large) -> None:
     assert lab.worker.left() == []
 
     assert lab.client.train(lab.config()).done()["state"] == "completed"
+
+
+def test_what_the_worker_has_is_not_sent_again_and_the_rest_not_too_fast(lab, large) -> None:
+    lab.worker.begin()
+    rate, size = 8_000_000, large.stat().st_size
+    config = lab.config(epochs=1)
+    begun = time.monotonic()
+    client = lab.client.train(config, labels=large, env={"SLEAP_RTC_LIMIT_RATE": "8MB"})
+    client.until(lambda line: line.get("state") == "running")
+    assert time.monotonic() - begun > size / rate - 1
+    end = client.done()
+    assert (end["state"], end["sent"]) == ("completed", size + config.stat().st_size)
+
+    # Another configuration.
+    config = lab.config(epochs=1, pad=10)
+    end = lab.client.train(config, labels=large).done()
+    assert (end["state"], end["sent"]) == ("completed", config.stat().st_size)
+    # Another package, in which the same content has another name.
+    labels = lab.data.package
+    end = lab.client.train(config, labels=labels, val_labels=str(large)).done()
+    assert (end["state"], end["sent"]) == ("completed", labels.stat().st_size)
+    # The same package.
+    end = lab.client.train(config, labels=labels, val_labels=str(large)).done()
+    assert (end["state"], end["sent"]) == ("completed", 0)
 
 
 def test_cancel_right_after_a_change(lab) -> None:

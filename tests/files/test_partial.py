@@ -398,3 +398,75 @@ def test_a_disk_that_runs_full_keeps_what_is_there(
     fill(store, packed, [n for n, done in enumerate(store.done) if not done])
     assert store.verify() == []
     store.finish().release()
+
+
+def test_what_is_here_under_other_names_is_copied(make_packed: MakePacked, tmp_path: Path) -> None:
+    packed = make_packed(SIZES)
+    held = tmp_path / "held"
+    held.mkdir()
+    source = tmp_path / "source"
+    shutil.copyfile(source / "a/x.bin", held / "one")
+    shutil.copyfile(source / "a/y", held / "two")
+    changed = bytearray((source / "z/deep/er/z").read_bytes())
+    changed[-1] ^= 1  # its last block differs
+    (held / "three").write_bytes(changed)
+    store = open_store(tmp_path / "incoming", packed)
+    told: list[int] = []
+    assert store.fill([held], progress=told.append) == sum(told)
+    assert sum(told) == SIZES["a/x.bin"] + 1 + BLOCK
+    assert store.here == sum(told)
+    assert store.done == b"\x01\x01\x01\x01\x01\x01\x00"
+    # It is journalled as if it had been fetched.
+    abandon(store)
+    store = open_store(tmp_path / "incoming", packed)
+    assert store.done == b"\x01\x01\x01\x01\x01\x01\x00"
+    assert store.fill([held]) == 0
+    fill(store, packed, [6])
+    assert store.verify() == []
+    staged = store.finish()
+    for name in SIZES:
+        assert (staged.path / name).read_bytes() == (source / name).read_bytes()
+        assert (staged.path / name).stat().st_nlink == 1
+    staged.release()
+
+
+def test_what_another_transfer_has_so_far_is_copied(
+    make_packed: MakePacked, tmp_path: Path
+) -> None:
+    one = make_packed({"big": 4 * BLOCK, "old.yaml": 5})
+    first = open_store(tmp_path / "incoming", one)
+    fill(first, one, [1, 3])
+    other = make_packed({"big": 4 * BLOCK, "new.yaml": 6})
+    second = open_store(tmp_path / "incoming", other)
+    assert second.fill([]) == 2 * BLOCK
+    assert second.done == b"\x00\x01\x00\x01\x00"
+    first.close()
+    fill(second, other, [0, 2, 4])
+    assert second.verify() == []
+    second.finish().release()
+
+
+@pytest.mark.parametrize("kernel", [True, False])
+def test_a_copy_that_the_kernel_cant_make(
+    make_packed: MakePacked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, kernel: bool
+) -> None:
+    if not kernel:
+        monkeypatch.setattr(partial, "copy_range", lambda *_: False)
+    packed = make_packed({"a": 3 * BLOCK + 1})
+    store = open_store(tmp_path / "incoming", packed)
+    assert store.fill([tmp_path / "source"]) == 3 * BLOCK + 1
+    assert store.verify() == []
+    store.finish().release()
+
+
+def test_copying_ends_when_it_is_told_to(make_packed: MakePacked, tmp_path: Path) -> None:
+    packed = make_packed({"a": 8 * BLOCK})
+    store = open_store(tmp_path / "incoming", packed)
+
+    def enough(_: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        store.fill([tmp_path / "source"], progress=enough)
+    assert store.here == BLOCK
+    store.close()

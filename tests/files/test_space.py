@@ -64,3 +64,28 @@ def test_syncs_all_of_a_file_system(tmp_path: Path) -> None:
     os.close(fd)
     with pytest.raises(OSError, match="Bad file descriptor"):
         space.sync_file_system(fd)
+
+
+def test_bytes_are_copied_within_the_kernel_where_that_is_possible(tmp_path: Path) -> None:
+    (tmp_path / "from").write_bytes(b"0123456789")
+    source = os.open(tmp_path / "from", os.O_RDONLY)
+    target = os.open(tmp_path / "to", os.O_RDWR | os.O_CREAT)
+    os.ftruncate(target, 10)
+    if space.copy_range(source, target, 3, 4):
+        assert os.pread(target, 10, 0) == b"\0\0\0003456\0\0\0"
+    assert not space.copy_range(source, target, 8, 4)  # beyond the end
+    assert not space.copy_range(target, source, 0, 4)  # not open for writing
+    os.close(source)
+    os.close(target)
+
+
+def test_a_full_disk_is_said_while_copying(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(space.os, "copy_file_range", full, raising=False)
+    monkeypatch.setattr(space.sys, "platform", "linux")
+    with pytest.raises(OSError, match="full"):
+        space.copy_range(0, 1, 0, 1)
+    monkeypatch.setattr(space.sys, "platform", "darwin")
+    assert not space.copy_range(0, 1, 0, 1)

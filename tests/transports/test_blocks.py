@@ -10,6 +10,7 @@ from sleap_rtc.domain.packages import PackageRef
 from sleap_rtc.errors import LinkLost, NotFound, ProtocolError, SourceChanged
 from sleap_rtc.protocol import frames
 from sleap_rtc.transports.blocks import BlockClient, BlockServer
+from sleap_rtc.transports.throttle import Throttle
 
 PACKAGE = "ab" * 32
 
@@ -201,4 +202,33 @@ async def test_a_number_used_twice_breaks_the_protocol():
     server.handle(frames.GetBlock(5, PACKAGE, 0, 0))
     with pytest.raises(ProtocolError, match="twice"):
         server.handle(frames.GetBlock(5, PACKAGE, 0, 0))
+    running.cancel()
+
+
+async def test_what_is_sent_is_limited_piece_by_piece():
+    now = 0.0
+    took = []
+
+    class Timed(Pipe):
+        async def send_binary(self, data: bytes) -> None:
+            took.append(now)
+            await super().send_binary(data)
+
+    async def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+        await asyncio.sleep(0)
+
+    pipe = Timed()
+
+    throttle = Throttle(frames.MAX_CHUNK, clock=lambda: now, sleep=sleep)
+    content = Content({0: bytes(4 * frames.MAX_CHUNK), 1: b"x"})
+    server = BlockServer(pipe, shelf=lambda _: content, peer="peer", throttle=throttle)
+    running = asyncio.create_task(server.run())
+    server.handle(frames.GetBlock(1, PACKAGE, 0, 0))
+    server.handle(frames.GetBlock(2, PACKAGE, 0, 1))
+    for _ in range(7):
+        await pipe.next()
+    # A quarter of a second's worth may go at once.
+    assert took == pytest.approx([0.75, 1.75, 2.75, 3.75, 3.75, 3.75, 3.75], abs=0.01)
     running.cancel()

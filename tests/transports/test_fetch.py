@@ -178,6 +178,75 @@ async def test_ten_thousand_small_files(make_place: MakePlace) -> None:
     source.close()
 
 
+async def test_what_is_on_this_machine_is_not_asked_for(
+    make_place: MakePlace, tmp_path: Path
+) -> None:
+    held = tmp_path / "held"
+    held.mkdir()
+    place = make_place({"labels.slp": 3 * BLOCK + 5, "config.yaml": 70, "new.yaml": 80})
+    (held / "other name").write_bytes((tmp_path / "source" / "labels.slp").read_bytes())
+    (held / "damaged").write_bytes(bytes(70))
+    source = Meddled(place.packed)
+    place.check(await place.fetch(source, held=[held]))
+    names = [entry.path for entry in place.packed.package.files]
+    assert source.asked == {(names.index("config.yaml"), 0): 1, (names.index("new.yaml"), 0): 1}
+    source.close()
+
+
+async def test_what_another_fetch_has_so_far_is_not_asked_for(
+    make_place: MakePlace, tmp_path: Path
+) -> None:
+    first = make_place({"labels.slp": 6 * BLOCK, "one.yaml": 70})
+
+    async def stop(file: int, block: int) -> None:
+        if source.asked.total() > 3:
+            raise NotPermitted(message="No more.")
+
+    source = Meddled(first.packed, stop)
+    with pytest.raises(NotPermitted):
+        await first.fetch(source, window=BLOCK)
+    here = first.here
+    assert here >= 2
+    second = make_place({"labels.slp": 6 * BLOCK, "two.yaml": 71})
+    other = Meddled(second.packed)
+    staged = await second.fetch(other)
+    assert other.asked.total() == 7 - here
+    for name in ("labels.slp", "two.yaml"):
+        assert (staged.path / name).read_bytes() == (tmp_path / "source" / name).read_bytes()
+    staged.release()
+    source.close()
+    other.close()
+
+
+async def test_copying_is_told_and_can_be_cancelled(
+    make_place: MakePlace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = make_place({"a": 20 * BLOCK})
+    copy_block = PartialStore._copy_block
+    here = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def slowly(store: PartialStore, file: int, block: int, source: int) -> int:
+        if block == 2:
+            loop.call_soon_threadsafe(here.set)
+            time.sleep(0.3)
+        return copy_block(store, file, block, source)
+
+    monkeypatch.setattr(PartialStore, "_copy_block", slowly)
+    source = Meddled(place.packed)
+    fetching = asyncio.create_task(place.fetch(source, held=[tmp_path / "source"]))
+    await here.wait()
+    await place.until("copying")
+    fetching.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await fetching
+    assert 1 <= place.here < 20
+    assert not source.asked
+    place.check(await place.fetch(source, held=[tmp_path / "source"]))
+    assert not source.asked
+    source.close()
+
+
 async def test_several_sources_share(make_place: MakePlace) -> None:
     place = make_place({"a": 30 * BLOCK})
     sources = [Meddled(place.packed, name=str(n)) for n in range(3)]

@@ -7,6 +7,7 @@ import contextlib
 import random
 import re
 import threading
+import time
 import uuid
 
 import msgspec
@@ -35,6 +36,7 @@ from sleap_rtc.testing import netns
 from sleap_rtc.testing.impairment import ImpairedNetwork, Weather
 from sleap_rtc.transports import switchboard, webrtc
 from sleap_rtc.transports.link import Link
+from sleap_rtc.transports.throttle import Throttle
 
 pytestmark = [pytest.mark.webrtc]
 
@@ -154,6 +156,23 @@ async def test_blocks_arrive_whole_and_in_any_number(pair):
         link.want_blocks()
         source = await asyncio.wait_for(pair.sources.get(), 10)
         await fetch(source, made)
+
+
+async def test_what_is_sent_is_limited_over_all_links_together(pair):
+    """Only that it isn't faster: how much slower it is depends on the machine."""
+    made = MadeFile(BLOCK)
+    throttle = Throttle(BLOCK)
+    async with pair.link(throttle=throttle) as one, pair.link(throttle=throttle) as two:
+        begun = time.monotonic()
+        one.offer(made.ref.id, made)
+        two.offer(made.ref.id, made)
+        fetched = 0
+        while fetched < 2:
+            channel = await asyncio.wait_for(pair.worker.arrivals.get(), 20)
+            if channel.proven.purpose == "blocks":
+                await fetch(channel.blocks, made)
+                fetched += 1
+    assert time.monotonic() - begun > 1.7
 
 
 async def test_what_is_offered_goes_the_other_way(pair):

@@ -43,3 +43,10 @@ async def test_who_is_cancelled_while_waiting_used_nothing() -> None:
     with pytest.raises(asyncio.CancelledError):
         await waiting
     await throttle.take(250)
+
+
+async def test_a_setting_that_limits_nothing_has_none() -> None:
+    assert Throttle.of(None) is None
+    throttle = Throttle.of(1_000_000_000)
+    assert throttle is not None
+    await throttle.take(1)

@@ -137,6 +137,13 @@ def add_everywhere(command: click.Command) -> click.Command:
     return command
 
 
+limit_rate = click.option(
+    "--limit-rate",
+    metavar="RATE",
+    expose_value=False,
+    callback=_set_flag,
+    help="Bytes per second of transfers, as 10MB.",
+)
 room = click.option("--room", metavar="ROOM", help="Name or id of the room; needed if in several.")
 yes = click.option("-y", "--yes", is_flag=True, help="Go on without asking.")
 

@@ -53,6 +53,7 @@ def _is_number(text: str) -> bool:
 @click.option("--remote", is_flag=True, help="On a worker that has the models.")
 @options.room
 @click.option("--worker", metavar="NAME", help="The worker, with --remote.")
+@options.limit_rate
 @click.option("--overwrite", is_flag=True, help="Replace predictions that are there already.")
 @click.option(
     "--trust-model",

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     help="Whether the models come home; on a terminal you are asked at the end.",
 )
 @click.option("--resume", metavar="MODEL", help="Go on with an interrupted training.")
+@options.limit_rate
 @options.yes
 @click.pass_obj
 def train(

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     type=options.FOLDER,
     help="Where a worker keeps its files.",
 )
+@options.limit_rate
 @click.pass_obj
 def worker(app: App, room: str | None, name: str | None, worker_dir: Path | None) -> None:
     """Make this machine a worker of a room.

@@ -58,6 +58,7 @@ from sleap_rtc.protocol.link import (
     RetryJob,
 )
 from sleap_rtc.transports.link import Link
+from sleap_rtc.transports.throttle import Throttle
 
 T = TypeVar("T")
 Hashing = Callable[[int, int], None]
@@ -87,6 +88,7 @@ class AsyncClient:
         self.submitted = SubmittedJobs(home / "jobs")
         self.devices = DeviceStore(home)
         self.cache = HashCache(home / "hashes")
+        self.throttle = Throttle.of(self.settings.limit_rate)
         self._incoming = home / "incoming"
 
     async def __aenter__(self) -> AsyncClient:
@@ -276,6 +278,7 @@ class AsyncClient:
             registry=self.library,
             incoming=self._incoming,
             cache=self.cache,
+            throttle=self.throttle,
         )
 
     @asynccontextmanager

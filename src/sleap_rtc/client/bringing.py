@@ -20,6 +20,7 @@ from sleap_rtc.domain.models import Location, ModelFile, ModelRecord
 from sleap_rtc.domain.packages import PackageRef
 from sleap_rtc.errors import AlreadyExists, DataError
 from sleap_rtc.files.durable import disk_errors, place_directory
+from sleap_rtc.files.hashcache import HashCache
 from sleap_rtc.files.hashing import hash_file
 from sleap_rtc.files.staged import Staged
 from sleap_rtc.library.entries import Entry
@@ -29,6 +30,7 @@ from sleap_rtc.transfer.progress import Progress
 from sleap_rtc.transports.base import Sources
 from sleap_rtc.transports.fetch import fetch
 from sleap_rtc.transports.link import Link
+from sleap_rtc.transports.throttle import Throttle
 
 OnProgress = Callable[[Progress], None]
 
@@ -61,6 +63,8 @@ async def bring_model(
     *,
     name: str | None,
     on_progress: OnProgress | None = None,
+    throttle: Throttle | None = None,
+    cache: HashCache | None = None,
 ) -> Entry:
     """Fetch a model's files and put them into the library.
 
@@ -72,6 +76,8 @@ async def bring_model(
         package: The model's files.
         name: The model's id here, if it was noted before.
         on_progress: Told how far it is.
+        throttle: Limits what is fetched.
+        cache: Hashes of unchanged files.
 
     Raises:
         DataError: The files aren't those that the record lists.
@@ -86,7 +92,10 @@ async def bring_model(
         sources=sources,
         destination=f"{registry.models_dir}/{record.directory}",
         incoming=registry.incoming,
+        held=(registry.models_dir,),
+        cache=cache,
         on_progress=on_progress,
+        throttle=throttle,
         patience=PATIENCE_S,
     )
     with staged:
@@ -111,6 +120,7 @@ async def bring_output(
     incoming: Path,
     target: Path,
     on_progress: OnProgress | None = None,
+    throttle: Throttle | None = None,
 ) -> Path:
     """Fetch what a job has put out into a new directory.
 
@@ -122,6 +132,7 @@ async def bring_output(
         incoming: Where partial data is kept, on the target's file system.
         target: The directory to make.
         on_progress: Told how far it is.
+        throttle: Limits what is fetched.
 
     Returns:
         The directory.
@@ -136,6 +147,7 @@ async def bring_output(
         destination=str(target),
         incoming=incoming,
         on_progress=on_progress,
+        throttle=throttle,
         patience=PATIENCE_S,
     )
     with staged:

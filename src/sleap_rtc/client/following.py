@@ -54,6 +54,7 @@ from sleap_rtc.transports.blocks import BlockClient
 from sleap_rtc.transports.channel import Channel
 from sleap_rtc.transports.link import Link, State
 from sleap_rtc.transports.serving import ServedPackage
+from sleap_rtc.transports.throttle import Throttle
 
 ONCE_S: Final = 60.0
 """Seconds for a request of this module: the worker may just be coming back."""
@@ -111,6 +112,7 @@ class Follower:
         registry: This machine's library.
         incoming: Where partial data of predictions is kept.
         cache: Hashes of unchanged files.
+        throttle: Limits what is sent and fetched.
     """
 
     def __init__(
@@ -123,6 +125,7 @@ class Follower:
         registry: Registry,
         incoming: Path,
         cache: HashCache | None = None,
+        throttle: Throttle | None = None,
     ) -> None:
         self.view = JobView()
         self.job = job
@@ -132,6 +135,7 @@ class Follower:
         self._registry = registry
         self._incoming = incoming
         self._cache = cache
+        self._throttle = throttle
         self._following = False
         self._upto: int | None = None
         self._served: ServedPackage | None = None
@@ -149,6 +153,7 @@ class Follower:
             on_state=lambda state: self._updates.put_nowait(LinkChanged(state)),
             on_up=self._say_again,
             on_blocks=self._blocks_changed,
+            throttle=throttle,
         )
 
     async def __aenter__(self) -> Follower:
@@ -374,6 +379,8 @@ class Follower:
                 output.package,
                 name=self.job.models.get(str(output.stage)),
                 on_progress=on_progress,
+                throttle=self._throttle,
+                cache=self._cache,
             )
             return CameHome("model", entry.directory, entry)
         target = Path(self.job.output or self.job.id)
@@ -385,6 +392,7 @@ class Follower:
             incoming=self._incoming,
             target=target,
             on_progress=on_progress,
+            throttle=self._throttle,
         )
         return CameHome("predictions", path)
 

@@ -26,7 +26,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
@@ -41,8 +41,10 @@ from sleap_rtc.files.beneath import Root
 from sleap_rtc.files.claim import Claim
 from sleap_rtc.files.durable import disk_errors, sync_directory, sync_file, write_replacing
 from sleap_rtc.files.handles import Handles
+from sleap_rtc.files.hashcache import HashCache
+from sleap_rtc.files.holdings import FILES, LISTING, candidates
 from sleap_rtc.files.journal import Journal
-from sleap_rtc.files.space import check_space, reserve
+from sleap_rtc.files.space import check_space, copy_range, reserve
 from sleap_rtc.files.staged import Staged
 
 SYNC_BYTES: Final = 64 * 1024 * 1024
@@ -82,7 +84,7 @@ def claim_partial(incoming: Path, package: PackageId, destination: str) -> Claim
 def known_listing(claim: Claim, package: PackageId) -> Package | None:
     """The package whose listing was kept in a claimed folder; None when it is not there whole."""
     try:
-        return parse((claim.directory / "listing").read_bytes(), expect=package)
+        return parse((claim.directory / LISTING).read_bytes(), expect=package)
     except (OSError, SleapRtcError):
         return None
 
@@ -112,7 +114,7 @@ class PartialStore:
         self.done = bytearray(self.layout.count)
         self._claim = claim
         self._package = package
-        self._path = claim.directory / "files"
+        self._path = claim.directory / FILES
         self._clock = clock
         self._lock = threading.Lock()
         self._syncing = threading.Lock()
@@ -122,7 +124,7 @@ class PartialStore:
         self._synced_at = clock()
 
         if known_listing(claim, package.id) is None:
-            write_replacing(claim.directory / "listing", listing_of(package.files))
+            write_replacing(claim.directory / LISTING, listing_of(package.files))
         with disk_errors(self._path):
             if self._path.is_symlink():
                 raise UnsafePath(path=str(self._path), why="it is a link")
@@ -137,6 +139,12 @@ class PartialStore:
         except BaseException:
             self._close_files()
             raise
+
+    @property
+    def here(self) -> int:
+        """Bytes that are here."""
+        size = self._package.size
+        return size - sum(self.layout.size(n) for n, done in enumerate(self.done) if not done)
 
     def write_block(self, file: int, block: int, data: bytes) -> bool:
         """Check a block and keep it.
@@ -160,13 +168,75 @@ class PartialStore:
             return False
         with self._disk(len(data)), self._handles.use(file) as fd:
             offset = block * BLOCK
-            written = os.pwrite(fd, data, offset)
-            while written < len(data):
-                written += os.pwrite(fd, data[written:], offset + written)
+            _write(fd, data, offset)
+        self._keep(file, number, len(data))
+        return True
+
+    def fill(
+        self,
+        folders: Sequence[Path],
+        *,
+        cache: HashCache | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> int:
+        """Copy what this machine has already, under whatever name, and needn't be fetched.
+
+        Every block is checked before it is copied. Where the file system can, the copy shares the
+        disk's blocks with the original.
+
+        Args:
+            folders: Where to look, beside the partial data of other transfers.
+            cache: Hashes of unchanged big files, which spare reading them.
+            progress: Told of the bytes that were just copied; what it raises ends this.
+
+        Returns:
+            Bytes that were copied.
+
+        Raises:
+            OutOfSpace: The disk is full; what is here stays.
+        """
+        lacking = {file for file in range(len(self._package.files)) if self._missing(file)}
+        own = self._claim.directory
+        others = [path for path in sorted(own.parent.iterdir()) if path != own and path.is_dir()]
+        copied = 0
+        for file, fd in candidates(self._package, lacking, folders, partial=others, cache=cache):
+            for block in self._missing(file):
+                size = self._copy_block(file, block, fd)
+                copied += size
+                if size and progress is not None:
+                    progress(size)
+            if not self._missing(file):
+                lacking.discard(file)
+        return copied
+
+    def _missing(self, file: int) -> list[int]:
+        """The blocks of a file that aren't here."""
+        numbers = self.layout.numbers(file)
+        here = self.done[numbers.start : numbers.stop]
+        return [block for block, there in enumerate(here) if not there]
+
+    def _copy_block(self, file: int, block: int, source: int) -> int:
+        """Copy a block from another file if it is right there; returns its bytes, or 0."""
+        entry = self._package.files[file]
+        size, offset = entry.block_size(block), block * BLOCK
+        try:
+            data = os.pread(source, size, offset)
+        except OSError:
+            return 0
+        if blake3(data).digest() != entry.block_hash(block):
+            return 0
+        with self._disk(size), self._handles.use(file) as fd:
+            if not copy_range(source, fd, offset, size):
+                _write(fd, data, offset)
+        self._keep(file, self.layout.number(file, block), size)
+        return size
+
+    def _keep(self, file: int, number: int, size: int) -> None:
+        """Journal that a block was written, and sync when it is time."""
         with self._lock:
             self._note(number, here=True)
             self._unsynced_files.add(file)
-            self._unsynced_bytes += len(data)
+            self._unsynced_bytes += size
             waiting = self._unsynced_bytes
             due = waiting >= SYNC_BYTES or self._clock() - self._synced_at >= SYNC_SECONDS
         # While one thread syncs the others go on, but not so far that much would be unsynced.
@@ -175,7 +245,6 @@ class PartialStore:
                 self._sync()
             finally:
                 self._syncing.release()
-        return True
 
     def sync(self) -> None:
         """Wait until every block that was written is on the disk, and the journal says so.
@@ -422,6 +491,12 @@ class PartialStore:
                     (base / name).unlink()
                 elif prefix + name not in folders:
                     (base / name).rmdir()
+
+
+def _write(fd: int, data: bytes, offset: int) -> None:
+    written = os.pwrite(fd, data, offset)
+    while written < len(data):
+        written += os.pwrite(fd, data[written:], offset + written)
 
 
 def _folders(package: Package) -> set[str]:

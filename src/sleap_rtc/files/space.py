@@ -1,4 +1,4 @@
-"""Room on the disk: asked for, and reserved, before the first byte."""
+"""Room on the disk: asked for, reserved before the first byte, and shared between files."""
 
 from __future__ import annotations
 
@@ -55,6 +55,34 @@ def reserve(fd: int, size: int) -> None:
         if failed not in _NOT_SUPPORTED:
             raise OSError(failed, os.strerror(failed))
     os.ftruncate(fd, size)
+
+
+def copy_range(source: int, target: int, offset: int, size: int) -> bool:
+    """Copy bytes between files within the kernel, to the same place.
+
+    File systems that can (btrfs, XFS, NFS 4.2) don't copy: both files then share what is on the
+    disk, until one of them is changed.
+
+    Returns:
+        False where there is no such call, or not between these files; some bytes may be copied.
+
+    Raises:
+        OSError: ``ENOSPC`` or ``EDQUOT`` when there is no room.
+    """
+    if sys.platform != "linux":
+        return False
+    end = offset + size
+    while offset < end:
+        try:
+            copied = os.copy_file_range(source, target, end - offset, offset, offset)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            return False
+        if not copied:  # the source is shorter than it was
+            return False
+        offset += copied
+    return True
 
 
 def sync_file_system(fd: int) -> bool:

@@ -20,6 +20,7 @@ from sleap_rtc.domain.packages import PackageRef
 from sleap_rtc.errors import LinkLost, NotFound, ProtocolError, SleapRtcError, from_wire
 from sleap_rtc.protocol import frames
 from sleap_rtc.transports.connection import Connection
+from sleap_rtc.transports.throttle import Throttle
 
 
 class Served(Protocol):
@@ -161,10 +162,14 @@ class BlockServer:
         connection: An authenticated block connection.
         shelf: What this peer may fetch.
         peer: Names the peer in errors.
+        throttle: The bandwidth limit, shared with all that this process moves.
     """
 
-    def __init__(self, connection: Connection, *, shelf: Shelf, peer: str) -> None:
+    def __init__(
+        self, connection: Connection, *, shelf: Shelf, peer: str, throttle: Throttle | None = None
+    ) -> None:
         self._connection = connection
+        self._throttle = throttle
         self._shelf = shelf
         self._peer = peer
         self._asked: dict[int, frames.GetListing | frames.GetBlock] = {}
@@ -223,6 +228,8 @@ class BlockServer:
         view = memoryview(content)
         turn = time.monotonic()
         for offset in range(0, len(view), frames.MAX_CHUNK):
+            if self._throttle is not None:
+                await self._throttle.take(min(frames.MAX_CHUNK, len(view) - offset))
             if number not in self._asked:
                 return
             await self._connection.send_binary(frames.data_frame(number, view, offset))

@@ -72,6 +72,7 @@ from sleap_rtc.protocol.session import (
 )
 from sleap_rtc.transports.blocks import BlockClient, BlockServer, Shelf
 from sleap_rtc.transports.connection import Connection
+from sleap_rtc.transports.throttle import Throttle
 
 TICK_S: Final = 0.25
 
@@ -191,6 +192,7 @@ class Channel:
         shelf: What the peer may fetch here.
         on_notice: Called with every notice.
         on_life: Called with False when the peer falls silent and True when it is heard again.
+        throttle: Limits what is sent of content.
     """
 
     def __init__(
@@ -202,6 +204,7 @@ class Channel:
         shelf: Shelf = lambda _: None,
         on_notice: Callable[[NoticeBody], None] = lambda _: None,
         on_life: Callable[[bool], None] = lambda _: None,
+        throttle: Throttle | None = None,
     ) -> None:
         self.proven = proven
         self.peer_name = proven.peer.name
@@ -209,7 +212,7 @@ class Channel:
         self._connection = connection
         self._session = Session(now=time.monotonic(), peer=self.peer_name)
         self._handler = handler
-        self._server = BlockServer(connection, shelf=shelf, peer=self.peer_name)
+        self._server = BlockServer(connection, shelf=shelf, peer=self.peer_name, throttle=throttle)
         self._on_notice = on_notice
         self._on_life = on_life
         self._asked: dict[str, asyncio.Future[ReplyBody]] = {}

@@ -2,9 +2,9 @@
 
 ::
 
-    claim the place ─► listing ─► room on the disk ─► blocks ─► check all ─► staged folder
-                                                        ▲           │
-                                                        └── wrong ──┘
+    claim the place ─► listing ─► room on the disk ─► what is here ─► blocks ─► check all ─► staged
+                                                      already, copied   ▲           │       folder
+                                                                        └── wrong ──┘
 
 What has arrived survives everything: an error, a cancellation, a kill. The
 same call takes up from there.
@@ -13,19 +13,25 @@ same call takes up from there.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
+from loguru import logger
+
 from sleap_rtc.domain.packages import Package, PackageRef, parse
-from sleap_rtc.errors import DataError, LinkLost, NetworkError, SleapRtcError
+from sleap_rtc.errors import Cancelled, DataError, LinkLost, NetworkError, SleapRtcError
 from sleap_rtc.files.claim import Claim
+from sleap_rtc.files.hashcache import HashCache
 from sleap_rtc.files.partial import PartialStore, claim_partial, known_listing
 from sleap_rtc.files.staged import Staged
 from sleap_rtc.transfer.machine import WINDOW, SourceId
+from sleap_rtc.transfer.progress import Meter
 from sleap_rtc.transports.base import Sources
-from sleap_rtc.transports.receiving import OnProgress, Receiving
+from sleap_rtc.transports.receiving import REPORT_SECONDS, OnProgress, Receiving
 from sleap_rtc.transports.throttle import Throttle
 
 P = ParamSpec("P")
@@ -38,6 +44,8 @@ async def fetch(
     sources: Sources,
     destination: str,
     incoming: Path,
+    held: Sequence[Path] = (),
+    cache: HashCache | None = None,
     on_progress: OnProgress | None = None,
     throttle: Throttle | None = None,
     patience: float | None = None,
@@ -54,6 +62,9 @@ async def fetch(
         destination: Names where the files will go, for example the final path: two calls for the
             same package and destination exclude each other.
         incoming: The folder of all partial data, on the destination's file system.
+        held: Folders whose files, and those in ``incoming``, are searched for what is wanted:
+            content that is there, under whatever name, is copied and not fetched.
+        cache: Hashes of unchanged big files, for that search.
         on_progress: Called on the event loop, about four times a second and at the end.
         throttle: The bandwidth limit, shared with other transfers.
         patience: Seconds to wait for a source before giving up; None for ever.
@@ -75,6 +86,7 @@ async def fetch(
         claim = await _make(undo, Claim.release, claim_partial, incoming, ref.id, destination)
         package = await _package(ref, sources, claim, patience)
         store = await _make(undo, PartialStore.close, PartialStore, claim, package)
+        await _reuse(store, held, cache, on_progress)
         receiving = Receiving(
             store,
             sources,
@@ -87,6 +99,40 @@ async def fetch(
         staged = await _make(undo, Staged.release, store.finish)
         undo.pop_all()
     return staged
+
+
+async def _reuse(
+    store: PartialStore,
+    held: Sequence[Path],
+    cache: HashCache | None,
+    on_progress: OnProgress | None,
+) -> None:
+    """Copy what this machine has already, and tell how far that is."""
+    total = store.layout.package.size
+    done = store.here
+    meter = Meter("copying", done=done, total=total, now=time.monotonic())
+    stop = threading.Event()
+
+    def copied(size: int) -> None:
+        nonlocal done
+        if stop.is_set():
+            raise Cancelled(what="The copying")
+        done += size
+
+    copying = asyncio.ensure_future(
+        asyncio.to_thread(store.fill, held, cache=cache, progress=copied)
+    )
+    try:
+        while not (await asyncio.wait([copying], timeout=REPORT_SECONDS))[0]:
+            if on_progress is not None:
+                on_progress(meter.update(done, time.monotonic()))
+    finally:
+        # A thread can't be cancelled, and nobody else may touch the store before it has ended.
+        stop.set()
+        await asyncio.wait([copying])
+        copying.exception()
+    if size := copying.result():
+        logger.bind(package=store.layout.package.id, bytes=size).info("copied from this machine")
 
 
 async def _make(

@@ -45,6 +45,7 @@ from sleap_rtc.protocol.link import NoticeBody, ReplyBody, RequestBody
 from sleap_rtc.transports.blocks import BlockClient, Served
 from sleap_rtc.transports.channel import Channel
 from sleap_rtc.transports.switchboard import Switchboard
+from sleap_rtc.transports.throttle import Throttle
 
 State = Literal["connecting", "up", "silent", "down", "closed"]
 
@@ -66,6 +67,7 @@ class Link:
             peer forgot with the old connection is said again here.
         on_blocks: Called with each block connection that comes up, and with the same one and
             False when it is gone.
+        throttle: Limits what is sent of content.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class Link:
         on_state: Callable[[State], None] = lambda _: None,
         on_up: Callable[[Channel], Awaitable[None]] | None = None,
         on_blocks: Callable[[BlockClient, bool], None] = lambda _client, _up: None,
+        throttle: Throttle | None = None,
     ) -> None:
         self.session = str(uuid.uuid4())
         self.name = name
@@ -90,6 +93,7 @@ class Link:
         self._on_state = on_state
         self._on_up = on_up
         self._on_blocks = on_blocks
+        self._throttle = throttle
         self._offered: dict[PackageId, Served] = {}
         self._control: Channel | None = None
         self._changed = asyncio.Event()
@@ -267,6 +271,7 @@ class Link:
             shelf=self._offered.get,
             on_notice=self._on_notice,
             on_life=lambda alive: self._life(purpose, alive),
+            throttle=self._throttle,
         )
         return channel, presence.connection
 

@@ -10,7 +10,10 @@ from sleap_rtc.transfer.rate import TokenBucket
 
 
 class Throttle:
-    """Lets bytes pass at a limited rate.
+    """Lets bytes pass at a limited rate, whatever they are and whichever way they go.
+
+    One object serves all transports of a process, from any number of event loops, one after the
+    other.
 
     Args:
         rate: Bytes per second, more than 0.
@@ -28,6 +31,11 @@ class Throttle:
         self._clock = clock
         self._sleep = sleep
         self._bucket = TokenBucket(rate, now=clock())
+
+    @classmethod
+    def of(cls, rate: int | None) -> Throttle | None:
+        """The throttle of the setting ``limit_rate``; None when nothing is limited."""
+        return None if rate is None else cls(rate)
 
     async def take(self, size: int) -> None:
         """Wait until ``size`` bytes may move; cancelled while waiting, they count as not moved."""

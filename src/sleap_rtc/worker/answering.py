@@ -69,6 +69,7 @@ from sleap_rtc.protocol.link import (
 )
 from sleap_rtc.transports.channel import Channel
 from sleap_rtc.transports.serving import ServedPackage, serve_model
+from sleap_rtc.transports.throttle import Throttle
 from sleap_rtc.worker.job_directory import JobDirectory
 from sleap_rtc.worker.library_answers import LibraryAnswers, find
 from sleap_rtc.worker.manager import JobManager
@@ -87,10 +88,16 @@ class Answers:
         describe: Says what this worker has now.
         registry: Its library.
         cache: Hashes of unchanged files.
+        throttle: Limits what is sent of content.
     """
 
     def __init__(
-        self, *, describe: Callable[[], WorkerInfo], registry: Registry, cache: HashCache
+        self,
+        *,
+        describe: Callable[[], WorkerInfo],
+        registry: Registry,
+        cache: HashCache,
+        throttle: Throttle | None = None,
     ) -> None:
         self._describe = describe
         self._registry = registry

@@ -41,6 +41,7 @@ from sleap_rtc.jobs.lifecycle import JobView
 from sleap_rtc.library import layout
 from sleap_rtc.library.registry import Registry
 from sleap_rtc.net.events import RoomLost
+from sleap_rtc.transports.throttle import Throttle
 from sleap_rtc.worker import hardware
 from sleap_rtc.worker.answering import Answers
 from sleap_rtc.worker.job_directory import JobDirectory, JobStore
@@ -104,8 +105,9 @@ class _Worker:
         self._stop = asyncio.Event()
         self._lost: SleapRtcError | None = None
         self._hardware = hardware.look(root)
+        cache, throttle = HashCache(root / "hashes"), Throttle.of(settings.limit_rate)
         answers = Answers(
-            describe=self._describe, registry=registry, cache=HashCache(root / "hashes")
+            describe=self._describe, registry=registry, cache=cache, throttle=throttle
         )
         preparer = Preparer(
             root=root,
@@ -115,6 +117,8 @@ class _Worker:
             worker=name,
             device_name=hardware.device_name(self._hardware),
             threads=default_threads(),
+            cache=cache,
+            throttle=throttle,
         )
         self._jobs = JobManager(
             JobStore(root / "jobs"),

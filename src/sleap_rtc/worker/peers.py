@@ -54,10 +54,18 @@ class Peers:
     Args:
         handler: Answers requests.
         on_gone: Called with the session's id when its last control connection has ended.
+        throttle: Limits what is sent of content, to all of them together.
     """
 
-    def __init__(self, handler: Handler, *, on_gone: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        handler: Handler,
+        *,
+        on_gone: Callable[[str], None],
+        throttle: Throttle | None = None,
+    ) -> None:
         self._handler = handler
+        self._throttle = throttle
         self._on_gone = on_gone
         self._sessions: dict[str, _Session] = {}
         self._feeds: list[tuple[PackageId, Sources]] = []
@@ -72,6 +80,7 @@ class Peers:
             proven,
             handler=self._handler if control else no_requests,
             shelf=session.granted.get,
+            throttle=self._throttle,
         )
         logger.info("{} ({}) connected: {}", asker.name, asker.role, proven.purpose)
         try:

@@ -1,7 +1,8 @@
 """Getting a job ready for its runner: inputs fetched, models found, the plan written.
 
 Inputs are kept by content under ``datasets/<package id>``: a second job with the
-same labels and configurations moves nothing.
+same labels and configurations moves nothing. One with other configurations, or
+with a model of this library among its inputs, moves only what no file here has.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from sleap_rtc.errors import (
     SleapRtcError,
 )
 from sleap_rtc.files.durable import place_directory, write_replacing
+from sleap_rtc.files.hashcache import HashCache
 from sleap_rtc.files.partial import claim_partial
 from sleap_rtc.jobs.events import Transferring
 from sleap_rtc.jobs.spec import JobSpec, ModelRef, TrackSpec, TrainSpec
@@ -36,6 +38,7 @@ from sleap_rtc.library.registry import Registry
 from sleap_rtc.media.labels import check_videos, inspect_labels
 from sleap_rtc.transfer.progress import Progress
 from sleap_rtc.transports.fetch import fetch
+from sleap_rtc.transports.throttle import Throttle
 from sleap_rtc.worker.job_directory import JobDirectory
 from sleap_rtc.worker.peers import Peers
 from sleap_rtc.worker.runner.logfile import LogWriter
@@ -55,6 +58,8 @@ class Preparer:
         worker: The worker's name.
         device_name: What training runs on, for the record.
         threads: Processor threads for an engine.
+        cache: Hashes of unchanged files.
+        throttle: Limits what is fetched.
     """
 
     def __init__(
@@ -67,6 +72,8 @@ class Preparer:
         worker: str,
         device_name: str,
         threads: int,
+        cache: HashCache | None = None,
+        throttle: Throttle | None = None,
     ) -> None:
         self._datasets = root / "datasets"
         self._incoming = root / "incoming"
@@ -76,6 +83,8 @@ class Preparer:
         self._worker = worker
         self._device_name = device_name
         self._threads = threads
+        self._cache = cache
+        self._throttle = throttle
 
     async def __call__(
         self, job: JobDirectory, spec: JobSpec, log: LogWriter, tell: Callable[[], None]
@@ -144,7 +153,10 @@ class Preparer:
                     sources=sources,
                     destination=str(place),
                     incoming=self._incoming,
+                    held=(self._datasets, self._registry.models_dir),
+                    cache=self._cache,
                     on_progress=on_progress,
+                    throttle=self._throttle,
                 )
         except asyncio.CancelledError:
             if log.view.pending == "cancel":
