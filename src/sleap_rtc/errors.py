@@ -8,6 +8,7 @@
     │   ├── InvalidConfig                                 a setting or a training configuration
     │   ├── InvalidLabels                                 a label file
     │   ├── InvalidCode                                   an invite link, a recovery code
+    │   ├── InvalidSearch                                 words and conditions to find models by
     │   └── AmbiguousName                                 a prefix that fits several models
     ├── NotFound                           3        404
     │   ├── UnknownModel
@@ -19,6 +20,7 @@
     │   ├── AliasTaken
     │   ├── AlreadyExists
     │   ├── Busy                                          claimed by another process
+    │   ├── QueueFull                                     a worker takes no more jobs for now
     │   └── IllegalTransition                             a state machine refused an event
     ├── NetworkError                       5        502
     │   ├── ServerUnreachable
@@ -28,6 +30,7 @@
     ├── NotPermitted                       6        403
     │   ├── NotSignedIn
     │   ├── NotTrusted                                    signatures, invites, membership
+    │   │   └── WorkerChanged                             a known name, with another device's key
     │   └── PathNotPermitted
     ├── ProtocolError                      5        400   what a peer sent breaks the rules
     │   ├── VersionMismatch
@@ -127,6 +130,13 @@ class InvalidCode(UsageError):
     code = "invalid_code"
 
 
+class InvalidSearch(UsageError):
+    """{why} (character {at} of the search)."""
+
+    code = "invalid_search"
+    hint = "sleap-rtc list-models --help shows what a search may say."
+
+
 class AmbiguousName(UsageError):
     """{name!r} fits more than one: {candidates}."""
 
@@ -201,6 +211,13 @@ class Busy(Conflict):
     hint = "Wait for it to finish, or end that process."
 
 
+class QueueFull(Conflict):
+    """The worker takes no more {whose}: {count} wait there already."""
+
+    code, http_status = "queue_full", 429
+    hint = "Submit it again when some of them are done, or cancel those that nobody needs."
+
+
 class IllegalTransition(Conflict):
     """{what} is {state}; {event} is not possible then."""
 
@@ -257,6 +274,16 @@ class NotTrusted(NotPermitted):
     """{who} is not trusted: {why}."""
 
     code = "not_trusted"
+
+
+class WorkerChanged(NotTrusted):
+    """Worker {name!r} is another device than before: it was {before}, and now it is {now}."""
+
+    code = "worker_changed"
+    hint = (
+        "If it was set up anew: sleap-rtc workers --accept-new {name}. If not, somebody answers "
+        "in its place."
+    )
 
 
 class PathNotPermitted(NotPermitted):

@@ -7,10 +7,11 @@ import pytest
 
 from sleap_rtc.auth import issue
 from sleap_rtc.auth.handshake import Handshake, Refuse, Send, Setup
+from sleap_rtc.auth.membership import Membership
 from sleap_rtc.auth.room_trust import RoomTrust
 from sleap_rtc.auth.store import DeviceStore, RoomEntry
 from sleap_rtc.domain.ids import RoomId
-from sleap_rtc.errors import NotTrusted, UnknownRoom
+from sleap_rtc.errors import NotTrusted, UnknownRoom, WorkerChanged
 from sleap_rtc.protocol.handshake import Hello
 from sleap_rtc.testing.made_room import MadeRoom
 
@@ -72,3 +73,41 @@ def test_a_room_that_was_left(store: DeviceStore, house: MadeRoom) -> None:
         RoomTrust(store, RoomId("a" * 32)).setup(
             side="answerer", nonce=bytes(32), now=house.now, **COMMON
         )
+
+
+def test_a_worker_keeps_its_device(store: DeviceStore, house: MadeRoom) -> None:
+    trust = RoomTrust(store, house.room, name="laptop")
+    one, other = house.key(3).device, house.key(4).device
+
+    def begin() -> Setup:
+        return trust.setup(
+            side="offerer",
+            nonce=bytes(32),
+            now=house.now,
+            **COMMON,
+            expected_worker="gpu-1",
+        )
+
+    assert (begin().name, begin().expected_worker, begin().known_worker) == (
+        "laptop",
+        "gpu-1",
+        None,
+    )
+    trust.save_worker("gpu-1", one, instead_of=None)
+    assert begin().known_worker == one
+    with pytest.raises(WorkerChanged):
+        trust.save_worker("GPU-1", other, instead_of=None)
+    trust.save_worker("gpu-1", other, instead_of=one)
+    assert begin().known_worker == other
+
+
+def test_a_newer_list_is_told_once_it_is_kept(store: DeviceStore, house: MadeRoom) -> None:
+    told: list[int] = []
+    newer = house.next_list()
+
+    def on_newer(membership: Membership) -> None:
+        assert store.membership(house.room) == membership
+        told.append(membership.number)
+
+    RoomTrust(store, house.room, on_newer=on_newer).save_membership(newer)
+    assert told == [1]

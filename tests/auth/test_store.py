@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from sleap_rtc.auth.keys import SigningKey
 from sleap_rtc.auth.membership import Membership
 from sleap_rtc.auth.store import DeviceStore, RoomEntry, host_directory
-from sleap_rtc.domain.ids import DeviceId
+from sleap_rtc.domain.ids import DeviceId, fingerprint
 from sleap_rtc.errors import (
     Damaged,
     DataError,
@@ -21,6 +21,7 @@ from sleap_rtc.errors import (
     NotPermitted,
     NotTrusted,
     UnknownRoom,
+    WorkerChanged,
 )
 from sleap_rtc.testing.made_room import MadeRoom
 
@@ -357,3 +358,38 @@ def test_nothing_secret_is_in_a_rooms_file(store: DeviceStore, house: MadeRoom) 
     for key in (house.room_key, house.owner):
         assert key.seed.hex().encode() not in text
     assert isinstance(store.device_key(), SigningKey)
+
+
+# ── workers that were met ────────────────────────────────────────────────────
+
+
+def test_a_name_keeps_its_device_until_told_otherwise(tmp_path: Path, house: MadeRoom) -> None:
+    store, one, other = DeviceStore(tmp_path), house.key(3).device, house.key(4).device
+    assert store.known_worker(house.room, "gpu-1") is None
+    store.remember_worker(house.room, "gpu-1", one)
+    store.remember_worker(house.room, "GPU-1", one)
+    assert store.known_worker(house.room, "Gpu-1") == one
+    assert store.known_worker(house.room, "gpu-2") is None
+    with pytest.raises(WorkerChanged) as caught:
+        store.remember_worker(house.room, "gpu-1", other)
+    for device in (one, other):
+        assert fingerprint(device) in caught.value.message
+    with pytest.raises(WorkerChanged):
+        store.remember_worker(house.room, "gpu-1", other, instead_of=house.key(5).device)
+    store.remember_worker(house.room, "gpu-1", other, instead_of=one)
+    assert DeviceStore(tmp_path).known_worker(house.room, "gpu-1") == other
+
+
+def test_the_longest_name_of_long_letters_can_be_kept(tmp_path: Path, house: MadeRoom) -> None:
+    store, name = DeviceStore(tmp_path), "\U00020000" * 64
+    store.remember_worker(house.room, name, house.key(3).device)
+    assert store.known_worker(house.room, name) == house.key(3).device
+
+
+def test_a_damaged_note_of_a_worker_is_named(tmp_path: Path, house: MadeRoom) -> None:
+    store = DeviceStore(tmp_path)
+    store.remember_worker(house.room, "gpu-1", house.key(3).device)
+    (path,) = tmp_path.glob("devices/*/rooms/*/workers/*.json")
+    path.write_text("{")
+    with pytest.raises(DataError, match=path.name):
+        store.known_worker(house.room, "gpu-1")

@@ -19,6 +19,7 @@ OTHER = Party(
     fingerprint=b"g" * 32,
     versions=(1,),
     features=("a", "b"),
+    name="gpu-1",
 )
 BASE = Transcript(
     room=RoomId("a" * 32),
@@ -53,6 +54,7 @@ CHANGES: list[dict[str, Any]] = [
             {"versions": (12,)},
             {"features": ("ab",)},
             {"features": ("a", "b", "c")},
+            {"name": "gpu-9"},
         )
     ],
 ]
@@ -104,6 +106,8 @@ def test_the_layout_is_the_documented_one() -> None:
         listing(number(1)),
         listing(),
         listing(b"a", b"b"),
+        b"",
+        b"gpu-1",
         number(1),
         listing(b"a"),
         number(7),

@@ -25,6 +25,7 @@ def test_what_a_worker_says():
     shown = worker_shown("gpu-1", "lab", "d" * 64, INFO)
     assert (shown.name, shown.room, shown.cpus, shown.jobs) == ("gpu-1", "lab", 8, 1)
     assert dict(hardware_pairs(shown)) == {
+        "Key": " ".join(["dddd"] * 8),
         "GPU": "2 x RTX, 24 GB",
         "Machine": "8 cpus, 64 GB of memory, Linux x86_64",
         "Disk free": "1.0 TB",

@@ -45,6 +45,7 @@ messages: dict[type[Any], st.SearchStrategy[Any]] = {
     s.Joined: st.builds(s.Joined, id=ids, name=names),
     s.Entered: st.builds(s.Entered, id=ids, present=st.lists(presences, max_size=3).map(tuple)),
     s.MembershipTold: st.builds(s.MembershipTold, id=ids, signed=st.none() | blobs),
+    s.MembershipNews: st.builds(s.MembershipNews, room=rooms, signed=blobs),
     s.Refused: st.builds(s.Refused, code=names, message=blobs, id=st.none() | ids),
     s.Present: st.builds(s.Present, presence=presences),
     s.Absent: st.builds(s.Absent, room=rooms, connection=connections),

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from sleap_rtc.auth.certificates import Member
+from sleap_rtc.auth.membership import Membership
 from sleap_rtc.domain.ids import DeviceId, RoomId
 from sleap_rtc.domain.places import DeviceKind, Gpu, Hardware, Presence, WorkerInfo
 from sleap_rtc.errors import Conflict, NotFound, NotPermitted, SleapRtcError, UsageError
-from sleap_rtc.protocol.signaling import Absent, Entered, Present, Relayed, from_server
+from sleap_rtc.protocol.signaling import (
+    Absent,
+    Entered,
+    MembershipNews,
+    Present,
+    Relayed,
+    from_server,
+)
 from sleap_rtc.server import rooms as module
 from sleap_rtc.server.rooms import Rooms, Tell, Visitor
 
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 ROOM, OTHER = RoomId("a" * 32), RoomId("b" * 32)
 LARGE = WorkerInfo(engines={"x": "y" * 12_000})
 
@@ -22,6 +33,16 @@ LARGE = WorkerInfo(engines={"x": "y" * 12_000})
 def visitor(connection: str, *, device: str = "", instance: str = "") -> Visitor:
     key = (device or connection).encode().hex().rjust(64, "0")
     return Visitor(connection=connection, device=DeviceId(key), instance=instance)
+
+
+def member(who: Visitor, room: RoomId = ROOM, **changes: Any) -> Member:
+    given: dict[str, Any] = {"name": "box", "role": "worker", "expires": NOON}
+    return Member(room=room, device=who.device, **(given | changes))
+
+
+def without(*devices: str, room: RoomId = ROOM, **changes: Any) -> Membership:
+    gone = frozenset(visitor("", device=device).device for device in devices)
+    return Membership(room=room, number=1, revoked=gone, **changes)
 
 
 def presence(
@@ -46,7 +67,10 @@ def enter(rooms: Rooms, connection: str, room: RoomId = ROOM, **changes: Any) ->
     who = visitor(
         connection, device=changes.pop("device", ""), instance=changes.pop("instance", "")
     )
-    return rooms.enter(who, presence(who, room, **changes), request=1)
+    proven = changes.pop("proven", {})
+    return rooms.enter(
+        who, presence(who, room, **changes), member=member(who, room, **proven), request=1
+    )
 
 
 def test_who_enters_learns_of_the_others_and_they_of_it() -> None:
@@ -172,11 +196,38 @@ def test_removed_devices_are_put_out_and_told() -> None:
     for connection in ("a", "b", "c"):
         enter(rooms, connection)
     enter(rooms, "b", OTHER)
-    tells = rooms.evict(ROOM, {visitor("b").device})
+    tells = rooms.evict(without("b"))
     gone = Absent(room=ROOM, connection="b")
     assert tells == (Tell(to=("b",), message=gone), Tell(to=("a", "c"), message=gone))
     assert [p.connection for p in rooms.online(OTHER)] == ["b"]
-    assert rooms.evict(ROOM, {visitor("b").device}) == ()
+    assert rooms.evict(without("b")) == ()
+
+
+def test_whoever_came_by_a_removed_key_is_put_out_too() -> None:
+    rooms = Rooms()
+    key = visitor("invite").device
+    enter(rooms, "a", proven={"through": (key,)})
+    enter(rooms, "b")
+    assert [tell.to for tell in rooms.evict(without("invite"))] == [("a",), ("b",)]
+    assert [p.connection for p in rooms.online(ROOM)] == ["b"]
+
+
+def test_a_worker_that_became_a_viewer_is_put_out() -> None:
+    rooms = Rooms()
+    for connection, kind in (("worker", "worker"), ("client", "client")):
+        enter(rooms, connection, kind=kind)
+    roles = {visitor(who).device: "viewer" for who in ("worker", "client")}
+    rooms.evict(without(roles=roles))
+    assert [p.connection for p in rooms.online(ROOM)] == ["client"]
+
+
+def test_something_is_told_to_all_but_one() -> None:
+    rooms = Rooms()
+    for connection in ("a", "b", "c"):
+        enter(rooms, connection)
+    news = MembershipNews(room=ROOM, signed="{}")
+    assert rooms.announce(ROOM, news, but="b") == (Tell(to=("a", "c"), message=news),)
+    assert rooms.announce(OTHER, news, but="b") == ()
 
 
 def test_a_large_room_is_told_in_messages_that_fit() -> None:
@@ -266,7 +317,12 @@ class PresenceMachine(RuleBasedStateMachine):
     ) -> None:
         who = visitor(connection, device=process[0], instance=process[1])
         try:
-            tells = self.rooms.enter(who, presence(who, room, name=name, kind=kind), request=1)
+            tells = self.rooms.enter(
+                who,
+                presence(who, room, name=name, kind=kind),
+                member=member(who, room),
+                request=1,
+            )
         except Conflict:
             return
         # One whose place was taken is not told: its connection is dead.
@@ -288,7 +344,7 @@ class PresenceMachine(RuleBasedStateMachine):
 
     @rule(room=ROOMS, device=st.sampled_from(["d1", "d2"]))
     def evict(self, room: RoomId, device: str) -> None:
-        self.deliver(self.rooms.evict(room, {visitor("", device=device).device}))
+        self.deliver(self.rooms.evict(without(device, room=room)))
 
     @rule(connection=CONNECTIONS, room=ROOMS, jobs=st.integers(0, 3))
     def update(self, connection: str, room: RoomId, jobs: int) -> None:

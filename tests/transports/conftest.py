@@ -34,6 +34,8 @@ class MemoryTrust:
         self.key, self.chain, self.room = key, chain, room
         self.membership = Membership(room=room)
         self.seen: dict[DeviceId, DeviceId] = {}
+        self.name = ""
+        self.workers: dict[str, DeviceId] = {}
 
     def setup(self, **given: object) -> Setup:
         return Setup(
@@ -44,6 +46,8 @@ class MemoryTrust:
             versions=LINK_VERSIONS,
             features=FEATURES,
             seen_invites=self.seen,
+            name=self.name,
+            known_worker=self.workers.get(given["expected_worker"]),
             **given,
         )
 
@@ -53,12 +57,17 @@ class MemoryTrust:
     def save_invite(self, invite: DeviceId, device: DeviceId) -> None:
         self.seen[invite] = device
 
+    def save_worker(self, name: str, device: DeviceId, *, instead_of: DeviceId | None) -> None:
+        assert self.workers.get(name) in (None, device, instead_of)
+        self.workers[name] = device
+
 
 class Device:
     """One end: its trust, its switchboard and the channels that came in."""
 
     def __init__(self, rig: Rig, name: str, trust: MemoryTrust, *, accepts: bool) -> None:
         self.rig, self.name, self.trust = rig, name, trust
+        trust.name = trust.name or name
         self.ice_servers: tuple[IceServer, ...] = ()
         self.handler: Handler = no_requests
         self.shelf: Callable[..., object] = lambda _: None

@@ -305,7 +305,7 @@ async def test_only_who_may_work_is_taken_for_a_worker(rig, role, trusted):
     """The server says who is a worker; the certificate says who may be."""
     client = rig.add("client")
     worker = rig.add("worker", trust=rig.granted("eve", role), accepts=True)
-    worker.handler = answers
+    worker.handler, worker.trust.name = answers, "gpu-1"
     async with Link(
         client.switchboard, room=rig.room, locate=lambda: worker.presence, name="gpu-1"
     ) as link:
@@ -334,7 +334,8 @@ async def test_a_fault_here_leaves_no_connection_under_way(rig, monkeypatch):
                 session=str(uuid.uuid4()),
                 purpose="control",
             )
-    for _, connection in worker.switchboard._attempts.values():
+    for attempt in worker.switchboard._attempts.values():
+        connection = attempt.connection
         with contextlib.suppress(LinkLost):
             async with asyncio.timeout(10):
                 await connection.receive()

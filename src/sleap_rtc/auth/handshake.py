@@ -35,8 +35,15 @@ from sleap_rtc.auth.certificates import Member, verify_chain
 from sleap_rtc.auth.keys import SigningKey, verify
 from sleap_rtc.auth.membership import Membership, adopt, check_member, compare
 from sleap_rtc.auth.transcript import CONTEXTS, Party, Transcript
-from sleap_rtc.domain.ids import DeviceId, RoomId
-from sleap_rtc.errors import NotPermitted, NotTrusted, ProtocolError, SleapRtcError, VersionMismatch
+from sleap_rtc.domain.ids import DeviceId, RoomId, fingerprint
+from sleap_rtc.errors import (
+    NotPermitted,
+    NotTrusted,
+    ProtocolError,
+    SleapRtcError,
+    VersionMismatch,
+    WorkerChanged,
+)
 from sleap_rtc.protocol.handshake import (
     HANDSHAKE_VERSION,
     MAX_REFUSAL,
@@ -75,6 +82,9 @@ class Setup(msgspec.Struct, frozen=True):
         now: UTC.
         seen_invites: Single-use invites that were seen before, with the device that joined.
         expected: The device that must be at the other end; None accepts any member.
+        name: What this device is called in the room now; empty without a name there.
+        expected_worker: The worker's name that the other end must have; None accepts any.
+        known_worker: The device that had this name when it was met before.
     """
 
     key: SigningKey
@@ -92,6 +102,9 @@ class Setup(msgspec.Struct, frozen=True):
     now: datetime
     seen_invites: Mapping[DeviceId, DeviceId] = {}
     expected: DeviceId | None = None
+    name: str = ""
+    expected_worker: str | None = None
+    known_worker: DeviceId | None = None
 
     def __post_init__(self) -> None:
         """Catch a shell's mistakes: these never come from a peer."""
@@ -142,6 +155,17 @@ class SaveInvite(msgspec.Struct, frozen=True):
     device: DeviceId
 
 
+class SaveWorker(msgspec.Struct, frozen=True):
+    """Remember that this device is the worker of this name; refuse if it was another.
+
+    ``instead_of`` had the name, and was removed from the room since.
+    """
+
+    name: str
+    device: DeviceId
+    instead_of: DeviceId | None = None
+
+
 class Done(msgspec.Struct, frozen=True):
     """The connection is proven; what follows is the link's own protocol."""
 
@@ -154,7 +178,7 @@ class Refuse(msgspec.Struct, frozen=True):
     error: SleapRtcError
 
 
-Effect = Send | SaveMembership | SaveInvite | Done | Refuse
+Effect = Send | SaveMembership | SaveInvite | SaveWorker | Done | Refuse
 
 
 def choose(ours: tuple[int, ...], theirs: tuple[int, ...], *, peer: str) -> int:
@@ -252,6 +276,7 @@ class Handshake:
                     features=setup.features,
                     membership=setup.membership.number,
                     membership_digest=setup.membership.digest,
+                    name=setup.name,
                 )
             )
         )
@@ -300,6 +325,8 @@ class Handshake:
             "the two, may have changed what passed through it",
         )
         effects += [SaveInvite(invite, device) for invite, device in peer.single_uses]
+        if setup.expected_worker is not None:
+            effects.append(self._name_known(setup.expected_worker, peer.device))
         effects.append(
             Done(
                 Authenticated(
@@ -365,6 +392,32 @@ class Handshake:
                 )
         return member
 
+    def _check_name(self) -> None:
+        """Whether the other side is the worker that was meant, and the one that was met before.
+
+        The server says which device a worker is. The worker says so too, and signs it; and a name
+        keeps its device, so that no other member takes the place of one that is known.
+        """
+        setup, hello = self._setup, self._hello
+        assert hello is not None  # noqa: S101 - the state says so
+        meant = setup.expected_worker
+        if meant is None:
+            return
+        if hello.name.casefold() != meant.casefold():
+            raise NotTrusted(
+                who=f"Device {fingerprint(hello.device)}",
+                why=f"the server gives it as the worker {meant}, and it calls itself "
+                f"{hello.name or 'nothing'}",
+            )
+        known = setup.known_worker
+        if known is None or known == hello.device or known in self._membership.revoked:
+            return
+        raise WorkerChanged(name=meant, before=fingerprint(known), now=fingerprint(hello.device))
+
+    def _name_known(self, name: str, device: DeviceId) -> SaveWorker:
+        known = self._setup.known_worker
+        return SaveWorker(name, device, instead_of=None if known == device else known)
+
     def _make_transcript(self, hello: Hello, version: int) -> Transcript:
         setup = self._setup
         own = Party(
@@ -373,6 +426,7 @@ class Handshake:
             fingerprint=setup.own_fingerprint,
             versions=setup.versions,
             features=setup.features,
+            name=setup.name,
         )
         peer = Party(
             device=hello.device,
@@ -380,6 +434,7 @@ class Handshake:
             fingerprint=setup.peer_fingerprint,
             versions=hello.versions,
             features=hello.features,
+            name=hello.name,
         )
         offering = setup.side == "offerer"
         newer = hello.membership > setup.membership.number
@@ -398,6 +453,7 @@ class Handshake:
     def _prove(self, effects: list[Effect]) -> State:
         setup, transcript = self._setup, self._transcript
         assert transcript is not None  # noqa: S101 - the state says so
+        self._check_name()
         signature = setup.key.sign(CONTEXTS[setup.side], transcript.signed_by(setup.side))
         effects.append(Send(Proof(signature=signature)))
         return "proof"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 
 from sleap_rtc.auth.handshake import Setup
@@ -21,11 +22,22 @@ class RoomTrust:
     Args:
         store: The device's store.
         room: One of its rooms.
+        name: What this device is called there now; empty without a name.
+        on_newer: Called with each newer membership list, once it is kept; from any thread.
     """
 
-    def __init__(self, store: DeviceStore, room: RoomId) -> None:
+    def __init__(
+        self,
+        store: DeviceStore,
+        room: RoomId,
+        *,
+        name: str = "",
+        on_newer: Callable[[Membership], None] = lambda _: None,
+    ) -> None:
         self._store = store
         self._room = room
+        self._name = name
+        self._on_newer = on_newer
 
     def setup(
         self,
@@ -38,6 +50,7 @@ class RoomTrust:
         peer_fingerprint: bytes,
         now: datetime,
         expected: DeviceId | None,
+        expected_worker: str | None = None,
     ) -> Setup:
         """What to bring to a handshake; see :class:`~sleap_rtc.auth.handshake.Setup`.
 
@@ -62,6 +75,9 @@ class RoomTrust:
             now=now,
             seen_invites=self._store.seen_invites(self._room),
             expected=expected,
+            name=self._name,
+            expected_worker=expected_worker,
+            known_worker=self._known(expected_worker),
         )
 
     def save_membership(self, membership: Membership) -> None:
@@ -71,6 +87,7 @@ class RoomTrust:
             NotTrusted: Another process has just kept a different list with this number.
         """
         self._store.save_membership(membership)
+        self._on_newer(membership)
 
     def save_invite(self, invite: DeviceId, device: DeviceId) -> None:
         """Remember who joined by a single-use invite.
@@ -79,3 +96,14 @@ class RoomTrust:
             NotTrusted: Another device was seen with it.
         """
         self._store.remember_invite(self._room, invite, device)
+
+    def save_worker(self, name: str, device: DeviceId, *, instead_of: DeviceId | None) -> None:
+        """Remember which device is the worker of this name.
+
+        Raises:
+            WorkerChanged: Another process has just met another one, under this name.
+        """
+        self._store.remember_worker(self._room, name, device, instead_of=instead_of)
+
+    def _known(self, worker: str | None) -> DeviceId | None:
+        return None if worker is None else self._store.known_worker(self._room, worker)

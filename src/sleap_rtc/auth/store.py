@@ -9,6 +9,7 @@
           room.json                       name, server, chain
           membership/00000007.json        the highest number counts
           invites/<one-time key>          the device that joined by that single-use invite
+          workers/<hash of the name>.json the device that was met as the worker of that name
       rooms/<room id>.key                 0600  the room's key, only where its owner is
 
 A chain is for one device's key and so belongs to a host. Everything is written
@@ -19,6 +20,7 @@ exist yet, so no lock is needed and nothing goes back.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import re
@@ -38,7 +40,14 @@ from msgspec import Meta
 
 from sleap_rtc.auth.keys import SigningKey
 from sleap_rtc.auth.membership import Membership, compare, open_membership
-from sleap_rtc.domain.ids import DeviceId, RoomId, device_id, room_id, room_id_of
+from sleap_rtc.domain.ids import (
+    DeviceId,
+    RoomId,
+    device_id,
+    fingerprint,
+    room_id,
+    room_id_of,
+)
 from sleap_rtc.domain.places import Name, Role
 from sleap_rtc.domain.values import Document, decode, encode, encode_pretty
 from sleap_rtc.errors import (
@@ -48,9 +57,10 @@ from sleap_rtc.errors import (
     NotPermitted,
     NotTrusted,
     UnknownRoom,
+    WorkerChanged,
 )
 from sleap_rtc.files.durable import TEMPORARY, disk_errors, write_new, write_replacing
-from sleap_rtc.protocol.signed import Chain, RoomName, SignedMembership
+from sleap_rtc.protocol.signed import Chain, KeyId, RoomName, SignedMembership
 
 _SECRET: Final = 0o600
 _PRIVATE: Final = 0o700
@@ -75,6 +85,18 @@ class RoomEntry(Document, frozen=True):
     server: Annotated[str, Meta(max_length=300)]
     role: Role
     chain: Chain
+
+
+class KnownWorker(Document, frozen=True):
+    """A worker that this device has met: the name is its own from then on.
+
+    Attributes:
+        name: As it was typed; upper and lower case don't differ.
+        device: Its key.
+    """
+
+    name: Name
+    device: KeyId
 
 
 class DeviceStore:
@@ -272,6 +294,52 @@ class DeviceStore:
                 why="the invite it came by is for one device, and another one has used it",
                 hint="Ask an owner of the room for a new invite.",
             )
+
+    # ── workers that were met ────────────────────────────────────────────────
+
+    def known_worker(self, room: RoomId, name: str) -> DeviceId | None:
+        """The device that was met as the worker of this name; None before the first time.
+
+        Raises:
+            DataError: The file is damaged; it is named.
+        """
+        path = self._worker(room, name)
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            return None
+        return decode(KnownWorker, data, what=str(path)).device
+
+    def remember_worker(
+        self, room: RoomId, name: str, device: DeviceId, *, instead_of: DeviceId | None = None
+    ) -> None:
+        """Remember which device is the worker of this name.
+
+        Args:
+            room: The room.
+            name: The worker's name.
+            device: The device.
+            instead_of: The device that may lose the name by this.
+
+        Raises:
+            WorkerChanged: Another device was met under this name.
+        """
+        path = self._worker(room, name)
+        self._make_private(path.parent)
+        data = encode_pretty(KnownWorker(name=name, device=device))
+        if write_new(path, data, mode=_SECRET):
+            return
+        held = self.known_worker(room, name)
+        if held == device:
+            return
+        if held is not None and held != instead_of:
+            raise WorkerChanged(name=name, before=fingerprint(held), now=fingerprint(device))
+        write_replacing(path, data, mode=_SECRET)
+
+    def _worker(self, room: RoomId, name: str) -> Path:
+        # A name of 64 letters may have more bytes than a file's name holds.
+        digest = hashlib.sha256(name.casefold().encode("utf-8")).hexdigest()[:32]
+        return self._rooms / room_id(room) / "workers" / f"{digest}.json"
 
     def _make_private(self, directory: Path) -> None:
         """Make a directory in the home, and those between, for this user alone."""

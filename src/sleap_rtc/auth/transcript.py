@@ -14,6 +14,7 @@ different connections can never have the same bytes::
     bytes   offerer's fingerprint       bytes   answerer's fingerprint
     list    offerer's versions          list    answerer's versions
     list    offerer's features          list    answerer's features
+    text    offerer's name              text    answerer's name
     number  chosen version              list    chosen features
     number  membership number           bytes   membership digest
     text    session                     text    purpose
@@ -52,6 +53,7 @@ class Party(msgspec.Struct, frozen=True):
         fingerprint: SHA-256 of its DTLS certificate, 32 bytes, from the description in use.
         versions: What it offered.
         features: What it offered.
+        name: What it is called in the room; empty without a name there.
     """
 
     device: DeviceId
@@ -59,6 +61,7 @@ class Party(msgspec.Struct, frozen=True):
     fingerprint: bytes
     versions: tuple[int, ...]
     features: tuple[str, ...]
+    name: str = ""
 
 
 class Transcript(msgspec.Struct, frozen=True):
@@ -105,6 +108,8 @@ class Transcript(msgspec.Struct, frozen=True):
                 _list(_number(version) for version in other.versions),
                 _list(_text(feature) for feature in one.features),
                 _list(_text(feature) for feature in other.features),
+                _text(one.name),
+                _text(other.name),
                 _number(self.version),
                 _list(_text(feature) for feature in self.features),
                 _number(self.membership),

@@ -99,6 +99,15 @@ class InviteDocument(Shown, frozen=True):
     expires_at: datetime
 
 
+class WorkerAcceptedDocument(Shown, frozen=True):
+    """``workers --accept-new``: the worker's key from now on, and the one that it had before."""
+
+    name: str
+    room: str
+    device: str
+    before: str | None
+
+
 class GpuShown(Shown, frozen=True):
     """A GPU: its model's name, and its memory."""
 
@@ -433,6 +442,7 @@ DOCUMENTS: Final[dict[str, type[Shown]]] = {
     "train": TrainDocument,
     "worker": WorkerDocument,
     "workers": WorkersDocument,
+    "workers-accept-new": WorkerAcceptedDocument,
 }
 """Name of the schema's file → the document."""
 

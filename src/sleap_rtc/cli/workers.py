@@ -18,12 +18,24 @@ if TYPE_CHECKING:
 
 @click.command()
 @options.room
+@click.option(
+    "--accept-new",
+    metavar="NAME",
+    help="Take the machine that is online as NAME for that worker from now on.",
+)
 @click.pass_obj
-def workers(app: App, room: str | None) -> None:
+def workers(app: App, room: str | None, accept_new: str | None) -> None:
     """List the workers that are online.
 
     With what each has, and how many jobs are at work or waiting there.
+
+    A worker's name keeps the key of the machine that was first met under it, and
+    another machine is refused. Where a worker was set up anew, --accept-new takes
+    its new key, and prints both.
     """
+    if accept_new is not None:
+        _accept(app, accept_new, room)
+        return
     from sleap_rtc.cli.documents import WorkersDocument  # noqa: PLC0415 - --help stays quick
 
     client = app.client()
@@ -31,6 +43,29 @@ def workers(app: App, room: str | None) -> None:
     found = app.run(client.workers(entry.room))
     shown = [worker_shown(each.name, entry.name, each.device, each.worker) for each in found]
     app.out.show(WorkersDocument(workers=tuple(shown)), lambda: _table(app, shown, entry.name))
+
+
+def _accept(app: App, name: str, room: str | None) -> None:
+    from sleap_rtc.cli.documents import WorkerAcceptedDocument  # noqa: PLC0415 - --help is quick
+    from sleap_rtc.domain.ids import fingerprint  # noqa: PLC0415
+
+    accepted = app.run(app.client().accept_worker(name, room=room))
+    before = accepted.before
+    document = WorkerAcceptedDocument(
+        name=accepted.name, room=accepted.room, device=accepted.device, before=before
+    )
+    was = "not met before" if before is None else fingerprint(before)
+    app.out.show(
+        document,
+        lambda: app.out.fields(
+            [
+                ("Worker", f"{accepted.name}, in room {accepted.room}"),
+                ("Key, before", was),
+                ("Key, now", fingerprint(accepted.device)),
+            ]
+        ),
+    )
+    app.out.say("The worker prints its key where it is started: compare them.")
 
 
 def _table(app: App, shown: list[WorkerShown], room: str) -> None:
@@ -90,9 +125,11 @@ def worker_shown(name: str, room: str, device: str, told: WorkerInfo | None) -> 
 
 def hardware_pairs(shown: WorkerShown) -> list[tuple[str, str]]:
     """What a worker has, as names and values."""
-    from sleap_rtc.domain.units import format_bytes  # noqa: PLC0415 - --help stays quick
+    from sleap_rtc.domain.ids import DeviceId, fingerprint  # noqa: PLC0415 - --help stays quick
+    from sleap_rtc.domain.units import format_bytes  # noqa: PLC0415
 
     return [
+        ("Key", fingerprint(DeviceId(shown.device))),
         ("GPU", gpus(shown.gpus)),
         ("Machine", f"{shown.cpus} cpus, {format_bytes(shown.ram)} of memory, {shown.platform}"),
         ("Disk free", format_bytes(shown.disk_free)),

@@ -151,6 +151,10 @@ class AsyncClient:
         async with self.online(entry) as online:
             return online.workers(entry.room)
 
+    async def accept_worker(self, name: str, *, room: str | None = None) -> rooms_.AcceptedWorker:
+        """Take a worker that was set up anew; see :func:`sleap_rtc.client.rooms.accept_worker`."""
+        return await rooms_.accept_worker(self.settings, self.room(room), name)
+
     # ── jobs ─────────────────────────────────────────────────────────────────
 
     def compose_training(

@@ -7,20 +7,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from datetime import UTC, datetime
 from typing import Self
 
 from loguru import logger
 
 import sleap_rtc
+from sleap_rtc.auth.membership import Membership
 from sleap_rtc.auth.room_trust import RoomTrust
 from sleap_rtc.auth.signed import chain_to_texts
 from sleap_rtc.auth.store import DeviceStore, RoomEntry
 from sleap_rtc.client.renewal import renewed
+from sleap_rtc.client.tending import Tending
 from sleap_rtc.config import Settings
 from sleap_rtc.domain.ids import RoomId
 from sleap_rtc.domain.places import DeviceKind, Presence, WorkerInfo
-from sleap_rtc.errors import NotSignedIn, UnknownWorker
+from sleap_rtc.errors import NotSignedIn, SleapRtcError, UnknownWorker
 from sleap_rtc.net.address import parse_server
 from sleap_rtc.net.events import (
     Connected,
@@ -29,7 +32,7 @@ from sleap_rtc.net.events import (
     RoomLost,
 )
 from sleap_rtc.net.signaling import SignalingClient
-from sleap_rtc.protocol.signaling import Absent, IceServer, Present, Relayed
+from sleap_rtc.protocol.signaling import Absent, IceServer, MembershipNews, Present, Relayed
 from sleap_rtc.transports.channel import Trust
 from sleap_rtc.transports.link import Link
 from sleap_rtc.transports.switchboard import Accept, Switchboard
@@ -46,6 +49,7 @@ class Online:
         accept: Takes connections that peers ask for; None takes none.
         patient: Whether to wait for a server that can't be reached.
         on_lost: Called with the room and the error when this device is no longer in a room.
+        clock: The present time, UTC.
     """
 
     def __init__(
@@ -58,6 +62,7 @@ class Online:
         accept: Accept | None = None,
         patient: bool = False,
         on_lost: Callable[[RoomLost], None] = lambda _: None,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.store = DeviceStore(settings.home)
         key = self.store.device_key()
@@ -71,6 +76,9 @@ class Online:
             invite=invite,
         )
         self.switchboard = Switchboard(self, trust=self._trust, accept=accept)
+        self._tending = Tending(self.store, self.signaling, clock=clock)
+        self._loop = asyncio.get_running_loop()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._own_ice = tuple(
             IceServer(urls=ice.urls, username=ice.username, credential=ice.credential)
             for ice in settings.ice_servers
@@ -79,7 +87,7 @@ class Online:
         self._patient = patient
         self._on_lost = on_lost
         self._present: dict[RoomId, dict[str, Presence]] = {}
-        self._entered: set[RoomId] = set()
+        self._entered: dict[RoomId, str] = {}
         self._links: set[Link] = set()
         self._changed = asyncio.Event()
         self._reader: asyncio.Task[None] | None = None
@@ -108,6 +116,9 @@ class Online:
         await self._end()
 
     async def _end(self) -> None:
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.switchboard.close()
         await self.signaling.close()
         if self._reader is not None:
@@ -127,7 +138,7 @@ class Online:
             Conflict: A living worker of the room has this name.
         """
         fresh = renewed(self.store, entry)
-        self._entered.add(entry.room)
+        self._entered[entry.room] = name
         there = await self.signaling.enter_room(
             entry.room, chain=chain_to_texts(fresh.chain), name=name, kind=kind, worker=worker
         )
@@ -187,7 +198,57 @@ class Online:
         # A room that this process isn't online in has no say here, whatever the server relays.
         if room not in self._entered or all(e.room != room for e in self.store.rooms()):
             return None
-        return RoomTrust(self.store, room)
+        name = self._entered[room]
+        return RoomTrust(self.store, room, name=name, on_newer=self._met_newer)
+
+    # ── lists ────────────────────────────────────────────────────────────────
+
+    def _met_newer(self, membership: Membership) -> None:
+        """A peer had a newer list; called in whichever thread keeps it."""
+        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+            self._loop.call_soon_threadsafe(self._pass_on, membership)
+
+    def _pass_on(self, membership: Membership) -> None:
+        self._apply(membership)
+        self._spawn(self._tending.pass_on(membership))
+
+    def _apply(self, membership: Membership) -> None:
+        """Let a newer list, which is kept already, take effect."""
+        self.switchboard.apply(membership)
+        error = self._tending.own_place(membership)
+        if error is not None and membership.room in self._entered:
+            # Only a list that an owner signed ends links: the server's word alone does not.
+            self.switchboard.leave(membership.room, error)
+            self._lose(RoomLost(room=membership.room, error=error))
+
+    async def _compare_lists(self, room: RoomId) -> None:
+        newer = await self._tending.newest_list(room)
+        if newer is not None:
+            self._apply(newer)
+
+    async def _take_news(self, news: MembershipNews) -> None:
+        newer = await self._tending.take_list(news.room, news.signed)
+        if newer is not None:
+            self._apply(newer)
+
+    def _lose(self, lost: RoomLost) -> None:
+        self._present.pop(lost.room, None)
+        if self._entered.pop(lost.room, None) is not None:
+            self._on_lost(lost)
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        if isinstance(error, SleapRtcError):
+            logger.bind(code=error.code).warning("{}", error)
+        else:
+            logger.opt(exception=error).error("looking after a room failed")
 
     # ── what happens ─────────────────────────────────────────────────────────
 
@@ -201,10 +262,12 @@ class Online:
                 case RoomEntered():
                     self._present[event.room] = {p.connection: p for p in event.present}
                     self._announce()
+                    self._spawn(self._compare_lists(event.room))
                 case RoomLost():
-                    self._present.pop(event.room, None)
-                    self._entered.discard(event.room)
-                    self._on_lost(event)
+                    self._lose(event)
+                case MembershipNews():
+                    if event.room in self._entered:
+                        self._spawn(self._take_news(event))
                 case Present():
                     room = self._present.setdefault(event.presence.room, {})
                     room[event.presence.connection] = event.presence

@@ -14,7 +14,7 @@ from sleap_rtc.auth.store import DeviceStore, RoomEntry
 from sleap_rtc.client.online import Online
 from sleap_rtc.client.renewal import renewed
 from sleap_rtc.config import Settings
-from sleap_rtc.domain.ids import room_id_of
+from sleap_rtc.domain.ids import DeviceId, room_id_of
 from sleap_rtc.domain.places import Role, check_name
 from sleap_rtc.errors import AlreadyExists, NotFound, NotPermitted, UsageError
 
@@ -157,6 +157,40 @@ async def join(settings: Settings, link: str, *, name: str | None = None) -> Roo
         )
         store.save_room(entry)
     return entry
+
+
+class AcceptedWorker(msgspec.Struct, frozen=True):
+    """A worker's name, and the device that has it from now on.
+
+    Attributes:
+        name: The name.
+        room: The room's name.
+        device: The device that is online under this name.
+        before: The device that was met under it before; None where there was none.
+    """
+
+    name: str
+    room: str
+    device: DeviceId
+    before: DeviceId | None
+
+
+async def accept_worker(settings: Settings, entry: RoomEntry, name: str) -> AcceptedWorker:
+    """Take the device that is online under a worker's name for that worker from now on.
+
+    What is taken is what the server says. Whoever answers has to prove that it is this device,
+    and that it goes by this name, whenever a link is made.
+
+    Raises:
+        UnknownWorker: It isn't online.
+    """
+    async with Online(settings, entry.server) as online:
+        await online.enter(entry, name=settings.name, kind="client")
+        device = (await online.find_worker(entry, name)).device
+    store = DeviceStore(settings.home)
+    before = store.known_worker(entry.room, name)
+    store.remember_worker(entry.room, name, device, instead_of=before)
+    return AcceptedWorker(name=name, room=entry.name, device=device, before=before)
 
 
 def find_room(store: DeviceStore, name: str | None) -> RoomEntry:

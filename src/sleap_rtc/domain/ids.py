@@ -125,6 +125,11 @@ def model_id(text: str) -> ModelId:
     return ModelId(text)
 
 
+def fingerprint(device: DeviceId) -> str:
+    """A device's id as people compare it: half of it, 128 bits, in groups of four."""
+    return " ".join(device[at : at + 4] for at in range(0, 32, 4))
+
+
 def device_id(text: str) -> DeviceId:
     """Check and name a device id, an Ed25519 public key in hex.
 

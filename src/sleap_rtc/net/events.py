@@ -7,7 +7,7 @@ import msgspec
 from sleap_rtc.domain.ids import RoomId
 from sleap_rtc.domain.places import Presence
 from sleap_rtc.errors import SleapRtcError
-from sleap_rtc.protocol.signaling import Absent, IceServer, Present, Relayed
+from sleap_rtc.protocol.signaling import Absent, IceServer, MembershipNews, Present, Relayed
 
 
 class Connected(msgspec.Struct, frozen=True):
@@ -44,4 +44,6 @@ class RoomLost(msgspec.Struct, frozen=True):
     error: SleapRtcError
 
 
-Event = Connected | Disconnected | RoomEntered | RoomLost | Present | Absent | Relayed
+Event = (
+    Connected | Disconnected | RoomEntered | RoomLost | Present | Absent | Relayed | MembershipNews
+)

@@ -55,6 +55,7 @@ from sleap_rtc.protocol.signaling import (
     Joined,
     JoinRoom,
     LeaveRoom,
+    MembershipNews,
     MembershipTold,
     Present,
     PutMembership,
@@ -76,6 +77,9 @@ _FINAL: Final = (NotPermitted, VersionMismatch, UsageError)
 """What no waiting mends, when a device signs in for the first time."""
 _ROOM_LOST: Final = (NotPermitted, NotFound, UsageError, Conflict)
 """What no waiting mends, when a device enters a room again."""
+
+_FROM_OUTSIDE: Final = (Present, Absent, Relayed, MembershipNews)
+"""Events that the server's messages are, and so are bounded."""
 
 Answer = Done | Joined | Entered | MembershipTold | Refused
 A = TypeVar("A", Done, Joined, Entered, MembershipTold)
@@ -300,7 +304,7 @@ class SignalingClient:
                 self._emit(message)
             case Absent():
                 self._take_absent(message)
-            case Relayed():
+            case Relayed() | MembershipNews():
                 self._emit(message)
             case _:
                 raise ProtocolError(peer="the server", why="a message out of turn")
@@ -327,7 +331,7 @@ class SignalingClient:
 
     def _emit(self, event: Event) -> None:
         # What the client itself has to say is always told; what comes from outside is bounded.
-        if self._events.qsize() >= MAX_EVENTS and isinstance(event, (Present, Absent, Relayed)):
+        if self._events.qsize() >= MAX_EVENTS and isinstance(event, _FROM_OUTSIDE):
             raise LinkLost(peer=self.server.url, why="too many events wait to be read")
         self._events.put_nowait(event)
 

@@ -49,6 +49,7 @@ Versions = Annotated[
 ]
 Feature = Annotated[str, Meta(pattern=r"\A[a-z][a-z0-9-]{0,31}\Z")]
 Features = Annotated[tuple[Feature, ...], Meta(max_length=32)]
+PlaceName = Annotated[str, Meta(pattern=r"\A(\w[\w.-]{0,63})?\Z")]
 
 
 class Hello(Message, frozen=True, tag="hello"):
@@ -66,6 +67,8 @@ class Hello(Message, frozen=True, tag="hello"):
         features: Optional abilities that the sender has.
         membership: Number of the sender's membership list, 0 without one.
         membership_digest: SHA-256 of that list's payload; zeros without one.
+        name: What the sender is called in the room now, a worker above all: the server says so
+            too, and here it is signed. Empty where it has no name there.
         handshake: Version of the handshake itself.
     """
 
@@ -80,6 +83,7 @@ class Hello(Message, frozen=True, tag="hello"):
     features: Features = ()
     membership: Annotated[int, Meta(ge=0, lt=2**53)] = 0
     membership_digest: Bytes32 = NO_DIGEST
+    name: PlaceName = ""
     handshake: Annotated[int, Meta(ge=1, le=65_535)] = HANDSHAKE_VERSION
 
 

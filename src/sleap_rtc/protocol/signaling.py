@@ -17,6 +17,7 @@
       │ ◄──────── relayed (from, payload) ────  │   passed on, never read
       │                                         │
       │ ── put_membership | get_membership ───► │   the owners' signed list
+      │ ◄────────── membership_news ──────────  │   a newer one, to all who are in the room
 
 Messages are JSON text frames of at most 64 KiB. The server is trusted to pass
 messages on and to count uses of invites, not to say who anybody is: peers prove
@@ -120,6 +121,13 @@ class MembershipTold(Message, frozen=True, tag="membership"):
 
     id: RequestId
     signed: Blob | None = None
+
+
+class MembershipNews(Message, frozen=True, tag="membership_news"):
+    """The room has a newer list, as its owner signed it: to be checked like any other."""
+
+    room: Room
+    signed: Blob
 
 
 class Refused(Message, frozen=True, tag="refused"):
@@ -269,6 +277,7 @@ FromServer = (
     | Joined
     | Entered
     | MembershipTold
+    | MembershipNews
     | Refused
     | Present
     | Absent

@@ -19,6 +19,7 @@ from typing import Any, Final
 from loguru import logger
 
 from sleap_rtc.errors import NotPermitted, ProtocolError, SleapRtcError
+from sleap_rtc.net.limits import TokenBucket
 from sleap_rtc.protocol.signaling import FromServer, from_device, from_server
 from sleap_rtc.server.hub import Hub
 from sleap_rtc.server.limits import (
@@ -26,7 +27,6 @@ from sleap_rtc.server.limits import (
     MESSAGE_BURST,
     MESSAGE_RATE,
     SIGN_IN_DEADLINE,
-    TokenBucket,
     message_cost,
 )
 from sleap_rtc.server.rooms import Visitor

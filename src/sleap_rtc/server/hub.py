@@ -8,7 +8,10 @@ from typing import Protocol
 
 from loguru import logger
 
+from sleap_rtc.auth.certificates import Member
+from sleap_rtc.auth.membership import Membership
 from sleap_rtc.config import Ice
+from sleap_rtc.domain.ids import DeviceId
 from sleap_rtc.domain.places import Presence
 from sleap_rtc.errors import SleapRtcError, UsageError
 from sleap_rtc.protocol.signaling import (
@@ -21,6 +24,7 @@ from sleap_rtc.protocol.signaling import (
     Joined,
     JoinRoom,
     LeaveRoom,
+    MembershipNews,
     MembershipTold,
     PutMembership,
     Refused,
@@ -69,6 +73,7 @@ class Hub:
         self.pending = Pending()
         self.rooms = Rooms()
         self.stopping = stopping
+        self._lists_changed = 0
         self._stun_port, self._ice = stun_port, tuple(ice)
         self._outlets: dict[str, Outlet] = {}
         metrics.watch_rooms(self.rooms.counts)
@@ -135,8 +140,9 @@ class Hub:
                 name = await asyncio.to_thread(self.desk.room_name, request.room)
                 return Joined(id=request.id, name=name)
             case EnterRoom():
-                await asyncio.to_thread(self.desk.check_entry, device, request)
-                self.tell(rooms.enter(visitor, _presence(visitor, request), request=request.id))
+                member = await self._entering(device, request)
+                presence = _presence(visitor, request)
+                self.tell(rooms.enter(visitor, presence, member=member, request=request.id))
                 logger.info("entered room {} as {} {}", request.room, request.kind, request.name)
                 return None
             case LeaveRoom():
@@ -146,14 +152,30 @@ class Hub:
             case Relay():
                 self._relay(me, request)
             case PutMembership():
-                newest = await asyncio.to_thread(self.desk.put_membership, device, request)
-                self.tell(rooms.evict(request.room, newest.revoked))
-                logger.info("membership list {} of room {}", newest.number, request.room)
+                newer = await asyncio.to_thread(self.desk.put_membership, device, request)
+                if newer is not None:
+                    self._take_list(me, request, newer)
             case GetMembership():
                 rooms.presence(me, request.room)
                 signed = await asyncio.to_thread(self.desk.membership, request.room)
                 return MembershipTold(id=request.id, signed=signed)
         return Done(id=request.id)
+
+    def _take_list(self, me: str, request: PutMembership, newer: Membership) -> None:
+        self._lists_changed += 1
+        logger.info("membership list {} of room {}", newer.number, request.room)
+        news = MembershipNews(room=request.room, signed=request.signed)
+        # First to all, so that those who are put out learn why; whoever brought it has it.
+        self.tell(self.rooms.announce(request.room, news, but=me))
+        self.tell(self.rooms.evict(newer))
+
+    async def _entering(self, device: DeviceId, request: EnterRoom) -> Member:
+        """Who enters, by a list that no newer one has replaced meanwhile."""
+        while True:
+            seen = self._lists_changed
+            member = await asyncio.to_thread(self.desk.check_entry, device, request)
+            if seen == self._lists_changed:
+                return member
 
     def _relay(self, me: str, request: Relay) -> None:
         tell = self.rooms.relay(me, request.room, request.to, request.payload)

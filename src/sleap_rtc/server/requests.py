@@ -135,8 +135,7 @@ class Desk:
             NotTrusted: Its chain doesn't say so, its invite is used up, or it was removed.
             NotFound: The server doesn't know the room.
         """
-        member = self._verified(device, room, chain)
-        membership = self._store.admit(member, program=program, now=self._now())
+        member, membership = self._admit(device, room, chain, program=program)
         return check_member(member, membership)
 
     def create_room(self, device: DeviceId, request: CreateRoom) -> None:
@@ -176,8 +175,11 @@ class Desk:
         """
         return self._store.room_name(room)
 
-    def check_entry(self, device: DeviceId, request: EnterRoom) -> None:
+    def check_entry(self, device: DeviceId, request: EnterRoom) -> Member:
         """Check that a device may be online in a room as what it says.
+
+        Returns:
+            Whom its chain proves, before any list is asked.
 
         Raises:
             NotTrusted: It is no member.
@@ -186,11 +188,15 @@ class Desk:
             InvalidName: The name isn't one.
         """
         check_name(request.kind, request.name)
-        member = self.admit(device, request.room, request.chain)
-        _check_kind(member, request.kind)
+        member, membership = self._admit(device, request.room, request.chain)
+        check_kind(check_member(member, membership), request.kind)
+        return member
 
-    def put_membership(self, device: DeviceId, request: PutMembership) -> Membership:
+    def put_membership(self, device: DeviceId, request: PutMembership) -> Membership | None:
         """Keep a membership list.
+
+        Returns:
+            The list, if it is a newer one than was kept.
 
         Raises:
             NotTrusted: No owner signed it, or a newer one is kept.
@@ -200,11 +206,18 @@ class Desk:
         offered = decode(
             SignedMembership, request.signed.encode("utf-8"), what="the membership list"
         )
-        return self._store.put_membership(request.room, offered, device=device, now=self._now())
+        kept = self._store.put_membership(request.room, offered, device=device, now=self._now())
+        return kept if kept.signed is offered else None
 
     def membership(self, room: RoomId) -> str | None:
         """The newest list that is kept, None where there is none yet."""
         return self._store.membership_text(room)
+
+    def _admit(
+        self, device: DeviceId, room: RoomId, chain: Sequence[str], *, program: str = ""
+    ) -> tuple[Member, Membership]:
+        member = self._verified(device, room, chain)
+        return member, self._store.admit(member, program=program, now=self._now())
 
     def _verified(self, device: DeviceId, room: RoomId, chain: Sequence[str]) -> Member:
         member = verify_chain(
@@ -215,7 +228,12 @@ class Desk:
         return member
 
 
-def _check_kind(member: Member, kind: DeviceKind) -> None:
+def check_kind(member: Member, kind: DeviceKind) -> None:
+    """Check that a member may be in its room as what it says.
+
+    Raises:
+        NotPermitted: Its role doesn't let it work there.
+    """
     if kind == "worker" and member.role not in MAY_WORK:
         raise NotPermitted(
             message=f"A {member.role} of a room can't be a worker in it.",

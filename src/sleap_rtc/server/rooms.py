@@ -12,15 +12,16 @@ takes its own place again, also while the old one still counts as online.
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import Final
 
 import msgspec
 
+from sleap_rtc.auth.certificates import Member
+from sleap_rtc.auth.membership import Membership, check_member
 from sleap_rtc.domain.ids import DeviceId, RoomId
-from sleap_rtc.domain.places import Presence, WorkerInfo
+from sleap_rtc.domain.places import MAY_WORK, Presence, WorkerInfo
 from sleap_rtc.domain.values import encode
-from sleap_rtc.errors import Conflict, NotFound, NotPermitted, UsageError
+from sleap_rtc.errors import Conflict, NotFound, NotPermitted, NotTrusted, UsageError
 from sleap_rtc.protocol.signaling import Absent, Entered, FromServer, Present, Relayed
 
 MAX_ROOMS: Final = 100
@@ -61,13 +62,17 @@ class Rooms:
         self._online: dict[RoomId, dict[str, Presence]] = {}
         self._visitors: dict[str, Visitor] = {}
         self._in: dict[str, set[RoomId]] = {}
+        self._members: dict[tuple[str, RoomId], Member] = {}
 
-    def enter(self, visitor: Visitor, presence: Presence, *, request: int) -> tuple[Tell, ...]:
+    def enter(
+        self, visitor: Visitor, presence: Presence, *, member: Member, request: int
+    ) -> tuple[Tell, ...]:
         """Be online in a room, or be there anew under another name.
 
         Args:
             visitor: Who enters.
             presence: What the others see.
+            member: Whom its chain proves, before any list is asked.
             request: The request's id, for the answer.
 
         Returns:
@@ -96,6 +101,7 @@ class Rooms:
         self._in.setdefault(me, set()).add(room)
         online = self._online.setdefault(room, {})
         online[me] = presence
+        self._members[me, room] = member
         present = [other for connection, other in online.items() if connection != me]
         return (
             *_entered(me, present, request),
@@ -122,6 +128,7 @@ class Rooms:
         """Be no longer online in a room; nothing happens to one who isn't."""
         if self._online.get(room, {}).pop(connection, None) is None:
             return ()
+        del self._members[connection, room]
         self._in[connection].discard(room)
         if not self._in[connection]:
             del self._in[connection], self._visitors[connection]
@@ -136,14 +143,23 @@ class Rooms:
             tells += self.leave(connection, room)
         return tells
 
-    def evict(self, room: RoomId, devices: Collection[DeviceId]) -> tuple[Tell, ...]:
-        """Put devices out of a room; they are told so with their own absence."""
+    def evict(self, membership: Membership) -> tuple[Tell, ...]:
+        """Put out those who may not be in their room any more, by a newer list.
+
+        Returns:
+            What to tell. Those who are out are told so with their own absence.
+        """
+        room = membership.room
         tells: tuple[Tell, ...] = ()
         for connection, presence in list(self._online.get(room, {}).items()):
-            if presence.device in devices:
+            if not _may_stay(self._members[connection, room], presence, membership):
                 gone = Absent(room=room, connection=connection)
                 tells += (Tell(to=(connection,), message=gone), *self.leave(connection, room))
         return tells
+
+    def announce(self, room: RoomId, message: FromServer, *, but: str) -> tuple[Tell, ...]:
+        """Tell something to everybody who is in a room, but for one."""
+        return self._to_others(room, but, message)
 
     def relay(self, sender: str, room: RoomId, to: str, payload: str) -> Tell:
         """Pass something on to another connection in the same room.
@@ -186,6 +202,14 @@ class Rooms:
     def _to_others(self, room: RoomId, me: str, message: FromServer) -> tuple[Tell, ...]:
         others = tuple(other for other in self._online.get(room, {}) if other != me)
         return (Tell(to=others, message=message),) if others else ()
+
+
+def _may_stay(member: Member, presence: Presence, membership: Membership) -> bool:
+    try:
+        role = check_member(member, membership).role
+    except NotTrusted:
+        return False
+    return presence.kind != "worker" or role in MAY_WORK
 
 
 def _without(me: str, tells: tuple[Tell, ...]) -> tuple[Tell, ...]:

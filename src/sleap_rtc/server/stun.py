@@ -15,8 +15,8 @@ from typing import Final, Self, cast
 
 from loguru import logger
 
+from sleap_rtc.net.limits import SourceLimits, TokenBucket
 from sleap_rtc.protocol.stun import answer
-from sleap_rtc.server.limits import SourceLimits, TokenBucket
 from sleap_rtc.server.sockets import listen
 
 SOURCE_RATE: Final = 20.0

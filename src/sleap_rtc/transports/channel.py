@@ -23,6 +23,7 @@ from sleap_rtc.auth.handshake import (
     Refuse,
     SaveInvite,
     SaveMembership,
+    SaveWorker,
     Setup,
 )
 from sleap_rtc.auth.handshake import Send as SendHandshake
@@ -91,6 +92,7 @@ class Trust(Protocol):
         peer_fingerprint: bytes,
         now: datetime,
         expected: DeviceId | None,
+        expected_worker: str | None,
     ) -> Setup:
         """What to bring to a handshake."""
         ...
@@ -107,6 +109,14 @@ class Trust(Protocol):
         """
         ...
 
+    def save_worker(self, name: str, device: DeviceId, *, instead_of: DeviceId | None) -> None:
+        """Remember which device is the worker of this name.
+
+        Raises:
+            WorkerChanged: Another one was met meanwhile.
+        """
+        ...
+
 
 async def authenticate(
     connection: Connection,
@@ -116,8 +126,18 @@ async def authenticate(
     session: str,
     purpose: Purpose,
     expected: DeviceId | None = None,
+    expected_worker: str | None = None,
 ) -> Authenticated:
     """Run the handshake over a fresh connection; it is closed when that fails.
+
+    Args:
+        connection: The connection.
+        trust: What this device brings, and where it keeps what it learns.
+        side: This device's part in making the connection.
+        session: The link's id.
+        purpose: What the connection is for.
+        expected: The device that must be at the other end; None accepts any member.
+        expected_worker: The worker's name that it must have; None accepts any.
 
     Raises:
         NotPermitted: The peer, or this device, isn't trusted, or the peer refused.
@@ -135,6 +155,7 @@ async def authenticate(
             peer_fingerprint=connection.remote_fingerprint,
             now=datetime.now(UTC),
             expected=expected,
+            expected_worker=expected_worker,
         )
     )
     try:
@@ -160,6 +181,8 @@ async def _exchange(connection: Connection, handshake: Handshake, trust: Trust) 
                     await asyncio.to_thread(trust.save_membership, effect.membership)
                 case SaveInvite():
                     await asyncio.to_thread(trust.save_invite, effect.invite, effect.device)
+                case SaveWorker(name=name, device=device, instead_of=instead_of):
+                    await asyncio.to_thread(trust.save_worker, name, device, instead_of=instead_of)
                 case Done():
                     return effect.result
                 case Refuse():

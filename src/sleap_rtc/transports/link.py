@@ -60,7 +60,7 @@ class Link:
         switchboard: Makes the connections.
         room: The room that both are in.
         locate: Tells where the peer is online now; None while it isn't.
-        name: Names the peer in errors.
+        name: The worker's name, which it must go by and keep; also names it in errors.
         on_notice: Called with every notice.
         on_state: Called with every change of the control connection's state.
         on_up: Awaited after each (re)connection of control, before requests go on: what the
@@ -246,6 +246,7 @@ class Link:
                 to=presence.connection,
                 device=presence.device,
                 name=self.name,
+                worker=self.name,
                 session=self.session,
                 purpose=purpose,
             )

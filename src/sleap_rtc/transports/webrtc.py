@@ -122,6 +122,7 @@ class WebRtc:
         self._opened: asyncio.Future[None] = self._loop.create_future()
         self._opened.add_done_callback(lambda f: f.cancelled() or f.exception())
         self._why = ""
+        self._final: SleapRtcError | None = None
         self._high = HIGH_WATER
         # An upper bound, since asking is a call across threads as dear as sending: what was
         # queued when the library was last asked, and what was sent after that.
@@ -251,8 +252,15 @@ class WebRtc:
         return self._connection is None
 
     async def receive(self) -> Arrived:
-        """The next message; those that came before the end are still given."""
-        while not self._inbox:
+        """The next message; those that came before the end are still given.
+
+        Raises:
+            LinkLost: The connection is closed.
+            SleapRtcError: It was ended here, for this reason.
+        """
+        while self._final is not None or not self._inbox:
+            if self._final is not None:
+                raise self._final
             if self.closed:
                 raise self._lost()
             self._wake.clear()
@@ -300,6 +308,22 @@ class WebRtc:
             with contextlib.suppress(RuntimeError):
                 await channel.drain(timeout=1.0)
         self.abandon("closed")
+
+    async def end(self, why: SleapRtcError, last: bytes) -> None:
+        """End it for a reason of this side's: whoever reads here gets it, and nothing more.
+
+        Args:
+            why: The reason.
+            last: A text message for the peer, before the end.
+        """
+        if self.closed or self._final is not None:
+            return
+        self._final = why
+        self._why = why.message
+        self._wake.set()
+        with contextlib.suppress(LinkLost):
+            self._send(last, binary=False)
+        await self.close()
 
     def abandon(self, why: str) -> None:
         """Close it at once."""
