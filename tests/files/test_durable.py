@@ -91,7 +91,7 @@ def test_without_hard_links_and_locks_one_host_still_makes_it_once(
     def flock(fd: int, operation: int, *, real: Callable[..., Any] = fcntl.flock) -> None:
         if stat.S_ISDIR(os.fstat(fd).st_mode):
             raise OSError(number, os.strerror(number))
-        held.append(os.readlink(f"/proc/self/fd/{fd}"))
+        held.append(str(Path(f"/proc/self/fd/{fd}").readlink()))
         real(fd, operation)
 
     library, temporary = tmp_path / "library", tmp_path / "temporary"
@@ -297,3 +297,39 @@ def test_an_empty_directory_is_not_placed(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     with pytest.raises(ValueError, match="is empty"):
         durable.place_directory(tmp_path / "a", tmp_path / "b")
+
+
+def test_what_is_written_bit_by_bit_appears_whole(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(b"old")
+    with durable.written_whole(path) as file:
+        for _ in range(3):
+            file.write(b"new")
+        assert path.read_bytes() == b"old"
+    assert path.read_bytes() == b"newnewnew"
+    half = durable.written_whole(path)
+    half.__enter__().write(b"half")
+    interrupt = KeyboardInterrupt()
+    assert not half.__exit__(KeyboardInterrupt, interrupt, None)
+    assert path.read_bytes() == b"newnewnew"
+
+
+def test_what_is_written_bit_by_bit_may_have_to_be_new(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    with durable.written_whole(path, replacing=False) as file:
+        file.write(b"first")
+    with (
+        pytest.raises(AlreadyExists, match="already exists"),
+        durable.written_whole(path, replacing=False) as file,
+    ):
+        file.write(b"second")
+    assert path.read_bytes() == b"first"
+
+
+def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(b"old")
+    monkeypatch.setattr(os, "fsync", failing(errno.ENOSPC))
+    with pytest.raises(OutOfSpace), durable.written_whole(path) as file:
+        file.write(b"new")
+    assert path.read_bytes() == b"old"

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from sleap_rtc.domain.ids import ModelId
 from sleap_rtc.domain.models import Metrics, ModelFile, ModelRecord, Training
-from sleap_rtc.errors import (
+from sleap_rtc.errors import FilesMissing, (
     DataError,
     UnsafePath,
 )
@@ -201,3 +201,41 @@ def test_a_crash_before_the_rename_leaves_no_model(
     monkeypatch.undo()
     assert registry.list().entries == ()
     assert arrive().record.files
+
+
+# Models whose files are in the library already
+
+
+def test_a_directory_that_lies_there_gets_its_record(
+    registry: Registry, record_of: RecordOf, files_in: FilesIn
+) -> None:
+    record = record_of(status="completed")
+    record = replace(record, files=files_in(registry.models_dir / record.directory))
+    entry = registry.settle(record)
+    assert entry is not None
+    assert registry.get(record.id).record == record
+    assert (entry.directory / "model.json").exists()
+    assert registry.settle(record) is None  # it has a record now
+    assert list(registry.incoming.iterdir()) == []
+
+
+def test_a_directory_without_the_files_gets_no_record(
+    registry: Registry, record_of: RecordOf
+) -> None:
+    missing = ModelFile(path="best.ckpt", size=1, blake3="0" * 64)
+    record = record_of(files=(missing,))
+    with pytest.raises(FilesMissing):
+        registry.settle(record)
+    assert registry.settle(replace(record, files=())) is None
+    assert not registry.models_dir.joinpath(record.directory).exists()
+
+
+def test_a_link_to_a_directory_gets_no_record(
+    registry: Registry, record_of: RecordOf, files_in: FilesIn, tmp_path: Path
+) -> None:
+    record = record_of()
+    files = files_in(tmp_path / "theirs")
+    registry.models_dir.mkdir()
+    (registry.models_dir / record.directory).symlink_to(tmp_path / "theirs")
+    assert registry.settle(replace(record, files=files)) is None
+    assert [path.name for path in (tmp_path / "theirs").iterdir()] == ["best.ckpt"]

@@ -9,13 +9,14 @@ call                decides by                                 when the name is 
 ==================  =========================================  =======================
 `write_new`         hard link, which fails if it exists        False, nothing changed
 `write_replacing`   rename                                     the old content is gone
+`written_whole`     either of these, for what is long          as asked
 `place_directory`   rename, which fails on a filled directory  `AlreadyExists`
 ==================  =========================================  =======================
 
 A file system without hard links (FAT, some network drives) has a lock instead,
 which holds on one host alone.
 
-All three hold on NFS too. A hard link or a rename whose answer got lost is
+All of them hold on NFS too. A hard link or a rename whose answer got lost is
 reported there as a failure although it was done; so after an error the file is
 asked: the temporary file's link count, or the directory's inode.
 
@@ -37,7 +38,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from sleap_rtc.domain.units import format_bytes
 from sleap_rtc.errors import AlreadyExists, OutOfSpace, PathNotPermitted
@@ -88,6 +89,32 @@ def write_replacing(path: Path, data: bytes, *, mode: int = 0o666) -> None:
     """
     with disk_errors(path, need=len(data)), _temporary(path.parent, data, mode) as temporary:
         temporary.rename(path)
+        sync_directory(path.parent)
+
+
+@contextlib.contextmanager
+def written_whole(path: Path, *, replacing: bool = True, mode: int = 0o666) -> Iterator[BinaryIO]:
+    """A file that is written bit by bit, and has its name when the block ends well; else it's gone.
+
+    Args:
+        path: Where it will stand; its directory exists.
+        replacing: Whether in place of the old one, if there is one.
+        mode: Permission bits, before the umask.
+
+    Raises:
+        AlreadyExists: Something is there that isn't to be replaced.
+        OutOfSpace: The disk or the quota is full; what was there stands.
+        PathNotPermitted: This user may not write there.
+    """
+    with disk_errors(path), _new_temporary(path.parent, mode) as (temporary, fd):
+        with open(fd, "wb", closefd=False) as file:
+            yield file
+            file.flush()
+        sync_file(fd)
+        if replacing:
+            temporary.rename(path)
+        elif not _link(temporary, path):
+            raise AlreadyExists(what=str(path))
         sync_directory(path.parent)
 
 
@@ -202,16 +229,23 @@ def disk_errors(path: Path, *, need: int | None = None) -> Iterator[None]:
 @contextlib.contextmanager
 def _temporary(directory: Path, data: bytes, mode: int) -> Iterator[Path]:
     """A synced file under a temporary name, which is gone afterwards."""
-    path = directory / f"{TEMPORARY}{secrets.token_hex(8)}"
-    try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-        with open(fd, "wb", buffering=0) as file:  # noqa: PTH123 - a descriptor has no path
-            rest = memoryview(data)
-            while rest:
-                rest = rest[file.write(rest) :]
-            sync_file(fd)
+    with _new_temporary(directory, mode) as (path, fd):
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(fd, rest) :]
+        sync_file(fd)
         yield path
+
+
+@contextlib.contextmanager
+def _new_temporary(directory: Path, mode: int) -> Iterator[tuple[Path, int]]:
+    """A new file under a temporary name, open for writing; the name is gone afterwards."""
+    path = directory / f"{TEMPORARY}{secrets.token_hex(8)}"
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    try:
+        yield path, fd
     finally:
+        os.close(fd)
         with contextlib.suppress(OSError):
             path.unlink()
 

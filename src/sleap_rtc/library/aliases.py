@@ -48,6 +48,7 @@ from sleap_rtc.files.durable import disk_errors, make_directory, sync_directory
 from sleap_rtc.library import chain
 from sleap_rtc.library.layout import ALIASES, RECORD, listing
 from sleap_rtc.library.marks import changing
+from sleap_rtc.library.naming import suggestions
 from sleap_rtc.library.records import HINT
 
 
@@ -143,6 +144,18 @@ class Aliases:
         hits = (self._read_or_skip(key) for key in rules.near(name, self.keys()))
         return [alias.name for alias in hits if alias]
 
+    def suggest(self, name: str, model: ModelId | None) -> tuple[str, ...]:
+        """Free aliases near one that is taken.
+
+        Args:
+            name: The alias; nothing is near one that isn't valid.
+            model: The model that it would name, None for a pair.
+        """
+        if rules.fault(name):
+            return ()
+        today = self._clock().date()
+        return suggestions(name, taken=self._in_use, today=today, model=model)
+
     def set(self, name: str, models: tuple[ModelRecord, ...], *, force: bool) -> AliasChange:
         """Let an alias name a model or a pair.
 
@@ -208,7 +221,7 @@ class Aliases:
                 self._hint(folder.name, directories)
                 return AliasChange(alias=current, before=before)
             if current and not force and any(self._alive(model) for model in before):
-                raise _taken(name, current)
+                raise self._taken(name, current, ids)
             self._hint(folder.name, directories)
             alias = Alias(
                 name=name,
@@ -220,6 +233,14 @@ class Aliases:
             if self._append(after, alias, (*before, *ids)):
                 return AliasChange(alias=alias, before=before)
         raise chain.busy(folder)
+
+    def _taken(self, name: str, current: Alias, wanted_for: tuple[ModelId, ...]) -> AliasTaken:
+        owner = " and ".join(current.models)
+        if current.name != name:
+            owner += f" (as {current.name!r}, which differs only by case)"
+        free = self.suggest(name, wanted_for[0] if len(wanted_for) == 1 else None)
+        hint = f"Free: {', '.join(free)}. Or move it with --force." if free else None
+        return AliasTaken(alias=name, owner=owner, hint=hint)
 
     def _next_sequence(
         self, current: Alias | None, ids: tuple[ModelId, ...], directories: list[Path]
@@ -290,6 +311,13 @@ class Aliases:
             return top, None
         return (found.top, found.value) if found else (0, None)
 
+    def _in_use(self, name: str) -> bool:
+        try:
+            found = self._read(rules.key(name))
+        except DataError:
+            return True
+        return found is not None and bool(found.value.models)
+
     def _read_or_skip(self, key: str) -> Alias | None:
         try:
             found = self._read(key)
@@ -316,10 +344,3 @@ def _check_group(models: tuple[ModelRecord, ...]) -> None:
             message=f"two models of type {models[0].model_type} are not a pair; "
             "a top-down pair is a centroid and a centered_instance model"
         )
-
-
-def _taken(name: str, current: Alias) -> AliasTaken:
-    owner = " and ".join(current.models)
-    if current.name != name:
-        owner += f" (as {current.name!r}, which differs only by case)"
-    return AliasTaken(alias=name, owner=owner)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
+import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from loguru import logger
 from msgspec.structs import replace
@@ -31,6 +33,10 @@ STAMP: Final = "%Y%m%dT%H%M%SZ"
 """How the names of folders in the trash begin."""
 
 _MAX_SUFFIX: Final = 9_999
+
+Fate = Literal["added", "renamed", "known", "deleted"]
+"""What becomes of a model that is taken in: it is new here, also under another id, because its own
+is another model's; it is here already; it was deleted here and stays so."""
 
 Same = Callable[[ModelRecord, ModelRecord], bool]
 """Whether the model that is there, first, is the one that comes."""
@@ -63,16 +69,19 @@ class Claims:
         stamp = self._clock().astimezone(UTC).strftime(STAMP)
         return self._models / layout.TRASH / f"{stamp}-{secrets.token_hex(4)}-{name}"
 
-    def claim(self, record: ModelRecord, assembled: Path, *, same: Same) -> Entry:
+    def claim(
+        self, record: ModelRecord, assembled: Path, *, same: Same, revive: bool = True
+    ) -> Entry:
         """Place a directory under the first free id.
 
         Args:
             record: The model's, with the id that it would like.
             assembled: Its directory, on the library's file system.
-            same: A model for which it holds, and which has the id, is the answer; one that was
-                deleted makes way.
+            same: A model for which it holds, and which has the id, is the answer.
+            revive: Whether such a model that was deleted makes way.
 
         Raises:
+            UnknownModel: It was deleted, and isn't to come back.
             DataError: The record breaks its rules.
             OutOfSpace: The disk is full; nothing was placed.
         """
@@ -89,6 +98,8 @@ class Claims:
             if holder is not None and same(holder, record):
                 if holder.deleted_at is None:
                     return self._finder.read(there)
+                if not revive:
+                    raise UnknownModel(name=wanted.id, hint="It was deleted.")
                 with changing(self._models, [there.name]):
                     self._retire(there)
                 continue
@@ -102,6 +113,46 @@ class Claims:
             ).warning("a model id is taken; the next suffix is tried")
             number += 1
         raise AlreadyExists(what=f"every id from {record.id} to {wanted.id}")
+
+    def take_in(
+        self, record: ModelRecord, assembled: Path, *, revive: bool
+    ) -> tuple[Entry | None, Fate]:
+        """Take in a model that another library knew, by :func:`same_model`.
+
+        Returns:
+            What it is here now, None if it stays deleted; and what became of it.
+        """
+        try:
+            entry = self.claim(record, assembled, same=same_model, revive=revive)
+        except UnknownModel:
+            return None, "deleted"
+        if assembled.exists():
+            return entry, "known"
+        return entry, "added" if entry.id == record.id else "renamed"
+
+    def settle(self, record: ModelRecord) -> Entry | None:
+        """Make the record of a model whose directory, with its files, is in the library already.
+
+        Returns:
+            None if there is no such directory, or it has a record.
+        """
+        target = self._models / record.directory
+        kept = target / layout.RECORD
+        if target.is_symlink() or not target.is_dir() or os.path.lexists(kept):
+            return None
+        folder = self.new_folder()
+        try:
+            records.create(folder, record)
+            with changing(self._models, [target.name]), disk_errors(kept):
+                place_directory(folder / layout.RECORD, kept)
+                with contextlib.suppress(OSError):
+                    (folder / layout.COPY).replace(target / layout.COPY)
+        except AlreadyExists:  # another process was quicker
+            return None
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        self._finder.learn(record.model_type)
+        return self._finder.read(target)
 
     def _appear(self, assembled: Path, record: ModelRecord) -> Entry | None:
         """Let a model appear under its id; None if something else appeared there first."""
@@ -150,6 +201,15 @@ def same_files(there: ModelRecord, record: ModelRecord) -> bool:
         return {(file.path, file.size, file.blake3) for file in of.files}
 
     return bool(record.files) and content(there) == content(record)
+
+
+def same_model(there: ModelRecord, record: ModelRecord) -> bool:
+    """Whether two libraries speak of one model: it has the same files, or was made at one time."""
+
+    def birth(of: ModelRecord) -> tuple[object, ...]:
+        return of.created_at, of.model_type, of.name, of.full_hash
+
+    return same_files(there, record) or birth(there) == birth(record)
 
 
 def _record_in(directory: Path) -> ModelRecord | None:

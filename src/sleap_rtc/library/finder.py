@@ -10,11 +10,12 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Final
 
+import msgspec
 from loguru import logger
 
 from sleap_rtc.domain.ids import ModelId, is_id_prefix, is_model_id
@@ -28,6 +29,18 @@ from sleap_rtc.library.rows import Found
 _SHOWN: Final = 10
 _TRUSTED_AGE_NS: Final = 2_000_000_000
 """A directory's time stamp tells of every change only when it is older than its clock is coarse."""
+
+
+class Unreadable(msgspec.Struct, frozen=True):
+    """A model whose record can't be read.
+
+    Attributes:
+        directory: Name of its directory.
+        why: One sentence.
+    """
+
+    directory: str
+    why: str
 
 
 class Finder:
@@ -103,6 +116,16 @@ class Finder:
             raise UnknownModel(name=revision.record.id, hint="It was deleted.")
         alias = self.aliases.of(revision.record, revision.hints) if revision.hints else None
         return Entry(record=revision.record, alias=alias, directory=directory)
+
+    def walk(self) -> Iterator[Entry | Unreadable]:
+        """Every model that isn't deleted, in no order."""
+        for name in layout.names(self.models):
+            try:
+                yield self.read(self.models / name)
+            except UnknownModel:
+                continue
+            except (DataError, OSError) as error:
+                yield Unreadable(directory=name, why=str(error))
 
     def load(self, name: str) -> Found | None:
         """The model in a directory as the index wants it; None where there is none."""

@@ -17,7 +17,7 @@ from sleap_rtc.domain.models import Interruption, Metrics, ModelFile, Training
 from sleap_rtc.library import changes, placing, records
 from sleap_rtc.library.entries import Entry
 from sleap_rtc.library.finder import Finder
-from sleap_rtc.library.timing import timed
+from sleap_rtc.library.timing import timed_change
 from sleap_rtc.observe.latency import Latencies
 
 
@@ -26,9 +26,11 @@ class LifeCycle(ABC):
 
     Attributes:
         latencies: How long each operation took.
+        changed: Whether this process changed something.
     """
 
     latencies: Latencies
+    changed: bool
     _clock: Callable[[], datetime]
     _finder: Finder
 
@@ -36,7 +38,7 @@ class LifeCycle(ABC):
     def _update(self, directory: Path, change: records.Change) -> Entry:
         """Change the record in a directory, unless the model was deleted."""
 
-    @timed
+    @timed_change
     def mark_training(self, name: str) -> Entry:
         """Training began, or goes on after an interruption, which becomes part of its lineage.
 
@@ -45,7 +47,7 @@ class LifeCycle(ABC):
         """
         return self._update(self._finder.get(name).directory, changes.trained)
 
-    @timed
+    @timed_change
     def mark_completed(
         self,
         name: str,
@@ -90,7 +92,7 @@ class LifeCycle(ABC):
             entry.directory, lambda old: changes.completed(old, metrics, now, given)
         )
 
-    @timed
+    @timed_change
     def mark_interrupted(
         self, name: str, checkpoint: str | None, epoch: int, *, reason: str = ""
     ) -> Entry:
@@ -111,7 +113,7 @@ class LifeCycle(ABC):
             self._finder.get(name).directory, lambda old: changes.interrupted(old, interruption)
         )
 
-    @timed
+    @timed_change
     def mark_failed(self, name: str, reason: str) -> Entry:
         """Training can't go on.
 

@@ -16,28 +16,46 @@ set_alias          the alias's highest revision          the link of the next on
 from __future__ import annotations
 
 import contextlib
+import math
 import shutil
-from collections.abc import Callable
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
+from loguru import logger
 from msgspec.structs import replace
 
 from sleap_rtc.domain import aliases as alias_rules
+from sleap_rtc.domain.ids import ModelId
 from sleap_rtc.domain.models import ModelRecord
-from sleap_rtc.errors import DataError, FilesMissing, NotFound, UnknownModel, UsageError
-from sleap_rtc.library import changes, deleting, layout, placing, records
+from sleap_rtc.errors import (
+    DataError,
+    FilesMissing,
+    NotFound,
+    SleapRtcError,
+    UnknownModel,
+    UsageError,
+)
+from sleap_rtc.files.durable import written_whole
+from sleap_rtc.library import changes, deleting, layout, manifest, placing, records
 from sleap_rtc.library.aliases import Alias, AliasChange
-from sleap_rtc.library.claiming import Claims, same_files, same_job
+from sleap_rtc.library.claiming import Claims, Fate, same_files, same_job
 from sleap_rtc.library.entries import MAX_LIMIT, Entry, Group, Page, Query
-from sleap_rtc.library.finder import Finder
+from sleap_rtc.library.finder import Finder, Unreadable
 from sleap_rtc.library.index import Index
 from sleap_rtc.library.lifecycle import LifeCycle
 from sleap_rtc.library.marks import changing
-from sleap_rtc.library.timing import timed
+from sleap_rtc.library.rows import Known
+from sleap_rtc.library.timing import timed, timed_change
 from sleap_rtc.observe.latency import Latencies
+
+_QUICK: Final = 500
+"""Models up to which a manifest is written whenever a process that changed something ends."""
+_OLD_S: Final = 86_400.0
 
 
 class Registry(LifeCycle):
@@ -46,6 +64,7 @@ class Registry(LifeCycle):
     Attributes:
         models_dir: The directory.
         latencies: How long each operation took, in this process.
+        changed: Whether this process changed something since the manifest was last written.
         claims: Places what other parts of the library put together.
     """
 
@@ -66,12 +85,15 @@ class Registry(LifeCycle):
         self.models_dir = models_dir
         self._clock = clock
         self.latencies = Latencies()
+        self.changed = False
         self._finder = Finder(models_dir, clock=clock)
         self.claims = Claims(models_dir, self._finder, clock)
         self._index = Index(models_dir, load=self._finder.load, folder=index_dir)
 
     def close(self) -> None:
-        """Close the index."""
+        """Write the manifest if something changed and that is quick; close the index."""
+        if self.changed:
+            self._write_manifest_at_the_end()
         self._index.close()
 
     def __enter__(self) -> Self:
@@ -92,7 +114,7 @@ class Registry(LifeCycle):
 
     # Making models
 
-    @timed
+    @timed_change
     def register(self, record: ModelRecord) -> Entry:
         """Make a model whose files will come later: one that is to be trained.
 
@@ -115,7 +137,7 @@ class Registry(LifeCycle):
         finally:
             shutil.rmtree(assembled, ignore_errors=True)
 
-    @timed
+    @timed_change
     def place(self, assembled: Path, record: ModelRecord, *, links: bool = False) -> Entry:
         """Take in a model that came as a whole: it appears by one rename.
 
@@ -141,7 +163,7 @@ class Registry(LifeCycle):
                 shutil.rmtree(file) if file.is_dir() else file.unlink()
         return self.claims.claim(record, assembled, same=same_files)
 
-    @timed
+    @timed_change
     def adopt_files(
         self, name: str, staged: Path, record: ModelRecord, *, links: bool = False
     ) -> Entry:
@@ -174,7 +196,71 @@ class Registry(LifeCycle):
             )
         return self._finder.entry(revision, entry.directory)
 
+    @timed_change
+    def take_in(
+        self,
+        record: ModelRecord,
+        assembled: Path | None = None,
+        *,
+        links: bool = False,
+        revive: bool = False,
+    ) -> tuple[Entry | None, Fate]:
+        """Take in a model that another library knew: its record, with its files or without.
+
+        Args:
+            record: As it was there.
+            assembled: A directory with its files, as for :meth:`place`; None if there are none,
+                which the record's status should say.
+            links: Whether files may be links; only to what was verified on this machine.
+            revive: Whether a model that was deleted here comes back.
+
+        Returns:
+            What it is here now, None if it stays deleted; and what became of it. A model that is
+            here already stays as it is.
+
+        Raises:
+            DataError: The record breaks its rules.
+            FilesMissing: A listed file isn't in the directory.
+            OutOfSpace: The disk is full; nothing was taken in.
+        """
+        if assembled is not None:
+            placing.check_files(assembled, record, links=links)
+            return self.claims.take_in(record, assembled, revive=revive)
+        folder = self.claims.new_folder()
+        try:
+            return self.claims.take_in(record, folder, revive=revive)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    @timed_change
+    def settle(self, record: ModelRecord) -> Entry | None:
+        """Make the record of a model whose directory, with its files, is in the library already.
+
+        Args:
+            record: Lists the files, which were verified.
+
+        Returns:
+            None if its directory isn't here, or has a record.
+
+        Raises:
+            DataError: The record breaks its rules.
+            FilesMissing: A listed file isn't there.
+        """
+        placing.check_files(self.models_dir / record.directory, record, links=False)
+        return self.claims.settle(record)
+
     # Finding models
+
+    def walk(self) -> Iterator[Entry | Unreadable]:
+        """Every model, by its files and in no order, those that can't be read among them.
+
+        For what looks at everything, and takes its time; :meth:`list` is quick.
+        """
+        return self._finder.walk()
+
+    def suggest(self, alias: str, model: ModelId | None = None) -> tuple[str, ...]:
+        """Free aliases near one that is taken; see :func:`sleap_rtc.library.naming.suggestions`."""
+        return self._finder.aliases.suggest(alias, model)
 
     @timed
     def get(self, name: str) -> Entry:
@@ -219,20 +305,35 @@ class Registry(LifeCycle):
         return self._index.page(wanted)
 
     @timed
+    def count(self, query: Query) -> int:
+        """How many models a list has from its cursor on, without its limit.
+
+        Raises:
+            UsageError: The cursor or the text is wrong.
+        """
+        return self._index.count(query)
+
+    @timed
+    def known(self, field: Known, beginning: str = "", *, most: int = 1_000) -> Sequence[str]:
+        """What the models have in a field, in order; from the index.
+
+        Args:
+            field: Which one.
+            beginning: What it begins with, whatever its case.
+            most: How many at most.
+        """
+        return self._index.known(field, beginning, most=most)
+
+    @timed
     def get_interrupted(self) -> tuple[Entry, ...]:
         """Every model whose training can go on, newest first, as their records say now."""
         found: list[Entry] = []
-        query = Query(statuses=("interrupted",), limit=MAX_LIMIT)
-        while True:
-            page = self._index.page(query)
-            for listed in page.entries:
-                with contextlib.suppress(NotFound, DataError):
-                    entry = self._finder.read(listed.directory)
-                    if entry.record.status == "interrupted":
-                        found.append(entry)
-            if page.cursor is None:
-                return tuple(found)
-            query = replace(query, cursor=page.cursor)
+        for listed in self._listed(Query(statuses=("interrupted",), limit=MAX_LIMIT)):
+            with contextlib.suppress(NotFound, DataError):
+                entry = self._finder.read(listed.directory)
+                if entry.record.status == "interrupted":
+                    found.append(entry)
+        return tuple(found)
 
     @timed
     def checkpoint_path(self, name: str) -> Path:
@@ -257,7 +358,7 @@ class Registry(LifeCycle):
 
     # Changing models
 
-    @timed
+    @timed_change
     def update(self, name: str, change: records.Change) -> Entry:
         """Change a model's record; nobody else's change is lost.
 
@@ -273,7 +374,7 @@ class Registry(LifeCycle):
         """
         return self._update(self._finder.get(name).directory, change)
 
-    @timed
+    @timed_change
     def delete(self, name: str, *, files: bool = True) -> Path | None:
         """Delete a model: its record is kept for 30 days, its aliases are removed.
 
@@ -304,9 +405,29 @@ class Registry(LifeCycle):
         tombstones = self._index.tombstones(round(oldest.timestamp() * 1e6))
         return deleting.sweep(self.models_dir, tombstones, oldest)
 
+    @timed
+    def write_manifest(self) -> None:
+        """Write ``manifest.json`` beside the models (REG-8); to be called when idle.
+
+        Another registry's manifest there, which is still to be migrated, is left alone.
+
+        Raises:
+            OutOfSpace: The disk is full; the old one stands.
+            PathNotPermitted: The library can't be written to.
+        """
+        path = self.models_dir / manifest.NAME
+        if path.exists() and not manifest.is_ours(path):
+            return
+        as_of = self._clock()
+        self.changed = False
+        with written_whole(path) as file:
+            manifest.write(
+                file, self._listed(Query(limit=MAX_LIMIT)), self.list_aliases(), as_of=as_of
+            )
+
     # Aliases
 
-    @timed
+    @timed_change
     def set_alias(self, alias: str, *names: str, force: bool = False) -> AliasChange:
         """Name a model, or the two of a top-down pair in the order in which they run.
 
@@ -324,7 +445,7 @@ class Registry(LifeCycle):
         models = tuple(self._finder.get(name).record for name in names)
         return self._finder.aliases.set(alias, models, force=force)
 
-    @timed
+    @timed_change
     def remove_alias(self, alias: str) -> Alias:
         """Remove an alias; its models stay.
 
@@ -354,3 +475,21 @@ class Registry(LifeCycle):
         with changing(self.models_dir, [directory.name]):
             revision = records.update(directory, unless_deleted)
         return self._finder.entry(revision, directory)
+
+    def _listed(self, query: Query) -> Iterator[Entry]:
+        while True:
+            page = self._index.page(query)
+            yield from page.entries
+            if page.cursor is None:
+                return
+            query = replace(query, cursor=page.cursor)
+
+    def _write_manifest_at_the_end(self) -> None:
+        path = self.models_dir / manifest.NAME
+        try:
+            large = self._index.page(Query(limit=_QUICK)).cursor is not None
+            age = time.time() - path.stat().st_mtime if path.exists() else math.inf
+            if not large or age > _OLD_S:
+                self.write_manifest()
+        except (SleapRtcError, OSError, sqlite3.Error) as error:
+            logger.bind(path=str(path), why=str(error)).warning("the manifest was not written")

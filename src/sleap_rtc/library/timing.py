@@ -19,9 +19,23 @@ class Timed(Protocol):
 
     Attributes:
         latencies: How long each took.
+        changed: Whether one of them changed something.
     """
 
     latencies: Latencies
+    changed: bool
+
+
+def timed_change(method: _Method) -> _Method:
+    """As :func:`timed`, for an operation that changes the library when it succeeds."""
+
+    @functools.wraps(method)
+    def wrapper(self: Timed, *args: Any, **kwargs: Any) -> Any:
+        result = method(self, *args, **kwargs)
+        self.changed = True
+        return result
+
+    return cast("_Method", timed(wrapper))
 
 
 def timed(method: _Method) -> _Method:

@@ -1,0 +1,144 @@
+"""Exporting a library's manifest, and merging one into a library.
+
+A manifest is untrusted: a record's files count only where they have exactly the
+content that it names, be it in the library or at the end of a link; a model
+without them comes in as missing, to be repaired.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from sleap_rtc.domain.models import ModelFile, ModelRecord
+from sleap_rtc.domain.packages import check_path
+from sleap_rtc.errors import DataError
+from sleap_rtc.files.durable import sync_directory, written_whole
+from sleap_rtc.library import merging
+from sleap_rtc.library.manifest import Contents, Written, ids_of, record_of, write
+from sleap_rtc.library.merging import Report, has_content
+from sleap_rtc.library.placing import check_file
+from sleap_rtc.library.registry import Registry
+
+Told = Callable[[int, int], None]
+"""Called with how many of how many are done."""
+
+
+def export(registry: Registry, path: Path, *, as_of: datetime, replacing: bool) -> Written:
+    """Write a library's manifest to a file, from the records themselves.
+
+    Args:
+        registry: The library.
+        path: The file; it has its name only when it is whole.
+        as_of: The time, UTC.
+        replacing: Whether a file that is there is replaced.
+
+    Raises:
+        AlreadyExists: There is one, and it isn't to be replaced.
+        OutOfSpace: The disk is full; what was there stands.
+    """
+    with written_whole(path, replacing=replacing) as file:
+        return write(file, registry.walk(), registry.list_aliases(), as_of=as_of)
+
+
+def take_in(
+    registry: Registry,
+    contents: Contents,
+    *,
+    source: str,
+    revive: bool = False,
+    told: Told = lambda _done, _of: None,
+) -> Report:
+    """Merge a manifest into a library; done again, it goes on where it stopped.
+
+    Args:
+        registry: The library.
+        contents: Of version 2.
+        source: Names the manifest in the report.
+        revive: Whether models that were deleted here come back.
+        told: Told how far it is.
+
+    Raises:
+        OutOfSpace: The disk is full; what was taken in before stays.
+        PathNotPermitted: The library can't be written to.
+    """
+    report = Report(source)
+    for done, (name, raw) in enumerate(contents.models.items()):
+        told(done, len(contents.models))
+        try:
+            _take_in(registry, report, record_of(name, raw), revive=revive)
+        except DataError as error:
+            report.add("model", name, "refused", why=error.details.get("why", error.message))
+    merging.name_models(registry, report, _aliases(contents, report))
+    return report
+
+
+def _aliases(contents: Contents, report: Report) -> Iterator[tuple[str, tuple[str, ...]]]:
+    for name, raw in contents.aliases.items():
+        try:
+            yield name, ids_of(raw)
+        except DataError as error:
+            report.add("alias", name, "refused", why=error.details["why"])
+
+
+def _take_in(registry: Registry, report: Report, record: ModelRecord, *, revive: bool) -> None:
+    """Take in a record with its files, wherever on this machine they are, or as missing."""
+    local = replace(record, files=tuple(replace(f, link=None) for f in record.files))
+    if _lies_here(registry, local):
+        entry = registry.settle(local)
+        if entry is not None:
+            report.add("model", record.id, "added", now=entry.id, why="its files were here")
+            return
+    at_ends = replace(record, files=tuple(_at_its_end(file) for file in record.files))
+    if record.files and all(f.link and has_content(Path(f.link), f) for f in at_ends.files):
+        assembled = linked(registry, at_ends)
+        merging.take_in(registry, report, at_ends, assembled, links=True, revive=revive)
+        return
+    status = record.status if record.status == "failed" else "missing"
+    merging.take_in(registry, report, replace(record, status=status), revive=revive)
+
+
+def _lies_here(registry: Registry, record: ModelRecord) -> bool:
+    """Whether a model's directory is in the library, without a record but with all its files."""
+    directory = registry.models_dir / record.directory
+    if not record.files or not directory.is_dir():
+        return False
+    try:
+        return all(
+            check_file(directory, file, links=False) and has_content(directory / file.path, file)
+            for file in record.files
+        )
+    except (DataError, OSError):
+        return False
+
+
+def linked(registry: Registry, record: ModelRecord) -> Path:
+    """A folder to be taken in, with a link to each of a record's files.
+
+    Raises:
+        UnsafePath: A file's path leaves the folder.
+    """
+    folder = registry.claims.new_folder()
+    try:
+        folders = {folder}
+        for file in record.files:
+            path = folder / check_path(file.path)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.symlink_to(file.link or "")
+            folders.add(path.parent)
+        for each in folders:
+            sync_directory(each)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return folder
+
+
+def _at_its_end(file: ModelFile) -> ModelFile:
+    """A linked file with the real path that its link leads to."""
+    return file if file.link is None else replace(file, link=os.path.realpath(file.link))
