@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import shlex
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import msgspec
 
@@ -19,6 +19,7 @@ from sleap_rtc.cli.documents import (
     ModelInfoShown,
     ModelsDocument,
     ModelShown,
+    Shown,
     best_loss,
     is_local,
     model_shown,
@@ -26,14 +27,15 @@ from sleap_rtc.cli.documents import (
 )
 from sleap_rtc.cli.text import Cell, Column, count, loss
 from sleap_rtc.client.composing import engine_of
-from sleap_rtc.domain.models import ModelFile, ModelRecord
+from sleap_rtc.domain.models import ModelRecord
 from sleap_rtc.domain.units import format_bytes, format_duration
-from sleap_rtc.errors import SleapRtcError, UnknownModel
-from sleap_rtc.files.beneath import open_file
+from sleap_rtc.errors import UnknownModel
 from sleap_rtc.files.hashcache import HashCache
-from sleap_rtc.files.hashing import hash_open, stamp_of
+from sleap_rtc.library.checking import state_of
 from sleap_rtc.library.entries import MAX_LIMIT, Entry, Group, Query
 from sleap_rtc.library.registry import Registry
+
+NONE_HERE: Final = "No model here fits. sleap-rtc train makes one."
 
 STATUS_STYLES: Final = {
     "completed": "good",
@@ -68,12 +70,28 @@ def list_all(app: App, *, csv: bool, **filters: Any) -> None:
     library = app.client().library
     page = library.list(query)
     more = _count_more(library, query, page.cursor)
-    shown = [model_shown(entry) for entry in page.entries]
-    document = ModelsDocument(models=tuple(shown), more=more)
+    shown = tuple(model_shown(entry) for entry in page.entries)
+    document = ModelsDocument(models=shown, more=more)
+    show_models(app, document, shown, more=more, csv=csv, none=NONE_HERE)
+
+
+def show_models(
+    app: App, document: Shown, models: Sequence[ModelShown], *, more: int, csv: bool, none: str
+) -> None:
+    """Show a list of models, of this library or another.
+
+    Args:
+        app: The invocation.
+        document: For ``--json``.
+        models: The models.
+        more: How many there are besides.
+        csv: Whether as CSV.
+        none: What is said of an empty list.
+    """
     if csv and not app.out.as_json:
-        app.out.raw(_csv(shown))
+        app.out.raw(_csv(models))
     else:
-        app.out.show(document, lambda: _table(app, page.entries))
+        app.out.show(document, lambda: _table(app, models, none))
     if more:
         app.out.say(f"{more:,} more; --limit N shows them, --search and the filters find some.")
 
@@ -87,9 +105,9 @@ def _count_more(library: Registry, query: Query, cursor: str | None) -> int:
     return more
 
 
-def _table(app: App, entries: tuple[Entry, ...]) -> None:
-    if not entries:
-        app.out.say("No model here fits. sleap-rtc train makes one.")
+def _table(app: App, models: Sequence[ModelShown], none: str) -> None:
+    if not models:
+        app.out.say(none)
         return
     columns = [
         Column("model", least=24),
@@ -102,20 +120,20 @@ def _table(app: App, entries: tuple[Entry, ...]) -> None:
     ]
     rows: list[list[Cell | str]] = [
         [
-            Cell(entry.label, "name"),
-            entry.record.model_type,
-            Cell(entry.record.status, STATUS_STYLES[entry.record.status]),
-            where(entry.record),
-            loss(best_loss(entry.record)),
-            format_bytes(entry.record.size) if entry.record.size else "-",
-            day(entry.record.created_at),
+            Cell(model.alias or model.id, "name"),
+            model.model_type,
+            Cell(model.status, STATUS_STYLES[model.status]),
+            _where(model.local, _names(model)),
+            loss(model.best_val_loss),
+            format_bytes(model.size) if model.size else "-",
+            day(model.created_at),
         ]
-        for entry in entries
+        for model in models
     ]
     app.out.table(columns, rows)
 
 
-def _csv(shown: list[ModelShown]) -> str:
+def _csv(shown: Sequence[ModelShown]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     names = [field.name for field in msgspec.structs.fields(ModelShown)]
@@ -130,8 +148,15 @@ def _csv(shown: list[ModelShown]) -> str:
 
 def where(record: ModelRecord) -> str:
     """Where a model's files are: ``local``, ``local + gpu-1``, ``gpu-1``, ``nowhere``."""
-    places = (["local"] if is_local(record) else []) + [at.name for at in record.locations]
-    return " + ".join(dict.fromkeys(places)) or "nowhere"
+    return _where(is_local(record), (at.name for at in record.locations))
+
+
+def _names(model: ModelShown) -> list[str]:
+    return [place.partition(":")[2] for place in model.locations]
+
+
+def _where(local: bool, others: Iterable[str]) -> str:
+    return " + ".join(dict.fromkeys((*(["local"] if local else []), *others))) or "nowhere"
 
 
 def when(moment: datetime) -> str:
@@ -168,7 +193,7 @@ def show_info(app: App, name: str) -> None:
         for number, (entry, info) in enumerate(zip(entries, infos, strict=True)):
             if number:
                 app.out.data("")
-            _print(app, entry, info)
+            print_info(app, entry, info)
         app.out.title("Commands")
         app.out.fields(list(infos[0].commands.items()), indent=2)
 
@@ -184,7 +209,7 @@ def _info(app: App, entry: Entry, cache: HashCache, named: Entry | Group) -> Mod
                 path=file.path,
                 size=file.size,
                 blake3=file.blake3,
-                state=_state(entry.directory, file, cache),
+                state=state_of(entry.directory, file, cache),
             )
         )
     app.out.live.clear()
@@ -194,31 +219,6 @@ def _info(app: App, entry: Entry, cache: HashCache, named: Entry | Group) -> Mod
         files=tuple(files),
         commands=commands(named),
     )
-
-
-def _state(
-    directory: Path, file: ModelFile, cache: HashCache
-) -> Literal["ok", "missing", "changed"]:
-    path = Path(file.link) if file.link else directory / file.path
-    try:
-        fd = open_file(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return "missing"
-    except (SleapRtcError, OSError):
-        return "changed"
-    try:
-        stamp = stamp_of(fd)
-        if stamp.size != file.size:
-            return "changed"
-        hashes = cache.get(stamp)
-        if hashes is None:
-            _, hashes = hash_open(fd, name=str(path))
-            cache.put(stamp, hashes)
-    except (SleapRtcError, OSError):
-        return "changed"
-    finally:
-        os.close(fd)
-    return "ok" if hashes.blake3 == file.blake3 else "changed"
 
 
 def commands(named: Entry | Group) -> dict[str, str]:
@@ -242,7 +242,17 @@ def commands(named: Entry | Group) -> dict[str, str]:
     return found
 
 
-def _print(app: App, entry: Entry, info: ModelInfoShown) -> None:
+def print_info(
+    app: App, entry: Entry, info: ModelInfoShown, *, right: str = "all as recorded"
+) -> None:
+    """Print everything about a model.
+
+    Args:
+        app: The invocation.
+        entry: The model.
+        info: What was found out about it.
+        right: What is said of files that are all right.
+    """
     record = entry.record
     metrics, training = record.metrics, record.training
     app.out.title(entry.label)
@@ -253,7 +263,7 @@ def _print(app: App, entry: Entry, info: ModelInfoShown) -> None:
             ("Type", record.model_type),
             ("Status", Cell(record.status, STATUS_STYLES[record.status])),
             ("Run", record.name),
-            ("Where", where(record)),
+            ("Where", _where(info.model.local, _names(info.model))),
             ("Folder", str(entry.directory)),
             ("Content", record.package or ""),
             ("Made", when(record.created_at)),
@@ -275,7 +285,7 @@ def _print(app: App, entry: Entry, info: ModelInfoShown) -> None:
     )
     _print_mapping(app, "Evaluation", metrics.evaluation)
     _print_mapping(app, "Hyperparameters", training.hyperparameters)
-    _print_files(app, info)
+    _print_files(app, info, right)
 
 
 def _best(record: ModelRecord) -> str:
@@ -313,12 +323,12 @@ def _short(value: Any) -> str:
     return loss(value) if isinstance(value, float) else str(value)
 
 
-def _print_files(app: App, info: ModelInfoShown) -> None:
+def _print_files(app: App, info: ModelInfoShown, right: str) -> None:
     if not info.files:
         return
     bad = sum(file.state != "ok" for file in info.files)
     total = f"{count(len(info.files), 'file')}, {format_bytes(sum(f.size for f in info.files))}"
-    app.out.title(f"Files: {total}" + (f", {bad} not as recorded" if bad else ", all as recorded"))
+    app.out.title(f"Files: {total}" + (f", {bad} not as recorded" if bad else f", {right}"))
     styles = {"ok": "good", "missing": "bad", "changed": "bad"}
     app.out.table(
         [Column("file"), Column("size", right=True), Column("state", whole=True)],
