@@ -8,8 +8,9 @@ from msgspec.structs import replace
 
 from sleap_rtc.domain.ids import ModelId
 from sleap_rtc.domain.models import Metrics, ModelFile, ModelRecord, Training
-from sleap_rtc.errors import FilesMissing, (
+from sleap_rtc.errors import (
     DataError,
+    FilesMissing,
     UnsafePath,
 )
 from sleap_rtc.library.claiming import Claims
