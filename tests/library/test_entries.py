@@ -24,11 +24,10 @@ def test_a_model_is_called_by_its_alias_else_by_its_id(
 @given(
     st.builds(
         Position,
-        sort=st.sampled_from(["date", "name", "type", "loss", "size"]),
+        sort=st.sampled_from(["date", "name", "type", "loss", "size", "rank"]),
         reverse=st.booleans(),
         key=st.integers(-(2**62), 2**62) | st.floats(allow_nan=False) | st.text(max_size=80),
-        age=st.integers(-(2**60), 0),
-        directory=st.text(max_size=80),
+        row=st.integers(-(2**63), 2**63 - 1),
     )
 )
 def test_a_cursor_holds_a_position(position: Position) -> None:
@@ -37,7 +36,7 @@ def test_a_cursor_holds_a_position(position: Position) -> None:
 
 
 def test_a_cursor_holds_a_missing_loss() -> None:
-    position = Position(sort="loss", reverse=False, key=math.inf, age=-1, directory="d")
+    position = Position(sort="loss", reverse=False, key=math.inf, row=1)
     assert position_of(Query(sort="loss", cursor=cursor_of(position))) == position
 
 
@@ -58,7 +57,7 @@ def test_any_text_is_a_cursor_or_refused(text: str) -> None:
 
 
 def test_a_cursor_of_another_sort_is_refused() -> None:
-    cursor = cursor_of(Position(sort="date", reverse=False, key=1, age=1, directory="d"))
+    cursor = cursor_of(Position(sort="date", reverse=False, key=1, row=1))
     for query in (Query(sort="size", cursor=cursor), Query(reverse=True, cursor=cursor)):
         with pytest.raises(UsageError, match="another sort"):
             position_of(query)

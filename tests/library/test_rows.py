@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 from msgspec.structs import replace
 
-from sleap_rtc.domain.models import Location, Metrics, ModelRecord
+from sleap_rtc.domain.models import Location, Metrics, ModelRecord, Training
 from sleap_rtc.errors import UsageError
 from sleap_rtc.library.entries import Query
 from sleap_rtc.library.registry import Registry
@@ -24,10 +24,15 @@ def names(
     now = record_of().created_at
     gpu = Location(kind="worker", name="gpu-01", last_seen=now)
     lab = Location(kind="room", name="lab", last_seen=now)
-    best = Metrics(best_val_loss=0.1, final_val_loss=0.9)
+    best = Metrics(best_val_loss=0.1, final_val_loss=0.9, epochs=3)
+    made = Training(hyperparameters={"backbone": "unet", "filters": 64})
     for number, (name, model_type, changes) in enumerate(
         [
-            ("old", "bottomup", {"status": "completed", "metrics": best, "tags": ("x", "y")}),
+            (
+                "old",
+                "bottomup",
+                {"status": "completed", "metrics": best, "tags": ("x", "y"), "training": made},
+            ),
             ("Mouse run", "centroid", {"status": "failed", "tags": ("x",), "notes": "Käfig 7"}),
             ("fly-run_2", "centroid", {"metrics": Metrics(final_val_loss=0.5)}),
             ("fly run", "centered_instance", {"source": "hub", "locations": (gpu, lab)}),
@@ -49,6 +54,7 @@ def names(
     return found
 
 
+NAMED = ["fly run", "fly-run_2", "here", "Mouse run", "old"]
 ALL = ["here", "fly run", "fly-run_2", "Mouse run", "old"]
 
 
@@ -80,8 +86,36 @@ ALL = ["here", "fly run", "fly-run_2", "Mouse run", "old"]
         ({"text": "centered_instance"}, ["fly run"]),
         ({"text": "y"}, ["old"]),
         ({"text": "zebra"}, []),
-        ({"text": "!?"}, []),
-        ({"text": '" OR *'}, []),
+        ({"text": '" OR *"'}, []),
+        ({"text": "NEAR(fly AND"}, []),
+        ({"text": "tag:X,q -tag:y"}, ["Mouse run"]),
+        ({"tags": ("X",)}, ["Mouse run", "old"]),
+        ({"text": "loss<=0.5"}, ["fly-run_2", "old"]),
+        ({"text": "-loss<0.3"}, ["here", "fly run", "fly-run_2", "Mouse run"]),
+        ({"text": "loss>0"}, ["fly-run_2", "old"]),
+        ({"text": "epochs>=0"}, ["old"]),
+        ({"text": "-epochs>=0"}, ALL[:-1]),
+        ({"text": "size>49"}, ["here"]),
+        ({"text": "size:50"}, ["here"]),
+        ({"text": "-fly"}, ["here", "Mouse run", "old"]),
+        ({"text": "run -fly"}, ["Mouse run"]),
+        ({"text": "-notes:kafig type:c*"}, ["fly run", "fly-run_2"]),
+        ({"text": "notes:kafig,zebra"}, ["Mouse run"]),
+        ({"text": "notes:fly"}, []),
+        ({"text": "config:64"}, ["old"]),
+        ({"text": "family:unet"}, ["old"]),
+        ({"text": "unet filters"}, ["old"]),
+        ({"text": "location:nowhere"}, ["fly-run_2", "Mouse run", "old"]),
+        ({"text": "location:room,both"}, ["here", "fly run"]),
+        ({"text": "at:GPU-01 source:hub"}, ["fly run"]),
+        ({"text": "status:failed,completed", "sort": "loss"}, ["old", "Mouse run"]),
+        ({"text": "created:2026-03", "sort": "name"}, NAMED),
+        ({"text": "created>2026-03"}, []),
+        ({"text": "created>=2026 created<2027", "sort": "name"}, NAMED),
+        ({"text": "fly", "sort": "rank"}, ["fly run", "fly-run_2"]),
+        ({"text": "run", "sort": "rank", "types": ("centroid",)}, ["fly-run_2", "Mouse run"]),
+        ({"sort": "rank"}, ALL),
+        ({"sort": "rank", "reverse": True}, ALL[::-1]),
         ({"text": "  "}, ALL),
         ({"text": "fly", "sort": "name", "reverse": True}, ["fly-run_2", "fly run"]),
     ],

@@ -13,7 +13,7 @@ from sleap_rtc.domain.ids import ModelId
 from sleap_rtc.domain.models import ModelRecord, Source, Status
 from sleap_rtc.errors import UsageError
 
-Sort = Literal["date", "name", "type", "loss", "size"]
+Sort = Literal["date", "name", "type", "loss", "size", "rank"]
 Where = Literal["any", "local", "worker", "room", "both"]
 
 MAX_LIMIT = 1_000
@@ -58,6 +58,8 @@ class Group(msgspec.Struct, frozen=True):
 class Query(msgspec.Struct, frozen=True, kw_only=True):
     """Which models to list, and how. An empty filter lets everything through.
 
+    Types, tags and names of places are compared whatever their case.
+
     Attributes:
         statuses: One of these.
         types: One of these model types.
@@ -66,9 +68,10 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
         where: ``local``: the files are here; ``worker``, ``room``: a worker or room has it;
             ``both``: here and elsewhere.
         at: Name of a worker or room that has it.
-        text: Words in name, alias, type, tags and notes; the last may be a beginning.
+        text: What a person types into a search box, as `search.parser` reads it.
         sort: ``date`` newest first, ``name`` and ``type`` from A, ``loss`` lowest first (models
-            without one last), ``size`` largest first; then by date, newest first.
+            without one last), ``size`` largest first, ``rank`` what fits the text's words best
+            first; then by date, newest first.
         reverse: The other way round.
         limit: Models per page, 1 to 1,000.
         cursor: From the page before, with the same sort.
@@ -100,13 +103,19 @@ class Page(msgspec.Struct, frozen=True):
 
 
 class Position(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """What a cursor holds: the sort, and the sort keys of the last model on the page."""
+    """What a cursor holds: the sort, and the sort keys of the last model on the page.
+
+    Attributes:
+        sort: What it was sorted by: what fits too many models by rank goes by date.
+        reverse: The other way round.
+        key: The last model's.
+        row: Its row, which decides among equal keys.
+    """
 
     sort: Sort
     reverse: bool
     key: int | float | str
-    age: int
-    directory: str
+    row: int
 
 
 def cursor_of(position: Position) -> str:
@@ -128,6 +137,7 @@ def position_of(query: Query) -> Position | None:
         position = msgspec.msgpack.decode(raw, type=Position)
     except (ValueError, binascii.Error, msgspec.DecodeError):
         raise UsageError(message="the cursor is not one that a list gave") from None
-    if (position.sort, position.reverse) != (query.sort, query.reverse):
+    sorts = (query.sort, "date") if query.sort == "rank" else (query.sort,)
+    if position.sort not in sorts or position.reverse != query.reverse:
         raise UsageError(message="the cursor belongs to a list with another sort")
     return position

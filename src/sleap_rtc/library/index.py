@@ -43,7 +43,7 @@ from sleap_rtc.library import layout, marks, rows
 from sleap_rtc.library.entries import Page, Query
 from sleap_rtc.storage.sqlite import Database, local_folder
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 """Part of the folder's name: an older and a newer sleap-rtc never share an index."""
 
 LOOK_EVERY_S: Final = 600.0
@@ -53,6 +53,8 @@ _NAME: Final = re.compile(r"[0-9a-f]{16}\.sqlite")
 _SMALL: Final = 5_000
 """Models up to which the tree is looked through at once: some 50 ms."""
 _BATCH: Final = 200
+_MAPPED: Final = 4 * 10**9
+"""Bytes of the index that are read through a memory map."""
 _TRUSTED_AGE_NS: Final = 2_000_000_000
 """A directory's time stamp tells of every change only when it is older than its clock is coarse."""
 
@@ -91,6 +93,7 @@ class Index:
 
         Raises:
             UsageError: A bad cursor.
+            InvalidSearch: Its text can't be read.
             Busy: Another process held the index for too long.
             OutOfSpace: There is no room for the index.
         """
@@ -98,6 +101,35 @@ class Index:
         def ask(db: Database) -> Page:
             with db.read() as reader:
                 return rows.page(reader, self._models, query)
+
+        return self._answer(ask)
+
+    def count(self, query: Query) -> int:
+        """How many models a list has from its cursor on, without its limit.
+
+        Raises:
+            UsageError: A bad cursor.
+            InvalidSearch: Its text can't be read.
+        """
+
+        def ask(db: Database) -> int:
+            with db.read() as reader:
+                return rows.count(reader, query)
+
+        return self._answer(ask)
+
+    def known(self, field: rows.Known, beginning: str = "", *, most: int = 1_000) -> list[str]:
+        """What models have in a field, in order.
+
+        Args:
+            field: Which one.
+            beginning: What it begins with, whatever its case.
+            most: How many at most.
+        """
+
+        def ask(db: Database) -> list[str]:
+            with db.read() as reader:
+                return rows.known(reader, field, beginning, most)
 
         return self._answer(ask)
 
@@ -168,7 +200,7 @@ class Index:
         if self._db is not None:
             self._db.close()
             self._db = None
-        self._db = Database(self._place() / name, _schema(), synchronous="NORMAL")
+        self._db = Database(self._place() / name, _schema(), synchronous="NORMAL", mapped=_MAPPED)
         self._marks_stamp = 0
         with self._db.read() as reader:
             self._seen = frozenset(name for (name,) in reader.execute("SELECT name FROM mark"))
@@ -268,12 +300,16 @@ class Index:
     def _take_in(self, db: Database, directories: Iterable[str]) -> None:
         # Read within the write transaction: of two processes the later one has read later.
         with db.write() as writer:
+            read = []
             for directory in directories:
                 found = self._load(directory)
                 if found is None:
                     rows.remove(writer, directory)
                 else:
-                    rows.put(writer, found)
+                    read.append(found)
+            # Full-text search takes in rows much quicker in their order.
+            for found in sorted(read, key=rows.when):
+                rows.put(writer, found)
 
 
 def stamp_of(directory: Path) -> int:

@@ -1,33 +1,45 @@
 -- The index of a library: everything here can be had again from the models' directories.
 
+-- Small rows, since a search that no index helps with reads them all. Texts are casefolded.
 CREATE TABLE model (
-    n INTEGER PRIMARY KEY,
+    n INTEGER PRIMARY KEY,          -- from the creation time, the newest last: see rows.py
     directory TEXT NOT NULL UNIQUE,
     stamp INTEGER NOT NULL,         -- mtime of .record when it was read, nanoseconds
-    alias TEXT,
+    id TEXT NOT NULL,
     status TEXT NOT NULL,
     source TEXT NOT NULL,
     here INTEGER NOT NULL,          -- 1 when its files are in this library
-    record BLOB NOT NULL,           -- JSON
-    -- Sort keys, all ascending; age is minus the creation time in microseconds.
-    age INTEGER NOT NULL,
-    name TEXT NOT NULL,             -- casefolded
+    on_worker INTEGER NOT NULL,     -- 1 when a worker has it
+    in_room INTEGER NOT NULL,       -- 1 when a room has it
+    epochs INTEGER,
+    -- Sort keys.
+    made INTEGER NOT NULL,          -- creation time, microseconds since 1970
+    name TEXT NOT NULL,
     type TEXT NOT NULL,
     loss REAL NOT NULL,             -- infinite when unknown
     size INTEGER NOT NULL           -- minus the bytes
 );
 
-CREATE INDEX model_by_date ON model (age, directory);
-CREATE INDEX model_by_name ON model (name, age, directory);
-CREATE INDEX model_by_type ON model (type, age, directory);
-CREATE INDEX model_by_loss ON model (loss, age, directory);
-CREATE INDEX model_by_size ON model (size, age, directory);
-CREATE INDEX model_by_status ON model (status, age, directory);
-CREATE INDEX model_by_source ON model (source, age, directory);
+-- What is filtered by is there too, so that rows that don't fit aren't looked up.
+CREATE INDEX model_by_name ON model (name, n DESC, status, type, source, here, on_worker, in_room);
+CREATE INDEX model_by_type ON model (type, n DESC, status, source, here, on_worker, in_room);
+CREATE INDEX model_by_loss ON model (loss, n DESC, status, type, source, here, on_worker, in_room);
+CREATE INDEX model_by_size ON model (size, n DESC, status, type, source, here, on_worker, in_room);
+CREATE INDEX model_by_status ON model (status, n);
+CREATE INDEX model_by_source ON model (source, n);
+CREATE INDEX model_by_id ON model (id);
+CREATE INDEX model_by_time ON model (made);
+
+-- What a list shows of a model.
+CREATE TABLE shown (
+    n INTEGER PRIMARY KEY REFERENCES model (n) ON DELETE CASCADE,
+    alias TEXT,
+    record BLOB NOT NULL            -- JSON
+);
 
 CREATE TABLE tag (
     n INTEGER NOT NULL REFERENCES model (n) ON DELETE CASCADE,
-    tag TEXT NOT NULL,
+    tag TEXT NOT NULL,              -- casefolded
     PRIMARY KEY (tag, n)
 ) WITHOUT ROWID;
 CREATE INDEX tag_by_model ON tag (n);
@@ -36,9 +48,10 @@ CREATE TABLE place (
     n INTEGER NOT NULL REFERENCES model (n) ON DELETE CASCADE,
     kind TEXT NOT NULL,             -- worker or room
     name TEXT NOT NULL,
-    PRIMARY KEY (name, kind, n)
+    key TEXT NOT NULL,              -- its name, casefolded
+    PRIMARY KEY (key, kind, name, n)
 ) WITHOUT ROWID;
-CREATE INDEX place_by_model ON place (n, kind);
+CREATE INDEX place_by_model ON place (n);
 
 CREATE TABLE tombstone (
     directory TEXT PRIMARY KEY,
@@ -53,10 +66,12 @@ CREATE TABLE unreadable (
 ) WITHOUT ROWID;
 
 CREATE VIRTUAL TABLE words USING fts5 (
-    alias, name, type, tags, notes,
+    alias, name, type, tags, notes, family, config,
     tokenize = 'unicode61 remove_diacritics 2',
-    prefix = '2 3'
+    prefix = '1 2 3'
 );
+-- How much a word counts, by where it is.
+INSERT INTO words (words, rank) VALUES ('rank', 'bm25(10, 8, 4, 6, 2, 3, 1)');
 
 -- Marks of changes that were taken in.
 CREATE TABLE mark (name TEXT PRIMARY KEY) WITHOUT ROWID;

@@ -1,0 +1,1 @@
+"""The search box: what a person types, as conditions, and as SQL over the index."""
