@@ -1,20 +1,25 @@
 """Checkpoints that this machine didn't make: looked into before they are run here.
 
-One that is clean is run. One that isn't is run only if a person says yes, once
-per content; that yes is kept as ``<home>/trusted/<BLAKE3 of the file>``.
+One that is clean is run. One that isn't is run only if a person of the machine
+that runs it says yes, once per content; that yes is kept as
+``<home>/trusted/<BLAKE3 of the file>``, for clients and workers alike.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Final
 
 from loguru import logger
 
-from sleap_rtc.engines.scanning import loadable, scan
 from sleap_rtc.errors import NotTrusted
-from sleap_rtc.files.durable import write_new
+from sleap_rtc.files.durable import write_replacing
 from sleap_rtc.files.hashing import hash_file
 from sleap_rtc.library.entries import Entry
+from sleap_rtc.library.inspection.scanning import loadable, scan
+
+_HERE: Final = "If you know where it comes from, add --trust-model; that is remembered."
 
 
 class Approvals:
@@ -28,7 +33,7 @@ class Approvals:
         self._folder = folder
 
     def check(self, entry: Entry, *, trust: bool = False) -> None:
-        """See that a model may be run on this machine.
+        """See that a model of a library may be run on this machine.
 
         Args:
             entry: The model.
@@ -43,23 +48,53 @@ class Approvals:
         paths = {file.path for file in record.files}
         if record.checkpoint is not None:
             paths.add(record.checkpoint)
-        for path in loadable(paths):
-            self._check_file(entry, entry.directory / path, trust=trust)
+        self.check_files(entry.label, entry.directory, paths, trust=trust)
 
-    def _check_file(self, entry: Entry, path: Path, *, trust: bool) -> None:
-        record = entry.record
-        verdict = scan(path)
-        if verdict.clean:
-            return
-        _, hashes = hash_file(path, as_path=path.name)
-        mark = self._folder / hashes.blake3
-        if trust:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write_new(mark, f"{record.id}: {verdict.sentence}\n".encode())
-            logger.warning("model {} is trusted although {}", record.id, verdict.sentence)
-        elif not mark.exists():
-            raise NotTrusted(
-                who=f"{path.name} of model {entry.label}",
-                why=verdict.sentence,
-                hint="If you know where it comes from, add --trust-model; that is remembered.",
-            )
+    def check_files(
+        self,
+        model: str,
+        directory: Path,
+        paths: Iterable[str],
+        *,
+        trust: bool = False,
+        hint: str = _HERE,
+    ) -> None:
+        """See that a model's files may be run on this machine.
+
+        Args:
+            model: What it is called.
+            directory: Where they are.
+            paths: All of them, relative.
+            trust: The person says yes to whatever is found; it is remembered.
+            hint: What to do about a file that nobody said yes to; ``{blake3}`` in it is its hash.
+
+        Raises:
+            NotTrusted: A file that an engine may load isn't clean, and nobody said yes to it.
+        """
+        for path in loadable(paths):
+            verdict = scan(directory / path)
+            if verdict.clean:
+                continue
+            _, hashes = hash_file(directory / path, as_path=path)
+            if self.has(hashes.blake3):
+                continue
+            if not trust:
+                who = f"{path} of model {model}"
+                hint = hint.replace("{blake3}", hashes.blake3)
+                raise NotTrusted(who=who, why=verdict.sentence, hint=hint)
+            self.approve(hashes.blake3, f"{path} of model {model}: {verdict.sentence}")
+
+    def has(self, blake3: str) -> bool:
+        """Whether a person said yes to the file with this hash."""
+        return (self._folder / blake3).exists()
+
+    def approve(self, blake3: str, why: str) -> None:
+        """Say yes to the file with this hash. Twice is once.
+
+        Args:
+            blake3: The hash of all of it, 64 hex digits.
+            why: What is remembered beside it.
+        """
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_replacing(self._folder / blake3, f"{why}\n".encode())
+        logger.bind(blake3=blake3).warning("trusted from now on: {}", why)

@@ -18,7 +18,6 @@ from loguru import logger
 from sleap_rtc.domain.ids import PackageId
 from sleap_rtc.domain.packages import check_path
 from sleap_rtc.domain.values import encode_pretty
-from sleap_rtc.engines.scanning import loadable, scan
 from sleap_rtc.errors import (
     AlreadyExists,
     Damaged,
@@ -34,6 +33,7 @@ from sleap_rtc.files.hashcache import HashCache
 from sleap_rtc.files.partial import claim_partial
 from sleap_rtc.jobs.events import Transferring
 from sleap_rtc.jobs.spec import JobSpec, ModelRef, TrackSpec, TrainSpec
+from sleap_rtc.library.inspection.scanning import loadable, scan
 from sleap_rtc.library.registry import Registry
 from sleap_rtc.media.labels import check_videos, inspect_labels
 from sleap_rtc.transfer.progress import Progress

@@ -15,31 +15,31 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 import os
 import pickletools
 import shutil
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
-
-import msgspec
+from typing import Final
 
 from sleap_rtc.domain.models import Metrics
 from sleap_rtc.files.durable import write_replacing
+from sleap_rtc.library.inspection.logs import (
+    LOG,
+    Rows,
+    evaluation,
+    lowest,
+    number,
+    read_log,
+    with_losses,
+)
 
 BEST: Final = "best.ckpt"
 LAST: Final = "last.ckpt"
-LOG: Final = "training_log.csv"
-_MAX_LOG: Final = 64 * 1024 * 1024
 _MAX_PICKLE: Final = 64 * 1024 * 1024
-_MAX_METRICS: Final = 16 * 1024 * 1024
 _KEPT: Final = ("initial_config.yaml", "training_config.yaml")
 _LABELS: Final = ("labels_gt", "labels_pr", "metrics")
-
-Rows = dict[int, dict[str, str]]
-"""Epoch to columns of the log."""
 
 
 def run_directory(attempt: Path, run_name: str) -> Path:
@@ -148,29 +148,6 @@ def best_checkpoint(attempt: Path) -> Path | None:
     return carried if before is not None and (now is None or before[1] <= now[1]) else own
 
 
-def lowest(rows: Rows) -> tuple[int, float] | None:
-    """The epoch with the lowest validation loss, and that loss."""
-    known = [(epoch, number(row.get("val/loss"))) for epoch, row in rows.items()]
-    finite = [(epoch, loss) for epoch, loss in known if loss is not None]
-    return min(finite, key=lambda entry: (entry[1], entry[0]), default=None)
-
-
-def read_log(path: Path) -> Rows:
-    """The rows of a log; one that is missing or damaged gives what can be read of it."""
-    rows: Rows = {}
-    try:
-        if path.stat().st_size > _MAX_LOG:
-            return rows
-        with path.open(newline="", encoding="utf-8", errors="replace") as file:
-            for row in csv.DictReader(file):
-                epoch = number(row.get("epoch"))
-                if epoch is not None and epoch >= 0:
-                    rows[int(epoch)] = {str(k): str(v) for k, v in row.items() if k and v}
-    except (OSError, csv.Error):
-        return rows
-    return rows
-
-
 def to_csv(rows: Rows) -> bytes:
     """Rows as a log, in the order of epochs; columns in the order in which they appear."""
     columns = dict.fromkeys(["epoch", *(key for row in rows.values() for key in row)])
@@ -179,31 +156,6 @@ def to_csv(rows: Rows) -> bytes:
     writer.writeheader()
     writer.writerows({**rows[epoch], "epoch": str(epoch)} for epoch in sorted(rows))
     return text.getvalue().encode()
-
-
-def number(text: str | None) -> float | None:
-    """A finite number, None for anything else."""
-    try:
-        value = float(text or "")
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
-
-
-def with_losses(rows: Rows, losses: Mapping[int, float | None]) -> Rows:
-    """The log with the true mean training losses: the trainer's own are those of an epoch before.
-
-    The trainer writes in row ``n`` the loss of epoch ``n - 1``, and the last one never.
-    """
-    shifted = {epoch - 1: row.get("train/loss") for epoch, row in rows.items()}
-    mended: Rows = {}
-    for epoch, row in rows.items():
-        loss = losses.get(epoch)
-        text = repr(loss) if loss is not None else shifted.get(epoch)
-        mended[epoch] = {k: v for k, v in row.items() if k != "train/loss"}
-        if text:
-            mended[epoch]["train/loss"] = text
-    return mended
 
 
 def assemble(
@@ -258,32 +210,9 @@ def metrics(attempt: Path, epochs: int | None) -> Metrics:
         final_train_loss=number(last.get("train/loss")),
         epochs=epochs,
         best_epoch=None if best is None else best[0],
-        evaluation=_evaluation(attempt),
+        evaluation=evaluation(_files(attempt)),
     )
 
 
-_MEASURED: Final = {
-    "mean_error_px": ("distance_metrics", "avg"),
-    "median_error_px": ("distance_metrics", "p50"),
-    "oks_mAP": ("voc_metrics", "oks_voc.mAP"),
-    "mOKS": ("mOKS", "mOKS"),
-    "mPCK": ("pck_metrics", "mPCK"),
-}
-
-
-def _evaluation(attempt: Path) -> dict[str, float | None]:
-    found: dict[str, float | None] = {}
-    for split in ("train", "val"):
-        path = attempt / f"metrics.{split}.0.json"
-        try:
-            if path.stat().st_size > _MAX_METRICS:
-                continue
-            plain = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
-        except (OSError, msgspec.MsgspecError):
-            continue
-        for name, (group, key) in _MEASURED.items():
-            value = plain.get(group)
-            measured = value.get(key) if isinstance(value, dict) else None
-            if isinstance(measured, (int, float)) and math.isfinite(measured):
-                found[f"{split}.{name}"] = float(measured)
-    return found
+def _files(attempt: Path) -> dict[str, Path]:
+    return {path.name: path for path in attempt.glob("metrics.*.json")}

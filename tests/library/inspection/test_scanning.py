@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from sleap_rtc.engines.scanning import loadable, scan
+from sleap_rtc.library.inspection.scanning import loadable, scan
 
-SHARED = Path(__file__).parents[3] / "shared" / "data" / "models"
+SHARED = Path(__file__).parents[4] / "shared" / "data" / "models"
 
 
 class Runs:
