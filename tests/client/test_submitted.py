@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from datetime import UTC, datetime
 
 import msgspec
@@ -72,3 +74,45 @@ def test_a_file_that_is_not_readable_hides_no_other(tmp_path):
     (tmp_path / f"{submitted(2).id}.json").write_text("{")
     (tmp_path / "notes.json").write_text("{}")
     assert [job.id for job in jobs.all()] == [submitted(1).id]
+
+
+NOTE = """
+import sys
+import msgspec
+from pathlib import Path
+from sleap_rtc.client.submitted import SubmittedJobs
+
+jobs, job, who = SubmittedJobs(Path(sys.argv[1])), sys.argv[2], sys.argv[3]
+sys.stdin.read()
+for number in range(25):
+    jobs.update(job, lambda old: msgspec.structs.replace(
+        old, home=(*old.home, f"{who} {number}")))
+"""
+
+
+def test_several_processes_lose_nothing_of_each_other(tmp_path):
+    jobs = SubmittedJobs(tmp_path)
+    jobs.add(submitted(1))
+    programs = [
+        subprocess.Popen(
+            [sys.executable, "-c", NOTE, str(tmp_path), submitted(1).id, str(who)],
+            stdin=subprocess.PIPE,
+        )
+        for who in range(4)
+    ]
+    for program in programs:
+        program.stdin.close()
+    assert [program.wait(60) for program in programs] == [0] * 4
+    home = jobs.get(submitted(1).id).home
+    assert sorted(home) == sorted(f"{who} {n}" for who in range(4) for n in range(25))
+    # Their order within a process stays.
+    assert [n for n in home if n.startswith("2 ")] == [f"2 {n}" for n in range(25)]
+
+
+def test_what_is_no_change_is_not_written(tmp_path):
+    jobs = SubmittedJobs(tmp_path)
+    jobs.add(submitted(1))
+    path = tmp_path / f"{submitted(1).id}.json"
+    before = path.stat().st_ino
+    assert jobs.update(submitted(1).id, lambda old: old) == submitted(1)
+    assert path.stat().st_ino == before

@@ -61,8 +61,15 @@ def tell(update: Update) -> None:
             say("alias", alias=update.alias, refused=update.refused)
 
 
+async def nap() -> None:
+    """Read nothing of what happens until a line comes on standard input, if asked to."""
+    if asked.get("nap"):
+        await asyncio.to_thread(sys.stdin.readline)
+
+
 async def follow(follower: Follower) -> None:
     say("job", job=follower.job.id)
+    await nap()
     async for update in follower.updates():
         tell(update)
     view = follower.view
@@ -107,6 +114,8 @@ async def submit_unchecked(client: AsyncClient) -> str:
 
 async def watch(watcher: Watcher) -> None:
     view = JobView()
+    say("watching")
+    await nap()
     async for event in watcher.events():
         tell(event)
         view = fold(view, event)

@@ -112,6 +112,12 @@ class Program:
         assert self.lines[-1]["kind"] == "error", self._told(f"it ended with {code}")
         return code, self.lines[-1]
 
+    def wake(self) -> None:
+        """Give it the line that it waits for."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(b"\n")
+        self.process.stdin.flush()
+
     def kill(self) -> None:
         """SIGKILL it."""
         self.process.kill()
@@ -174,9 +180,7 @@ class Machine:
         if self.network is not None:
             program.until("network")
             self.network.plug_in(program.pid)
-            assert program.process.stdin is not None
-            program.process.stdin.write(b"\n")
-            program.process.stdin.flush()
+            program.wake()
         return program
 
 

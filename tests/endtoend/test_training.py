@@ -176,6 +176,28 @@ def test_two_followers_of_one_job(lab) -> None:
     assert "laptop" in error["message"]
 
 
+def test_who_reads_late_is_told_everything(lab) -> None:
+    """More happens than a client keeps in memory, while it looks elsewhere."""
+    lab.worker.begin()
+    client = lab.client.train(lab.config(epochs=280, steps=1), nap=True)
+    job = client.until("job")["job"]
+    watcher = lab.client.do("watch", job=job, worker="gpu-1", nap=True)
+    watcher.until("watching")
+    end = time.monotonic() + 60
+    while lab.worker.view(job).state != "completed":
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    events = lab.worker.view(job).number
+    assert events > 300
+    client.wake()
+    watcher.wake()
+    for program in (client, watcher):
+        assert program.done()["state"] == "completed"
+        assert [line["n"] for line in program.lines if "n" in line] == list(range(1, events + 1))
+    [record] = lab.client.models().values()
+    assert record.status == "completed"
+
+
 def test_the_same_job_submitted_twice_is_one(lab) -> None:
     """As when a client is killed between sending a job and noting that it was sent."""
     lab.worker.begin()

@@ -25,6 +25,7 @@ from loguru import logger
 
 from sleap_rtc.auth.store import RoomEntry
 from sleap_rtc.client.bringing import bring_model, bring_output, expect_model, follow_model
+from sleap_rtc.client.inbox import Inbox
 from sleap_rtc.client.online import Online
 from sleap_rtc.client.submitted import SubmittedJob, SubmittedJobs
 from sleap_rtc.domain.models import ModelRecord
@@ -140,7 +141,8 @@ class Follower:
         self._upto: int | None = None
         self._served: ServedPackage | None = None
         self._sources = Sources()
-        self._updates: asyncio.Queue[Update | SleapRtcError | None] = asyncio.Queue()
+        self._updates: Inbox[Update | SleapRtcError | None] = Inbox(on_room=self._room_again)
+        self._paused = False
         self._outputs: asyncio.Queue[OutputReady] = asyncio.Queue()
         self._last: dict[int, ModelRecord] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -150,7 +152,7 @@ class Follower:
             locate=self._locate,
             name=job.worker,
             on_notice=self._noticed,
-            on_state=lambda state: self._updates.put_nowait(LinkChanged(state)),
+            on_state=lambda state: self._updates.put(LinkChanged(state), instead="link"),
             on_up=self._say_again,
             on_blocks=self._blocks_changed,
             throttle=throttle,
@@ -183,6 +185,9 @@ class Follower:
 
     async def updates(self) -> AsyncIterator[Update]:
         """What happens, until the job is settled and everything is home.
+
+        Who reads slowly is not told of every step of a transfer or a connection, but of every
+        event of the job: while too much waits to be read, the worker is asked for no more.
 
         Raises:
             UnknownJob: The worker doesn't know the job.
@@ -223,7 +228,7 @@ class Follower:
         if self._served is not None:
             body = OfferFiles(package=ref(self._served.packed.package))
             await channel.request(body, id=f"offer-{self.link.session}-{id(channel)}", within_s=30)
-        if self._following:
+        if self._following and not self._paused:
             self._upto = None
             id_ = f"follow-{id(channel)}"
             self._told(await channel.request(self._follow(), id=id_, within_s=30))
@@ -239,7 +244,7 @@ class Follower:
         if unsent:
             await self.link.request(SubmitJob(spec=self.job.spec), within_s=ONCE_S, id=self.job.id)
         self._following = True
-        self._told(await self.link.request(self._follow(), within_s=ONCE_S))
+        await self._catch_up()
 
     def _told(self, answer: ReplyBody) -> None:
         """How far the log is: only behind that, a settled state is the present one."""
@@ -266,15 +271,28 @@ class Follower:
         if not isinstance(body, JobHappened) or body.job != self.job.id:
             return
         event = body.event
+        if self._paused:
+            return  # told again when there is room
         if event.n != self.view.number + 1:
             return  # told twice, over an old connection and a new one
         try:
             self.view = fold(self.view, event)
             self._take(event)
         except SleapRtcError as error:
-            self._updates.put_nowait(error)
+            self._updates.put(error)
         except Exception as error:  # noqa: BLE001 - a fault here must not end the link unsaid
-            self._updates.put_nowait(self._fault(error))
+            self._updates.put(self._fault(error))
+        if self._updates.full:
+            self._paused = True
+
+    def _room_again(self) -> None:
+        """What was not taken in is in the job's log: ask for it."""
+        if self._paused:
+            self._paused = False
+            self._tasks.append(asyncio.create_task(self._guard(self._catch_up())))
+
+    async def _catch_up(self) -> None:
+        self._told(await self.link.request(self._follow(), within_s=ONCE_S))
 
     # ── what the events mean here ────────────────────────────────────────────
 
@@ -287,7 +305,7 @@ class Follower:
                     self._outputs.put_nowait(event.body)
             case _:
                 pass
-        self._updates.put_nowait(event)
+        self._updates.put(event)
         if self.view.state != self.job.state:
             state = str(self.view.state)
             self._change(lambda old: msgspec.structs.replace(old, state=state))
@@ -314,7 +332,7 @@ class Follower:
         wanted = {_label(output) for output in self.view.outputs} if self.job.download else set()
         if wanted <= set(self.job.home):
             self._give_alias()
-            self._updates.put_nowait(None)
+            self._updates.put(None)
 
     def _give_alias(self) -> None:
         alias = self.job.alias
@@ -324,9 +342,9 @@ class Follower:
         try:
             self._registry.set_alias(alias, *models)
         except AliasTaken as error:
-            self._updates.put_nowait(AliasGiven(alias, refused=str(error)))
+            self._updates.put(AliasGiven(alias, refused=str(error)))
         else:
-            self._updates.put_nowait(AliasGiven(alias))
+            self._updates.put(AliasGiven(alias))
 
     async def _bring_outputs(self) -> None:
         while True:
@@ -334,11 +352,11 @@ class Follower:
             label = _label(output)
 
             def on_progress(progress: Progress, label: str = label) -> None:
-                self._updates.put_nowait(Fetching(label, progress))
+                self._updates.put(Fetching(label, progress), instead=label)
 
             home = await self._bring_once(output, on_progress)
             self._note_home(label)
-            self._updates.put_nowait(home)
+            self._updates.put(home)
             self._finish_if_home()
 
     def _note_home(self, label: str) -> None:
@@ -402,9 +420,9 @@ class Follower:
             try:
                 await work
             except SleapRtcError as error:
-                self._updates.put_nowait(error)
+                self._updates.put(error)
             except Exception as error:  # noqa: BLE001 - whoever waits for updates must be told
-                self._updates.put_nowait(self._fault(error))
+                self._updates.put(self._fault(error))
 
     def _fault(self, error: Exception) -> SleapRtcError:
         logger.opt(exception=error).error("following job {} failed", self.job.id)

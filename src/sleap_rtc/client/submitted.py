@@ -3,6 +3,7 @@
 ::
 
     <home>/jobs/<job id>.json      one per job; written before the job is sent
+    <home>/jobs/.lock              held by a process that changes one, for an instant
 
 The file says where the inputs are, so that a client that was killed while
 sending can offer them again, and what has come home already.
@@ -10,7 +11,10 @@ sending can offer them again, and what has come home already.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+import fcntl
+import os
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -20,10 +24,11 @@ from sleap_rtc.domain.ids import DeviceId, JobId, ModelId, RoomId, is_uuid7
 from sleap_rtc.domain.models import Line, Utc
 from sleap_rtc.domain.values import Document, decode, encode_pretty
 from sleap_rtc.errors import AmbiguousName, DataError, UnknownJob
-from sleap_rtc.files.durable import write_new, write_replacing
+from sleap_rtc.files.durable import disk_errors, write_new, write_replacing
 from sleap_rtc.jobs.spec import JobSpec
 
 LocalPath = Annotated[str, Meta(max_length=4096)]
+LOCK: Final = ".lock"
 MIN_PREFIX: Final = 4
 
 
@@ -86,13 +91,17 @@ class SubmittedJobs:
         write_new(self._path(job.id), encode_pretty(job))
 
     def update(self, job_id: str, change: Callable[[SubmittedJob], SubmittedJob]) -> SubmittedJob:
-        """Change a job.
+        """Change a job; of several processes that do so, each sees what those before it did.
 
         Raises:
             UnknownJob: There is none with this id.
+            OutOfSpace: The disk is full.
         """
-        changed = change(self.get(job_id))
-        write_replacing(self._path(changed.id), encode_pretty(changed))
+        with self._locked():
+            old = self.get(job_id)
+            changed = change(old)
+            if changed != old:
+                write_replacing(self._path(changed.id), encode_pretty(changed))
         return changed
 
     def get(self, name: str) -> SubmittedJob:
@@ -122,6 +131,19 @@ class SubmittedJobs:
             except (DataError, UnknownJob):
                 continue
         return found
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Be the only one who changes jobs, where the file system has locks."""
+        with disk_errors(self._root / LOCK):
+            self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            fd = os.open(self._root / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            with contextlib.suppress(OSError):
+                fcntl.flock(fd, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(fd)
 
     def _path(self, job_id: str) -> Path:
         return self._root / f"{job_id}.json"

@@ -8,9 +8,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 
+from sleap_rtc.client.inbox import Inbox
 from sleap_rtc.client.online import Online
 from sleap_rtc.domain.ids import JobId, RoomId
 from sleap_rtc.domain.places import Presence
+from sleap_rtc.errors import NetworkError, SleapRtcError
 from sleap_rtc.jobs.events import JobEvent
 from sleap_rtc.protocol.link import FollowJob, JobHappened, JobTold, NoticeBody
 from sleap_rtc.transports.channel import Channel
@@ -45,7 +47,9 @@ class Watcher:
         self._job = job
         self._number = 0
         self._following = False
-        self._events: asyncio.Queue[JobEvent] = asyncio.Queue()
+        self._events: Inbox[JobEvent | SleapRtcError] = Inbox(on_room=self._room_again)
+        self._paused = False
+        self._catching_up: set[asyncio.Task[None]] = set()
         self._link = Link(
             online.switchboard,
             room=room,
@@ -76,26 +80,60 @@ class Watcher:
 
     async def __aexit__(self, *_: object) -> None:
         """Let go."""
+        for task in self._catching_up:
+            task.cancel()
         self._online.unwatch(self._link)
         await self._link.__aexit__(None, None, None)
 
     async def past(self) -> list[JobEvent]:
-        """The events that there were when the worker was asked."""
-        return [await self._events.get() for _ in range(self.told.job.last_event)]
+        """The events that there were when the worker was asked.
+
+        Raises:
+            UnknownJob: The worker has forgotten the job meanwhile.
+        """
+        return [await self._next() for _ in range(self.told.job.last_event)]
 
     async def events(self) -> AsyncIterator[JobEvent]:
-        """Every event, and those to come, for as long as it is iterated."""
+        """Every event, and those to come, for as long as it is iterated.
+
+        Raises:
+            UnknownJob: The worker has forgotten the job meanwhile.
+        """
         while True:
-            yield await self._events.get()
+            yield await self._next()
+
+    async def _next(self) -> JobEvent:
+        event = await self._events.get()
+        if isinstance(event, SleapRtcError):
+            raise event
+        return event
 
     async def _follow_again(self, channel: Channel) -> None:
-        if self._following:
+        if self._following and not self._paused:
             body = FollowJob(job=self._job, since=self._number)
             await channel.request(body, id=f"watch-{id(channel)}", within_s=30)
 
     def _noticed(self, body: NoticeBody) -> None:
         if not isinstance(body, JobHappened) or body.job != self._job:
             return
-        if body.event.n == self._number + 1:
+        if body.event.n == self._number + 1 and not self._paused:
             self._number = body.event.n
-            self._events.put_nowait(body.event)
+            self._events.put(body.event)
+            self._paused = self._events.full
+
+    def _room_again(self) -> None:
+        """What was not taken in is in the job's log: ask for it."""
+        if self._paused:
+            self._paused = False
+            task = asyncio.create_task(self._catch_up())
+            self._catching_up.add(task)
+            task.add_done_callback(self._catching_up.discard)
+
+    async def _catch_up(self) -> None:
+        body = FollowJob(job=self._job, since=self._number)
+        try:
+            await self._link.request(body, within_s=_ONCE_S)
+        except NetworkError:
+            pass  # the events are asked for when the link is back
+        except SleapRtcError as error:
+            self._events.put(error)
