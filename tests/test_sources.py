@@ -26,6 +26,7 @@ SPEAKING: Final = {
 # that need real processes around them, and declarations that the tests of messages make and read.
 TESTED_BY: Final = {
     "__main__.py": "endtoend/test_demo.py",
+    "cli/asking.py": "endtoend/test_library.py",
     "cli/demo.py": "endtoend/test_demo.py",
     "client/api.py": "endtoend/test_training.py",
     "client/following.py": "endtoend/test_training.py",

@@ -19,10 +19,13 @@ from sleap_rtc.domain.packages import PackageRef
 from sleap_rtc.errors import (
     DeadlineExceeded,
     FeatureMissing,
+    LinkLost,
+    NoLibrary,
     PeerUnreachable,
     ProtocolError,
     SourceChanged,
     UnknownModel,
+    UsageError,
 )
 from sleap_rtc.protocol.library import (
     AskModel,
@@ -236,16 +239,16 @@ async def test_only_so_many_answers_are_kept(library, link, monkeypatch) -> None
 
 
 class Connection:
-    """A new connection of the link, which may be to an older worker."""
+    """A new connection of the link."""
 
-    def __init__(self, *, old: bool = False) -> None:
-        self.old = old
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error = error
         self.asked: list[Any] = []
 
     async def request(self, body: Any, **_: Any) -> Accepted:
         self.asked.append(body)
-        if self.old:
-            raise FeatureMissing(peer="gpu-1", what="x")
+        if self.error is not None:
+            raise self.error
         return Accepted()
 
 
@@ -259,7 +262,20 @@ async def test_a_new_connection_is_asked_for_changes_and_nothing_old_is_believed
     assert connection.asked == [WatchLibrary()]
     await library.page(ListModels())
     assert len(link.asked) == 2
-    await library.again(Connection(old=True))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        FeatureMissing(peer="gpu-1", what="tell"),
+        NoLibrary(why="gone"),
+        DeadlineExceeded(what="An answer", seconds="10"),
+    ],
+)
+async def test_a_worker_that_tells_of_no_changes_can_be_asked(library, link, error) -> None:
+    await library.again(Connection(error))
+    with pytest.raises(LinkLost):
+        await library.again(Connection(LinkLost(peer="gpu-1", why="cut")))
 
 
 # ── pages ────────────────────────────────────────────────────────────────────
@@ -356,6 +372,17 @@ async def test_a_part_is_fetched_over_block_connections(library, link) -> None:
     link.answer = lambda _: PartTold(package=replace(package, files=2))
     with pytest.raises(ProtocolError):
         await library.part("00000001", ("1" * 64,))
+
+
+@pytest.mark.parametrize(
+    "query", [ListModels(text="x" * 1_001), ListModels(tags=("",)), ListModels(types=("x" * 65,))]
+)
+async def test_a_question_beyond_all_bounds_is_not_sent(library, link, query) -> None:
+    with pytest.raises(UsageError):
+        await library.page(query)
+    with pytest.raises(UsageError):
+        await library.info("x" * 201)
+    assert link.asked == []
 
 
 async def test_a_worker_without_end(library, link, monkeypatch) -> None:

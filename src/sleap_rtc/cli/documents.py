@@ -255,6 +255,34 @@ class ModelInfoDocument(Shown, frozen=True):
     models: tuple[ModelInfoShown, ...]
 
 
+class WorkerModelsDocument(Shown, frozen=True):
+    """``worker list-models``: as ``list-models``, of a worker's library.
+
+    ``local`` says whether this machine has the same content, ``path`` is on the worker.
+    """
+
+    worker: str
+    room: str
+    models: tuple[ModelShown, ...]
+    more: int
+
+
+class WorkerModelInfoDocument(Shown, frozen=True):
+    """``worker model-info``: as ``model-info``, of a worker's model.
+
+    Attributes:
+        worker: Its name.
+        room: The room's.
+        model: Everything; files were compared by size alone, and commands use this machine's copy.
+        cut: Whether the record says more than one message could hold.
+    """
+
+    worker: str
+    room: str
+    model: ModelInfoShown
+    cut: bool
+
+
 class TrainDocument(Shown, frozen=True):
     """``train``, and ``jobs attach`` of a training.
 
@@ -441,6 +469,8 @@ DOCUMENTS: Final[dict[str, type[Shown]]] = {
     "track": TrackDocument,
     "train": TrainDocument,
     "worker": WorkerDocument,
+    "worker-list-models": WorkerModelsDocument,
+    "worker-model-info": WorkerModelInfoDocument,
     "workers": WorkersDocument,
     "workers-accept-new": WorkerAcceptedDocument,
 }

@@ -145,6 +145,9 @@ limit_rate = click.option(
     help="Bytes per second of transfers, as 10MB.",
 )
 room = click.option("--room", metavar="ROOM", help="Name or id of the room; needed if in several.")
+worker = click.option(
+    "--worker", metavar="WORKER", help="Name of the worker; needed if several are online."
+)
 yes = click.option("-y", "--yes", is_flag=True, help="Go on without asking.")
 
 

@@ -391,9 +391,13 @@ class AsyncClient:
 
     @asynccontextmanager
     async def library_of(
-        self, worker: str, *, room: str | None = None
+        self, worker: str | None, *, room: str | None = None
     ) -> AsyncIterator[WorkerLibrary]:
         """The library of a worker, to be asked; see ``client/asking.py``.
+
+        Args:
+            worker: Its name; by default the only one that is online.
+            room: The room; by default the only one.
 
         Raises:
             UnknownWorker: It isn't online.

@@ -23,19 +23,24 @@ from contextlib import asynccontextmanager
 from typing import Final, Protocol, TypeVar, cast
 
 import msgspec
+from loguru import logger
 
 from sleap_rtc.auth.store import RoomEntry
 from sleap_rtc.client.online import Online
 from sleap_rtc.domain.ids import ModelId
 from sleap_rtc.domain.models import ModelRecord
 from sleap_rtc.domain.packages import PackageRef
-from sleap_rtc.domain.values import encode
+from sleap_rtc.domain.values import Value, encode, from_plain, to_plain
 from sleap_rtc.errors import (
+    DataError,
     DeadlineExceeded,
-    FeatureMissing,
+    LinkLost,
+    NotFound,
     PeerUnreachable,
     ProtocolError,
+    SleapRtcError,
     SourceChanged,
+    UsageError,
 )
 from sleap_rtc.protocol.library import (
     MAX_PAGE,
@@ -74,31 +79,34 @@ CONNECT_S: Final = 30.0
 _TRIES: Final = 3
 
 T = TypeVar("T")
+Q = TypeVar("Q", bound=Value)
 
 
 @asynccontextmanager
 async def open_library(
-    online: Online, room: RoomEntry, worker: str
+    online: Online, room: RoomEntry, worker: str | None
 ) -> AsyncIterator[WorkerLibrary]:
     """Connect to a worker and ask about its library.
 
     Args:
         online: This device, present in the room.
         room: The room.
-        worker: The worker's name.
+        worker: The worker's name; by default the only one that is online.
 
     Raises:
         UnknownWorker: It isn't online.
+        UsageError: Several are online, and none is named.
         PeerUnreachable: It can't be reached.
         NotPermitted: One side doesn't trust the other.
     """
-    found = await online.find_worker(room, worker)
-    library = WorkerLibrary(worker)
+    name = _only(online, room) if worker is None else worker
+    found = await online.find_worker(room, name)
+    library = WorkerLibrary(name)
     link = library.link = Link(
         online.switchboard,
         room=room.room,
-        locate=lambda: online.worker(room.room, worker, device=found.device),
-        name=worker,
+        locate=lambda: online.worker(room.room, name, device=found.device),
+        name=name,
         on_notice=library.noticed,
         on_up=library.again,
         on_blocks=library.blocks,
@@ -110,6 +118,25 @@ async def open_library(
             yield library
         finally:
             online.unwatch(link)
+
+
+def _only(online: Online, room: RoomEntry) -> str:
+    names = [presence.name for presence in online.workers(room.room)]
+    if not names:
+        raise NotFound(message=f"No worker is online in room {room.name!r}.")
+    if len(names) > 1:
+        raise UsageError(
+            message="Several workers are online.", hint=f"Add --worker: {', '.join(names)}."
+        )
+    return names[0]
+
+
+def _checked(body: Q) -> Q:
+    """The question, if it is within the bounds that the worker would put to it."""
+    try:
+        return from_plain(type(body), to_plain(body), what="The question")
+    except DataError as error:
+        raise UsageError(message=error.message) from None
 
 
 class Asked(Protocol):
@@ -306,15 +333,17 @@ class WorkerLibrary:
     async def again(self, channel: Channel) -> None:
         """The connection is new: nothing is known of what happened before, and changes are told.
 
-        An older worker tells none; then answers are only kept for their time.
+        A worker that tells none is no trouble: then answers are only kept for their time.
         """
         self._forget(set())
         try:
             await channel.request(
                 WatchLibrary(), id=f"watch-{id(channel)}", within_s=self._within_s
             )
-        except FeatureMissing:
-            return
+        except LinkLost:
+            raise
+        except SleapRtcError as error:
+            logger.bind(code=error.code).debug("{} tells of no changes: {}", self.name, error)
 
     def blocks(self, client: BlockClient, up: bool) -> None:
         """Take a block connection that came up, or is gone."""
@@ -346,6 +375,7 @@ class WorkerLibrary:
 
     async def _ask(self, body: RequestBody, kind: type[T]) -> T:
         """Ask, and once more if there is no answer in time."""
+        body = _checked(body)
         try:
             told = await self.link.request(body, within_s=self._within_s)
         except (DeadlineExceeded, PeerUnreachable):

@@ -94,7 +94,7 @@ def stamp(models: Path) -> int:
     """Time of the last mark in nanoseconds since 1970, 0 when there never was one."""
     try:
         return (models / CHANGES).stat().st_mtime_ns
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return 0
 
 

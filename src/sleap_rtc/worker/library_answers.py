@@ -156,11 +156,16 @@ class LibraryAnswers:
     # ── telling of changes ───────────────────────────────────────────────────
 
     def watch(self, session: str, channel: Channel) -> None:
-        """Tell a peer of every change from now on; said again it is the same."""
-        self._watchers[session] = channel
+        """Tell a peer of every change from now on; said again it is the same.
+
+        Raises:
+            NoLibrary: The library can't be read.
+        """
         if self._watching is None:
-            watch = LibraryWatch(self._registry.models_dir)
+            with _library_errors():
+                watch = LibraryWatch(self._registry.models_dir)
             self._watching = asyncio.create_task(self._keep_looking(watch))
+        self._watchers[session] = channel
 
     def unwatch(self, session: str) -> None:
         """Tell it no more."""

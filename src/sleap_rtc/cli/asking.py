@@ -1,0 +1,148 @@
+"""What ``worker list-models`` and ``worker model-info`` do: show the library of a worker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from msgspec.structs import replace
+
+from sleap_rtc.cli.app import App
+from sleap_rtc.cli.documents import (
+    FileShown,
+    ModelInfoShown,
+    ModelShown,
+    WorkerModelInfoDocument,
+    WorkerModelsDocument,
+    model_shown,
+    plain_record,
+)
+from sleap_rtc.cli.listing import commands, print_info, show_models
+from sleap_rtc.client.asking import RemoteModel, RemoteModels
+from sleap_rtc.domain.ids import ModelId
+from sleap_rtc.errors import SleapRtcError
+from sleap_rtc.library.entries import Entry
+from sleap_rtc.library.registry import Registry
+from sleap_rtc.protocol.library import ListedModel, ListModels
+
+
+def list_remote(
+    app: App, *, worker: str | None, room: str | None, csv: bool, **filters: Any
+) -> None:
+    """List a worker's models.
+
+    Args:
+        app: The invocation.
+        worker: Its name; by default the only one that is online.
+        room: The room; by default the only one.
+        csv: Whether as CSV.
+        filters: As the command's options are called.
+    """
+    query = ListModels(
+        statuses=filters["statuses"],
+        types=filters["types"],
+        sources=filters["sources"],
+        tags=filters["tags"],
+        where=filters["location"],
+        at=filters["at"],
+        text=filters["search"],
+        sort=filters["sort_by"],
+        reverse=filters["reverse"],
+    )
+    client = app.client()
+
+    async def ask() -> tuple[str, RemoteModels]:
+        async with client.library_of(worker, room=room) as library:
+            return library.name, await library.models(query, limit=filters["limit"])
+
+    name, found = app.run(ask())
+    shown = tuple(_listed(model, name, client.library) for model in found.models)
+    document = WorkerModelsDocument(
+        worker=name, room=client.room(room).name, models=shown, more=found.more
+    )
+    none = f"No model of {name} fits."
+    show_models(app, document, shown, more=found.more, csv=csv, none=none)
+
+
+def show_remote_info(app: App, name: str, *, worker: str | None, room: str | None) -> None:
+    """Show everything about a worker's model.
+
+    Raises:
+        UnknownModel: The worker hasn't got it.
+        UsageError: The name is a pair's.
+    """
+    client = app.client()
+
+    async def ask() -> tuple[str, RemoteModel]:
+        async with client.library_of(worker, room=room) as library:
+            return library.name, await library.info(name)
+
+    at, model = app.run(ask())
+    entry = Entry(record=model.record, alias=model.alias or None, directory=Path(model.path))
+    here = is_here(client.library, model.record.id, model.record.package)
+    shown = replace(
+        model_shown(entry),
+        local=here is not None,
+        locations=_places(at, model_shown(entry).locations),
+    )
+    info = ModelInfoShown(
+        model=shown,
+        record=plain_record(model.record),
+        files=tuple(
+            FileShown(
+                path=each.file.path,
+                size=each.file.size,
+                blake3=each.file.blake3,
+                state="ok" if each.state == "there" else each.state,
+            )
+            for each in model.files
+        ),
+        commands={} if here is None else commands(here),
+    )
+    document = WorkerModelInfoDocument(
+        worker=at, room=client.room(room).name, model=info, cut=model.cut
+    )
+
+    def human() -> None:
+        print_info(app, entry, info, right="all there, by their sizes")
+        if model.cut:
+            app.out.say("The record says more than one message could hold; some of it is left out.")
+        if info.commands:
+            app.out.title("Commands")
+            app.out.fields(list(info.commands.items()), indent=2)
+
+    app.out.show(document, human)
+
+
+def is_here(library: Registry, model: ModelId, package: str | None) -> Entry | None:
+    """The same content in this machine's library, with its files; by the id that it has there."""
+    try:
+        entry = library.get(model)
+    except SleapRtcError:
+        return None
+    same = package is not None and entry.record.package == package and entry.record.files
+    return entry if same else None
+
+
+def _listed(model: ListedModel, worker: str, library: Registry) -> ModelShown:
+    best, final = model.best_val_loss, model.final_val_loss
+    return ModelShown(
+        id=model.id,
+        alias=model.alias or None,
+        name=model.name,
+        model_type=model.model_type,
+        status=model.status,
+        local=is_here(library, model.id, model.package) is not None,
+        locations=_places(worker, (f"{at.kind}:{at.name}" for at in model.locations)),
+        best_val_loss=final if best is None else best,
+        epochs=model.epochs,
+        size=model.size,
+        created_at=model.created_at,
+        path=model.path,
+        package=model.package,
+    )
+
+
+def _places(worker: str, others: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((f"worker:{worker}", *others)))
