@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from sleap_rtc.auth.certificates import verify_chain
 from sleap_rtc.auth.membership import ListedMember, Membership, open_membership, sign_membership
 from sleap_rtc.auth.store import DeviceStore, RoomEntry
 from sleap_rtc.client import rooms
@@ -20,6 +21,7 @@ from sleap_rtc.domain.places import WorkerInfo
 from sleap_rtc.domain.values import encode
 from sleap_rtc.errors import NotPermitted, NotTrusted, UnknownWorker, WorkerChanged
 from sleap_rtc.protocol.link import Describe, Description
+from sleap_rtc.server import app
 from sleap_rtc.testing import netns
 from sleap_rtc.testing.server import running_server, server_settings
 from sleap_rtc.transports.channel import Channel
@@ -47,12 +49,18 @@ class Machine:
         return self.store.device_key().device
 
     @contextlib.asynccontextmanager
-    async def online(self, *, worker: str | None = None) -> AsyncIterator[Online]:
+    async def online(
+        self,
+        *,
+        worker: str | None = None,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> AsyncIterator[Online]:
         async with Online(
             self.settings,
             self.entry.server,
             accept=self._accept,
             on_lost=lambda lost: self.lost.put_nowait(lost.error),
+            clock=clock,
         ) as online:
             self._watch_lists(online)
             await online.enter(
@@ -243,6 +251,111 @@ async def test_a_list_that_only_a_peer_knows_ends_other_links_too(lab, web):
                 await theirs.request(Describe(), within_s=15)
                 await asyncio.wait_for(worker.ended.wait(), 10)
         assert isinstance(channel.ended_by, NotTrusted)
+
+
+# ── certificates ─────────────────────────────────────────────────────────────
+
+
+class Calendar:
+    """The clock of everybody, turned by the test."""
+
+    def __init__(self) -> None:
+        self._ahead = timedelta()
+
+    def __call__(self) -> datetime:
+        return datetime.now(UTC) + self._ahead
+
+    def day(self, number: int) -> None:
+        self._ahead = timedelta(days=number)
+
+
+@pytest.fixture
+def calendar(monkeypatch: pytest.MonkeyPatch) -> Calendar:
+    made = Calendar()
+    monkeypatch.setattr(app, "_now", made)
+    return made
+
+
+@pytest.fixture
+async def month(tmp_path: Path, calendar: Calendar) -> AsyncIterator[Lab]:
+    """A lab whose server goes by the calendar."""
+    async with running_server(server_settings(tmp_path / "data")) as server:
+        made = Lab(tmp_path, server.address.url, server.info.setup_code)
+        await made.begin()
+        yield made
+
+
+async def visit(machine: Machine, calendar: Calendar, *, worker: str | None = None) -> None:
+    async with machine.online(worker=worker, clock=calendar):
+        pass
+
+
+async def test_nobody_is_locked_out_while_an_owner_comes_by(month, calendar):
+    """Months later, everybody's first certificates have long ended."""
+    anna, worker = await month.joined("anna"), await month.joined("gpu-1", "worker")
+    for machine, name in ((anna, None), (worker, "gpu-1")):
+        await visit(machine, calendar, worker=name)
+    for day in (20, 40, 60):
+        calendar.day(day)
+        await visit(month.owner, calendar)
+        calendar.day(day + 10)
+        await visit(anna, calendar)
+        await visit(worker, calendar, worker="gpu-1")
+    assert (anna.entry.role, worker.entry.role) == ("member", "worker")
+    member = verify_chain(worker.entry.chain, room=worker.entry.room, now=calendar())
+    assert (member.device, member.name, member.role) == (worker.device, "gpu-1", "worker")
+
+
+async def test_a_member_that_was_away_is_renewed_when_an_owner_comes_by(month, calendar):
+    anna = await month.joined("anna")
+    await visit(anna, calendar)
+    calendar.day(35)
+    with pytest.raises(NotTrusted, match="ended on"):
+        await visit(anna, calendar)
+    await visit(month.owner, calendar)
+    await visit(anna, calendar)
+
+
+async def test_without_an_owner_certificates_end(month, calendar):
+    anna, ben = await month.joined("anna"), await month.joined("ben")
+    await visit(anna, calendar)
+    calendar.day(20)
+    async with ben.online(clock=calendar) as online:
+        with pytest.raises(NotPermitted, match="Only owners"):
+            await online.signaling.get_members(ben.entry.room, due=True)
+        assert await online._tending.renew(ben.entry.room) == 0
+    calendar.day(31)
+    with pytest.raises(NotTrusted, match="ended on"):
+        await visit(anna, calendar)
+
+
+async def test_who_was_removed_is_not_renewed(month, calendar):
+    anna, ben = await month.joined("anna"), await month.joined("ben")
+    for machine in (anna, ben):
+        await visit(machine, calendar)
+    async with month.owner.online(clock=calendar) as online:
+        await publish(online, month.write_list(revoked=[anna], keep=True))
+    calendar.day(20)
+    async with month.owner.online(clock=calendar) as online:
+        (task,) = online._renewing
+        assert await task == 1
+    calendar.day(35)
+    await visit(ben, calendar)
+    with pytest.raises(NotTrusted):
+        await visit(anna, calendar)
+
+
+async def test_who_stays_online_is_renewed_there(month, calendar):
+    """A worker's daemon runs for months; it enters again after the server was away."""
+    worker = await month.joined("gpu-1", "worker")
+    async with worker.online(worker="gpu-1", clock=calendar) as online:
+        calendar.day(20)
+        await visit(month.owner, calendar)
+        before = worker.entry.chain
+        await online._tending.renew(worker.entry.room)
+        assert worker.entry.chain != before
+        calendar.day(35)
+        await online.enter(worker.entry, name="gpu-1", kind="worker", worker=WorkerInfo())
 
 
 # ── names ────────────────────────────────────────────────────────────────────

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any, get_args
 
 import pytest
@@ -46,6 +47,21 @@ messages: dict[type[Any], st.SearchStrategy[Any]] = {
     s.Entered: st.builds(s.Entered, id=ids, present=st.lists(presences, max_size=3).map(tuple)),
     s.MembershipTold: st.builds(s.MembershipTold, id=ids, signed=st.none() | blobs),
     s.MembershipNews: st.builds(s.MembershipNews, room=rooms, signed=blobs),
+    s.MembersTold: st.builds(
+        s.MembersTold,
+        id=ids,
+        members=st.lists(
+            st.builds(
+                s.KeptMember,
+                device=devices,
+                chain=chains,
+                seen=st.just(datetime(2026, 3, 1, 12, tzinfo=UTC)),
+            ),
+            max_size=3,
+        ).map(tuple),
+        more=st.booleans(),
+    ),
+    s.ChainTold: st.builds(s.ChainTold, id=ids, chain=st.none() | chains),
     s.Refused: st.builds(s.Refused, code=names, message=blobs, id=st.none() | ids),
     s.Present: st.builds(s.Present, presence=presences),
     s.Absent: st.builds(s.Absent, room=rooms, connection=connections),
@@ -75,6 +91,11 @@ messages: dict[type[Any], st.SearchStrategy[Any]] = {
     s.Relay: st.builds(s.Relay, id=ids, room=rooms, to=connections, payload=blobs),
     s.PutMembership: st.builds(s.PutMembership, id=ids, room=rooms, signed=blobs),
     s.GetMembership: st.builds(s.GetMembership, id=ids, room=rooms),
+    s.GetMembers: st.builds(
+        s.GetMembers, id=ids, room=rooms, after=st.none() | devices, due=st.booleans()
+    ),
+    s.PutChain: st.builds(s.PutChain, id=ids, room=rooms, chain=chains),
+    s.GetChain: st.builds(s.GetChain, id=ids, room=rooms),
 }
 
 

@@ -5,18 +5,20 @@ from __future__ import annotations
 import stat
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from sleap_rtc.auth import issue
 from sleap_rtc.auth.certificates import Member, verify_chain
 from sleap_rtc.auth.keys import SigningKey
+from sleap_rtc.auth.signed import chain_to_texts
 from sleap_rtc.domain.ids import RoomId
 from sleap_rtc.errors import Damaged, InvalidConfig, NotFound, NotPermitted, NotTrusted
 from sleap_rtc.protocol.signed import Chain, SignedMembership
 from sleap_rtc.server import store as module
-from sleap_rtc.server.store import CODE_LIFETIME, FILE, Account, Store, prepare_data_dir
+from sleap_rtc.server.store import CODE_LIFETIME, FILE, Account, Due, Store, prepare_data_dir
 from sleap_rtc.testing.made_room import NOON, MadeRoom
 
 DEVICE = SigningKey.from_seed(bytes([7]) * 32).device
@@ -118,18 +120,18 @@ def test_an_invite_lets_in_as_many_as_it_says(store: Store, made: MadeRoom) -> N
     known_room(store, made)
     devices = [made.key(10 + n) for n in range(3)]
     members = [verified(made, made.joined(key, uses=2)) for key in devices]
-    store.admit(members[0], program="x", now=NOON)
-    store.admit(members[0], program="x", now=NOON)
-    store.admit(members[1], program="x", now=NOON)
+    store.admit(members[0], (), program="x", now=NOON)
+    store.admit(members[0], (), program="x", now=NOON)
+    store.admit(members[1], (), program="x", now=NOON)
     with pytest.raises(NotTrusted, match="used up by 2 other devices"):
-        store.admit(members[2], program="x", now=NOON)
+        store.admit(members[2], (), program="x", now=NOON)
     assert store.account(devices[0].device) == Account(
         device=devices[0].device, may_create_rooms=False
     )
     assert store.account(devices[2].device) is None
-    store.admit(members[1], program="x", now=NOON)
+    store.admit(members[1], (), program="x", now=NOON)
     # Another invite has uses of its own.
-    store.admit(verified(made, made.joined(devices[2], 101)), program="x", now=NOON)
+    store.admit(verified(made, made.joined(devices[2], 101)), (), program="x", now=NOON)
 
 
 def test_of_many_devices_with_one_invite_one_wins(store: Store, made: MadeRoom) -> None:
@@ -138,7 +140,7 @@ def test_of_many_devices_with_one_invite_one_wins(store: Store, made: MadeRoom) 
 
     def admit(member: Member) -> bool:
         try:
-            store.admit(member, program="", now=NOON)
+            store.admit(member, (), program="", now=NOON)
         except NotTrusted:
             return False
         return True
@@ -152,7 +154,7 @@ def test_joining_takes_no_rights_from_a_device(store: Store, made: MadeRoom) -> 
     key = made.key(10)
     code = store.new_code(now=NOON)
     store.register_by_code(key.device, code=code, name="a", program="", now=NOON)
-    store.admit(verified(made, made.joined(key)), program="", now=NOON)
+    store.admit(verified(made, made.joined(key)), (), program="", now=NOON)
     account = store.account(key.device)
     assert account is not None
     assert account.may_create_rooms
@@ -160,7 +162,7 @@ def test_joining_takes_no_rights_from_a_device(store: Store, made: MadeRoom) -> 
 
 def test_an_unknown_room_is_not_found(store: Store, made: MadeRoom) -> None:
     with pytest.raises(NotFound, match=made.room):
-        store.admit(verified(made, made.joined(made.key(10))), program="", now=NOON)
+        store.admit(verified(made, made.joined(made.key(10))), (), program="", now=NOON)
     with pytest.raises(NotFound):
         store.membership_text(made.room)
     with pytest.raises(NotFound):
@@ -174,9 +176,9 @@ def test_a_removed_device_uses_up_no_invite(store: Store, made: MadeRoom) -> Non
     members = made.next_list(revoked=(removed.device,))
     assert members.signed is not None
     store.put_membership(made.room, members.signed, device=made.owner.device, now=NOON)
-    assert store.admit(verified(made, made.joined(removed)), program="", now=NOON).number == 1
+    assert store.admit(verified(made, made.joined(removed)), (), program="", now=NOON).number == 1
     assert store.account(removed.device) is None
-    store.admit(verified(made, made.joined(other)), program="", now=NOON)
+    store.admit(verified(made, made.joined(other)), (), program="", now=NOON)
 
 
 def test_lists_never_go_back(store: Store, made: MadeRoom) -> None:
@@ -199,7 +201,7 @@ def test_lists_never_go_back(store: Store, made: MadeRoom) -> None:
 def test_the_audit_log_says_who_did_what(store: Store, made: MadeRoom) -> None:
     known_room(store, made)
     later = NOON + timedelta(seconds=1)
-    store.admit(verified(made, made.joined(made.key(10))), program="x", now=later)
+    store.admit(verified(made, made.joined(made.key(10))), (), program="x", now=later)
     store.put_membership(made.room, offered(made, 1), device=made.owner.device, now=later)
     store.create_room(verified(made, made.owner_chain), name="lab", now=later)
     log = store.audit_log()
@@ -222,7 +224,7 @@ def test_the_audit_log_says_who_did_what(store: Store, made: MadeRoom) -> None:
 def test_everything_is_there_after_a_restart(tmp_path: Path, made: MadeRoom) -> None:
     store = Store(tmp_path)
     known_room(store, made)
-    store.admit(verified(made, made.joined(made.key(10))), program="", now=NOON)
+    store.admit(verified(made, made.joined(made.key(10))), (), program="", now=NOON)
     store.put_membership(made.room, offered(made, 2), device=made.owner.device, now=NOON)
     text, log = store.membership_text(made.room), store.audit_log()
     store.close()
@@ -231,7 +233,7 @@ def test_everything_is_there_after_a_restart(tmp_path: Path, made: MadeRoom) -> 
     assert again.membership_text(made.room) == text
     assert again.audit_log() == log
     with pytest.raises(NotTrusted):
-        again.admit(verified(made, made.joined(made.key(11))), program="", now=NOON)
+        again.admit(verified(made, made.joined(made.key(11))), (), program="", now=NOON)
     again.close()
 
 
@@ -255,3 +257,99 @@ def test_a_damaged_file_is_noticed(tmp_path: Path) -> None:
     (tmp_path / FILE).write_bytes(b"no database" * 1_000)
     with pytest.raises(Damaged, match=FILE):
         Store(tmp_path)
+
+
+# ── members' certificates ────────────────────────────────────────────────────
+
+EVERYBODY = {"after": None, "due": None, "limit": 10}
+
+
+def arrive(store: Store, made: MadeRoom, key: SigningKey, *, at: datetime = NOON) -> None:
+    chain = made.joined(key, uses=10)
+    store.admit(verified(made, chain), chain_to_texts(chain), program="", now=at)
+
+
+def renewal(made: MadeRoom, key: SigningKey, *, days: int) -> tuple[Member, tuple[str, ...]]:
+    now = NOON + timedelta(days=days)
+    owner_chain = issue.make_room(made.room_key, made.owner.device, name="laptop", now=now)
+    chain = issue.grant(
+        made.owner,
+        owner_chain,
+        room=made.room,
+        device=key.device,
+        name="gpu-1",
+        role="worker",
+        now=now,
+    )
+    return verify_chain(chain, room=made.room, now=now), chain_to_texts(chain)
+
+
+def test_what_lasts_longest_is_kept_for_a_member(store: Store, made: MadeRoom) -> None:
+    known_room(store, made)
+    key, owner = made.key(10), made.owner.device
+    arrive(store, made, key)
+    first = store.chain(made.room, key.device)
+    member, longer = renewal(made, key, days=20)
+    _, shorter = renewal(made, key, days=10)
+    store.keep_chain(member, longer, by=owner, now=NOON)
+    store.keep_chain(renewal(made, key, days=10)[0], shorter, by=owner, now=NOON)
+    arrive(store, made, key)  # with the old one, which doesn't replace the new one
+    assert store.chain(made.room, key.device) == longer != first
+    (entry,) = [line for line in store.audit_log() if line.action == "renewed certificates"]
+    assert (entry.device, entry.details["member"]) == (owner, key.device)
+
+
+def test_nothing_is_kept_for_who_never_came(store: Store, made: MadeRoom) -> None:
+    known_room(store, made)
+    member, chain = renewal(made, made.key(10), days=20)
+    store.keep_chain(member, chain, by=made.owner.device, now=NOON)
+    assert store.chain(made.room, member.device) is None
+    assert store.members(made.room, **EVERYBODY) == []
+    member, chain = renewal(MadeRoom(seed=7), made.key(10), days=20)
+    with pytest.raises(NotFound):
+        store.keep_chain(member, chain, by=made.owner.device, now=NOON)
+
+
+def test_members_are_told_by_device_and_narrowed(store: Store, made: MadeRoom) -> None:
+    known_room(store, made)
+    keys = sorted((made.key(10 + number) for number in range(4)), key=lambda key: key.device)
+    for number, key in enumerate(keys):
+        arrive(store, made, key, at=NOON + timedelta(days=number))
+    every = store.members(made.room, **EVERYBODY)
+    assert [kept.device for kept in every] == [key.device for key in keys]
+    assert every[1].seen == NOON + timedelta(days=1)
+    page = store.members(made.room, after=keys[0].device, due=None, limit=2)
+    assert page == every[1:3]
+    end = (NOON + timedelta(days=30)).timestamp()
+    seen = (NOON + timedelta(days=1, hours=1)).timestamp()
+    due = Due(ends_after=end - 1, ends_before=end + 1, seen_after=seen)
+    assert store.members(made.room, after=None, due=due, limit=10) == every[2:]
+    assert (
+        store.members(
+            made.room, after=None, due=Due(ends_after=end, ends_before=1e12, seen_after=0), limit=10
+        )
+        == []
+    )
+
+
+def test_removed_members_are_forgotten_and_not_renewed(store: Store, made: MadeRoom) -> None:
+    known_room(store, made)
+    key = made.key(10)
+    arrive(store, made, key)
+    gone = made.next_list(revoked=(key.device,)).signed
+    assert gone is not None
+    store.put_membership(made.room, gone, device=made.owner.device, now=NOON)
+    assert store.chain(made.room, key.device) is None
+    arrive(store, made, key)
+    assert store.members(made.room, **EVERYBODY) == []
+    member, chain = renewal(made, key, days=20)
+    with pytest.raises(NotTrusted, match="removed"):
+        store.keep_chain(member, chain, by=made.owner.device, now=NOON)
+
+
+def test_a_chain_that_would_fill_a_message_is_not_kept(store: Store, made: MadeRoom) -> None:
+    known_room(store, made)
+    chain = made.joined(made.key(10))
+    long = ("x" * module.MAX_KEPT, *chain_to_texts(chain))
+    store.admit(verified(made, chain), long, program="", now=NOON)
+    assert store.members(made.room, **EVERYBODY) == []

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime
-from typing import Self
+from typing import Final, Self
 
 from loguru import logger
 
@@ -18,8 +18,7 @@ from sleap_rtc.auth.membership import Membership
 from sleap_rtc.auth.room_trust import RoomTrust
 from sleap_rtc.auth.signed import chain_to_texts
 from sleap_rtc.auth.store import DeviceStore, RoomEntry
-from sleap_rtc.client.renewal import renewed
-from sleap_rtc.client.tending import Tending
+from sleap_rtc.client.tending import TEND_EVERY_S, Tending
 from sleap_rtc.config import Settings
 from sleap_rtc.domain.ids import RoomId
 from sleap_rtc.domain.places import DeviceKind, Presence, WorkerInfo
@@ -36,6 +35,9 @@ from sleap_rtc.protocol.signaling import Absent, IceServer, MembershipNews, Pres
 from sleap_rtc.transports.channel import Trust
 from sleap_rtc.transports.link import Link
 from sleap_rtc.transports.switchboard import Accept, Switchboard
+
+RENEW_WITHIN_S: Final = 5.0
+"""Seconds that a short command waits at its end for certificates that are being renewed."""
 
 
 class Online:
@@ -78,7 +80,9 @@ class Online:
         self.switchboard = Switchboard(self, trust=self._trust, accept=accept)
         self._tending = Tending(self.store, self.signaling, clock=clock)
         self._loop = asyncio.get_running_loop()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[object]] = set()
+        self._renewing: set[asyncio.Task[object]] = set()
+        self._keeper: asyncio.Task[object] | None = None
         self._own_ice = tuple(
             IceServer(urls=ice.urls, username=ice.username, credential=ice.credential)
             for ice in settings.ice_servers
@@ -112,10 +116,12 @@ class Online:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Say goodbye."""
+        """Say goodbye, once certificates that were being renewed are."""
         await self._end()
 
     async def _end(self) -> None:
+        if self._renewing:
+            await asyncio.wait(self._renewing, timeout=RENEW_WITHIN_S)
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -137,13 +143,16 @@ class Online:
             NotPermitted: The server doesn't take this device for a member.
             Conflict: A living worker of the room has this name.
         """
-        fresh = renewed(self.store, entry)
+        fresh = await self._tending.fresh(entry)
         self._entered[entry.room] = name
         there = await self.signaling.enter_room(
             entry.room, chain=chain_to_texts(fresh.chain), name=name, kind=kind, worker=worker
         )
         # The answer may come before the event that says the same.
         self._present.setdefault(entry.room, {p.connection: p for p in there})
+        self._renewing.add(self._spawn(self._tending.renew(entry.room)))
+        if self._keeper is None:
+            self._keeper = self._spawn(self._keep_fresh())
 
     def workers(self, room: RoomId) -> list[Presence]:
         """The workers that are online in a room, by name."""
@@ -221,6 +230,15 @@ class Online:
             self.switchboard.leave(membership.room, error)
             self._lose(RoomLost(room=membership.room, error=error))
 
+    async def _keep_fresh(self) -> None:
+        while True:
+            await asyncio.sleep(TEND_EVERY_S)
+            for room in tuple(self._entered):
+                try:
+                    await self._tending.renew(room)
+                except SleapRtcError as error:
+                    logger.bind(code=error.code).warning("certificates aren't renewed: {}", error)
+
     async def _compare_lists(self, room: RoomId) -> None:
         newer = await self._tending.newest_list(room)
         if newer is not None:
@@ -236,13 +254,15 @@ class Online:
         if self._entered.pop(lost.room, None) is not None:
             self._on_lost(lost)
 
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+    def _spawn(self, work: Coroutine[None, None, object]) -> asyncio.Task[object]:
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._done)
+        return task
 
-    def _done(self, task: asyncio.Task[None]) -> None:
+    def _done(self, task: asyncio.Task[object]) -> None:
         self._tasks.discard(task)
+        self._renewing.discard(task)
         if task.cancelled() or (error := task.exception()) is None:
             return
         if isinstance(error, SleapRtcError):

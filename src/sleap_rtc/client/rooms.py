@@ -108,7 +108,7 @@ def invite(settings: Settings, room: str, *, role: Role, uses: int = 1, hours: f
         UsageError: The numbers are out of range.
     """
     store = DeviceStore(settings.home)
-    entry = renewed(store, find_room(store, room))
+    entry = renewed(store, find_room(store, room), now=datetime.now(UTC))
     if entry.role != "owner":
         raise NotPermitted(message=f"Only owners invite; this device is a {entry.role}.")
     try:

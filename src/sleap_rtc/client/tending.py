@@ -1,9 +1,13 @@
-"""What a device does by itself for the rooms that it is online in: the newest list, everywhere.
+"""What a device does by itself for its rooms: the newest list everywhere, and fresh certificates.
 
 A membership list comes from the server, when the room is entered and when there
 is news, and from any peer in a handshake. Whoever carries it, it is checked in
 the same way, kept, and then takes effect on open connections. A list that the
 server lacks is given to it, and so to everybody else in the room.
+
+Certificates are renewed half-way to their end (``client/renewal.py``): one's own
+before a room is entered and from time to time, and, on an owner's device, those
+of the members, which the server keeps for them.
 """
 
 from __future__ import annotations
@@ -11,17 +15,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from datetime import datetime
+from typing import Final
 
 from loguru import logger
 
 from sleap_rtc.auth.certificates import verify_chain
 from sleap_rtc.auth.membership import Membership, adopt, check_member, open_membership
-from sleap_rtc.auth.store import DeviceStore
+from sleap_rtc.auth.signed import chain_to_texts
+from sleap_rtc.auth.store import DeviceStore, RoomEntry
+from sleap_rtc.client.renewal import adopted, is_due, renewals, renewed
 from sleap_rtc.domain.ids import RoomId
 from sleap_rtc.domain.values import decode, encode
 from sleap_rtc.errors import NotPermitted, NotTrusted, SleapRtcError
 from sleap_rtc.net.signaling import SignalingClient
 from sleap_rtc.protocol.signed import SignedMembership
+
+TEND_EVERY_S: Final = 6 * 3600.0
+"""Seconds between looks at the certificates of rooms that one is online in for long."""
 
 
 class Tending:
@@ -81,6 +91,54 @@ class Tending:
             await self._signaling.put_membership(membership.room, signed)
         except SleapRtcError as error:
             logger.debug("membership list {} not passed on: {}", membership.number, error)
+
+    # ── certificates ─────────────────────────────────────────────────────────
+
+    async def fresh(self, entry: RoomEntry) -> RoomEntry:
+        """A room, with certificates that are good for long, where they can be had."""
+        entry = await asyncio.to_thread(renewed, self._store, entry, now=self._clock())
+        if not is_due(entry, now=self._clock()):
+            return entry
+        try:
+            told = await self._signaling.get_chain(entry.room)
+            if told is not None:
+                return await asyncio.to_thread(adopted, self._store, entry, told, now=self._clock())
+        except SleapRtcError as error:
+            logger.bind(code=error.code).warning("certificates aren't renewed: {}", error)
+        return entry
+
+    async def renew(self, room: RoomId) -> int:
+        """Renew what is due in a room that this device is online in.
+
+        Returns:
+            For how many members.
+        """
+        entry = self._store.room(room)
+        fresh = await self.fresh(entry)
+        if fresh != entry:
+            self._signaling.replace_chain(room, chain_to_texts(fresh.chain))
+        if fresh.role != "owner":
+            return 0
+        # Those that were made with the room's key, by this process or another, and its own.
+        await self._signaling.put_chain(room, chain=chain_to_texts(fresh.chain))
+        return await self._renew_members(fresh)
+
+    async def _renew_members(self, entry: RoomEntry) -> int:
+        number, after = 0, None
+        while True:
+            told = await self._signaling.get_members(entry.room, after=after, due=True)
+            due = [kept.chain for kept in told.members]
+            made = await asyncio.to_thread(renewals, self._store, entry, due, now=self._clock())
+            for chain in made:
+                await self._signaling.put_chain(entry.room, chain=chain_to_texts(chain))
+            number += len(made)
+            last = told.members[-1].device if told.members else None
+            if not told.more or last is None or (after is not None and last <= after):
+                break
+            after = last
+        if number:
+            logger.info("certificates of {} members of room {} renewed", number, entry.name)
+        return number
 
     def own_place(self, membership: Membership) -> SleapRtcError | None:
         """Why this device isn't in the room any more, by this list; None while it is."""

@@ -46,18 +46,23 @@ from sleap_rtc.net.sign_in import Credentials, sign_in
 from sleap_rtc.net.websocket import WebSocket
 from sleap_rtc.protocol.signaling import (
     Absent,
+    ChainTold,
     CreateRoom,
     Done,
     Entered,
     EnterRoom,
     FromServer,
+    GetChain,
+    GetMembers,
     GetMembership,
     Joined,
     JoinRoom,
     LeaveRoom,
     MembershipNews,
     MembershipTold,
+    MembersTold,
     Present,
+    PutChain,
     PutMembership,
     Refused,
     Relay,
@@ -81,8 +86,8 @@ _ROOM_LOST: Final = (NotPermitted, NotFound, UsageError, Conflict)
 _FROM_OUTSIDE: Final = (Present, Absent, Relayed, MembershipNews)
 """Events that the server's messages are, and so are bounded."""
 
-Answer = Done | Joined | Entered | MembershipTold | Refused
-A = TypeVar("A", Done, Joined, Entered, MembershipTold)
+Answer = Done | Joined | Entered | MembershipTold | MembersTold | ChainTold | Refused
+A = TypeVar("A", Done, Joined, Entered, MembershipTold, MembersTold, ChainTold)
 
 
 class _Call(msgspec.Struct):
@@ -299,6 +304,8 @@ class SignalingClient:
                 raise message.error
             case Done() | Joined() | Entered() | MembershipTold() | Refused():
                 self._take_answer(message)
+            case MembersTold() | ChainTold():
+                self._take_answer(message)
             case Present(presence=presence):
                 self._present.setdefault(presence.room, {})[presence.connection] = presence
                 self._emit(message)
@@ -484,6 +491,56 @@ class SignalingClient:
         """
         told = await self._request(GetMembership(id=0, room=room), MembershipTold, within)
         return told.signed
+
+    async def get_members(
+        self,
+        room: RoomId,
+        *,
+        after: DeviceId | None = None,
+        due: bool = False,
+        within: float = DEADLINE,
+    ) -> MembersTold:
+        """Members of a room that this device owns and is online in.
+
+        Args:
+            room: The room.
+            after: Only those behind this device.
+            due: Only those who are to be renewed.
+            within: Seconds.
+
+        Raises:
+            NotPermitted: The device is no owner.
+            NotFound: It isn't online in the room.
+            NetworkError: The server can't be asked.
+        """
+        request = GetMembers(id=0, room=room, after=after, due=due)
+        return await self._request(request, MembersTold, within)
+
+    async def put_chain(
+        self, room: RoomId, *, chain: Sequence[str], within: float = DEADLINE
+    ) -> None:
+        """Have the server keep a member's renewed certificates.
+
+        Raises:
+            NotTrusted: The chain proves nobody who is a member.
+            NotFound: The device isn't online in the room.
+            NetworkError: The server can't be asked.
+        """
+        await self._request(PutChain(id=0, room=room, chain=tuple(chain)), Done, within)
+
+    async def get_chain(self, room: RoomId, *, within: float = DEADLINE) -> tuple[str, ...] | None:
+        """This device's newest certificates that the server has, to be checked.
+
+        Raises:
+            NetworkError: The server can't be asked.
+        """
+        return (await self._request(GetChain(id=0, room=room), ChainTold, within)).chain
+
+    def replace_chain(self, room: RoomId, chain: Sequence[str]) -> None:
+        """Enter a room with this chain when the connection is made anew."""
+        entry = self._rooms.get(room)
+        if entry is not None:
+            self._rooms[room] = msgspec.structs.replace(entry, chain=tuple(chain))
 
     async def _request(self, request: Request, answer: type[A], within: float) -> A:
         try:

@@ -18,6 +18,8 @@
       │                                         │
       │ ── put_membership | get_membership ───► │   the owners' signed list
       │ ◄────────── membership_news ──────────  │   a newer one, to all who are in the room
+      │ ── get_members | put_chain ───────────► │   an owner renews certificates,
+      │ ── get_chain ─────────────────────────► │   a member fetches its own
 
 Messages are JSON text frames of at most 64 KiB. The server is trusted to pass
 messages on and to count uses of invites, not to say who anybody is: peers prove
@@ -30,7 +32,7 @@ from typing import Annotated, Final
 
 from msgspec import Meta
 
-from sleap_rtc.domain.models import Line
+from sleap_rtc.domain.models import Line, Utc
 from sleap_rtc.domain.places import DeviceKind, Name, Presence, WorkerInfo
 from sleap_rtc.domain.values import Value
 from sleap_rtc.errors import SleapRtcError, from_wire, to_wire
@@ -121,6 +123,29 @@ class MembershipTold(Message, frozen=True, tag="membership"):
 
     id: RequestId
     signed: Blob | None = None
+
+
+class KeptMember(Value, frozen=True):
+    """The newest certificates that the server has of a member, and when it was there last."""
+
+    device: Device
+    chain: Chain
+    seen: Utc
+
+
+class MembersTold(Message, frozen=True, tag="members"):
+    """Members of the room, by device; ``more`` when others come behind them."""
+
+    id: RequestId
+    members: Annotated[tuple[KeptMember, ...], Meta(max_length=32)] = ()
+    more: bool = False
+
+
+class ChainTold(Message, frozen=True, tag="chain"):
+    """The newest certificates that the server has of the asking device, None without any."""
+
+    id: RequestId
+    chain: Chain | None = None
 
 
 class MembershipNews(Message, frozen=True, tag="membership_news"):
@@ -270,6 +295,34 @@ class GetMembership(Message, frozen=True, tag="get_membership"):
     room: Room
 
 
+class GetMembers(Message, frozen=True, tag="get_members"):
+    """Ask for the members of a room that one owns, those behind ``after`` by device.
+
+    With ``due`` only those who want to be renewed: their certificates end soon, or have ended not
+    long ago, and they were there not long ago.
+    """
+
+    id: RequestId
+    room: Room
+    after: Device | None = None
+    due: bool = False
+
+
+class PutChain(Message, frozen=True, tag="put_chain"):
+    """Keep a member's renewed certificates, for the member to fetch. Who brings them is all one."""
+
+    id: RequestId
+    room: Room
+    chain: Chain
+
+
+class GetChain(Message, frozen=True, tag="get_chain"):
+    """Ask for this device's own renewed certificates, also when the old ones have ended."""
+
+    id: RequestId
+    room: Room
+
+
 FromServer = (
     Challenge
     | SignedIn
@@ -278,6 +331,8 @@ FromServer = (
     | Entered
     | MembershipTold
     | MembershipNews
+    | MembersTold
+    | ChainTold
     | Refused
     | Present
     | Absent
@@ -292,6 +347,9 @@ Request = (
     | Relay
     | PutMembership
     | GetMembership
+    | GetMembers
+    | PutChain
+    | GetChain
 )
 FromDevice = SignIn | Request
 

@@ -19,6 +19,8 @@ from sleap_rtc.protocol.signaling import (
     Done,
     EnterRoom,
     FromServer,
+    GetChain,
+    GetMembers,
     GetMembership,
     IceServer,
     Joined,
@@ -26,6 +28,7 @@ from sleap_rtc.protocol.signaling import (
     LeaveRoom,
     MembershipNews,
     MembershipTold,
+    PutChain,
     PutMembership,
     Refused,
     Relay,
@@ -159,6 +162,14 @@ class Hub:
                 rooms.presence(me, request.room)
                 signed = await asyncio.to_thread(self.desk.membership, request.room)
                 return MembershipTold(id=request.id, signed=signed)
+            case GetMembers():
+                asker = rooms.member(me, request.room)
+                return await asyncio.to_thread(self.desk.members, asker, request)
+            case PutChain():
+                rooms.presence(me, request.room)
+                await asyncio.to_thread(self.desk.keep_chain, device, request)
+            case GetChain():
+                return await asyncio.to_thread(self.desk.chain, device, request)
         return Done(id=request.id)
 
     def _take_list(self, me: str, request: PutMembership, newer: Membership) -> None:

@@ -8,29 +8,44 @@ thread; presence is changed on the loop, where nothing runs in between.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Final
 
-from sleap_rtc.auth.certificates import Member, verify_chain
+from sleap_rtc.auth.certificates import LIFETIME, Member, verify_chain
 from sleap_rtc.auth.keys import verify
 from sleap_rtc.auth.membership import Membership, check_member
 from sleap_rtc.auth.signed import chain_from_texts
 from sleap_rtc.domain.ids import DeviceId, RoomId, room_id_of
 from sleap_rtc.domain.places import MAY_WORK, DeviceKind, check_name
-from sleap_rtc.domain.values import decode
+from sleap_rtc.domain.values import decode, encode
 from sleap_rtc.errors import NotPermitted, NotSignedIn, NotTrusted
 from sleap_rtc.protocol.signaling import (
     SIGN_IN_CONTEXT,
+    ChainTold,
     CreateRoom,
     EnterRoom,
+    GetChain,
+    GetMembers,
     JoinRoom,
+    KeptMember,
+    MembersTold,
+    PutChain,
     PutMembership,
     SignIn,
     sign_in_payload,
 )
 from sleap_rtc.protocol.signed import SignedMembership
-from sleap_rtc.server.store import Account, Store
+from sleap_rtc.server.store import Account, Due, Store
 
 Clock = Callable[[], datetime]
+
+GRACE: Final = timedelta(days=30)
+"""Certificates that ended not longer ago can still be renewed."""
+STILL_THERE: Final = timedelta(days=90)
+"""Members who were not there for longer are not renewed."""
+MAX_TOLD: Final = 32
+MAX_TOLD_BYTES: Final = 40 * 1024
+"""Members in one answer, and bytes of their chains; the rest is asked for."""
 
 
 class SignInResult(Account, frozen=True):
@@ -213,11 +228,54 @@ class Desk:
         """The newest list that is kept, None where there is none yet."""
         return self._store.membership_text(room)
 
+    def members(self, asker: Member, request: GetMembers) -> MembersTold:
+        """The members of a room, for one of its owners.
+
+        Raises:
+            NotPermitted: The asker is no owner.
+        """
+        now = self._now()
+        if check_member(asker, self._store.membership(request.room)).role != "owner":
+            raise NotPermitted(message="Only owners of a room are told its members.")
+        due = Due(
+            ends_after=(now - GRACE).timestamp(),
+            ends_before=(now + LIFETIME / 2).timestamp(),
+            seen_after=(now - STILL_THERE).timestamp(),
+        )
+        found = self._store.members(
+            request.room, after=request.after, due=due if request.due else None, limit=MAX_TOLD + 1
+        )
+        told: list[KeptMember] = []
+        size = 0
+        for kept in found[:MAX_TOLD]:
+            size += len(encode(kept))
+            if told and size > MAX_TOLD_BYTES:
+                break
+            told.append(kept)
+        return MembersTold(id=request.id, members=tuple(told), more=len(told) < len(found))
+
+    def keep_chain(self, device: DeviceId, request: PutChain) -> None:
+        """Keep a member's renewed certificates.
+
+        Raises:
+            NotTrusted: The chain is no good, or proves nobody who is a member.
+            NotFound: The server doesn't know the room.
+        """
+        now = self._now()
+        chain = chain_from_texts(request.chain)
+        member = verify_chain(chain, room=request.room, now=now, who="The member")
+        self._store.keep_chain(member, request.chain, by=device, now=now)
+
+    def chain(self, device: DeviceId, request: GetChain) -> ChainTold:
+        """A device's own newest certificates."""
+        return ChainTold(id=request.id, chain=self._store.chain(request.room, device))
+
     def _admit(
         self, device: DeviceId, room: RoomId, chain: Sequence[str], *, program: str = ""
     ) -> tuple[Member, Membership]:
         member = self._verified(device, room, chain)
-        return member, self._store.admit(member, program=program, now=self._now())
+        membership = self._store.admit(member, chain, program=program, now=self._now())
+        return member, membership
 
     def _verified(self, device: DeviceId, room: RoomId, chain: Sequence[str]) -> Member:
         member = verify_chain(

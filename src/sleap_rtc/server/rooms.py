@@ -187,6 +187,15 @@ class Rooms:
             raise NotFound(message=f"This connection is not online in room {room}.")
         return found
 
+    def member(self, connection: str, room: RoomId) -> Member:
+        """Whom the chain of a connection proved when it entered.
+
+        Raises:
+            NotFound: It isn't online there.
+        """
+        self.presence(connection, room)
+        return self._members[connection, room]
+
     def online(self, room: RoomId) -> tuple[Presence, ...]:
         """Everybody who is online in a room."""
         return tuple(self._online.get(room, {}).values())

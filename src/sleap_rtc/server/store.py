@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import hashlib
 import importlib.resources
+import math
 import secrets
 import sqlite3
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -23,17 +25,21 @@ from typing import Final
 import msgspec
 
 from sleap_rtc.auth.certificates import Member
-from sleap_rtc.auth.membership import Membership, adopt, open_membership
+from sleap_rtc.auth.membership import Membership, adopt, check_member, open_membership
 from sleap_rtc.domain.ids import DeviceId, RoomId
 from sleap_rtc.domain.values import decode, encode
 from sleap_rtc.errors import Damaged, InvalidConfig, NotFound, NotPermitted, NotTrusted
 from sleap_rtc.files.durable import disk_errors
+from sleap_rtc.protocol.signaling import KeptMember
 from sleap_rtc.protocol.signed import SignedMembership
 from sleap_rtc.storage.sqlite import Database, network_file_system
 
 FILE: Final = "server.sqlite3"
 CODE_LIFETIME: Final = timedelta(hours=24)
 """How long a set-up code can be used."""
+
+MAX_KEPT: Final = 16 * 1024
+"""Characters of the longest chain that is kept for renewal; real ones have about 3,000."""
 
 _ALPHABET: Final = "ABCDEFGHJKMNPQRSTVWXYZ23456789"
 _CODE_LETTERS: Final = 16  # 78 bits
@@ -49,6 +55,20 @@ class Account(msgspec.Struct, frozen=True):
 
     device: DeviceId
     may_create_rooms: bool
+
+
+class Due(msgspec.Struct, frozen=True):
+    """Whose certificates are to be renewed; times are seconds since 1970 UTC.
+
+    Attributes:
+        ends_after: They end after this.
+        ends_before: They end before this.
+        seen_after: The member was there after this.
+    """
+
+    ends_after: float
+    ends_before: float
+    seen_after: float
 
 
 class AuditEntry(msgspec.Struct, frozen=True):
@@ -202,13 +222,16 @@ class Store:
             if made.rowcount:
                 _audit(writer, now, member.device, "created the room", room=member.room, name=name)
 
-    def admit(self, member: Member, *, program: str, now: datetime) -> Membership:
+    def admit(
+        self, member: Member, chain: Sequence[str], *, program: str, now: datetime
+    ) -> Membership:
         """Let a device into a room: count the use of its invite, and give it an account.
 
         The same device by the same invite counts once, however often it comes.
 
         Args:
             member: The device, as its chain proves.
+            chain: The links of that chain as JSON texts.
             program: Name and version of its program.
             now: UTC.
 
@@ -228,11 +251,99 @@ class Store:
             known = writer.execute(
                 "SELECT 1 FROM devices WHERE device = ?", (member.device,)
             ).fetchone()
-            if not known and member.device not in membership.revoked:
+            if member.device in membership.revoked:
+                return membership
+            if not known:
                 _put_device(
                     writer, member.device, member.name, program, now, may_create_rooms=False
                 )
+            _saw_member(writer, member, chain, now)
         return membership
+
+    # ── members' certificates ────────────────────────────────────────────────
+
+    def keep_chain(
+        self, member: Member, chain: Sequence[str], *, by: DeviceId, now: datetime
+    ) -> None:
+        """Keep a member's certificates, if they last longer than those that are kept.
+
+        Args:
+            member: The member, as the chain proves.
+            chain: Its links as JSON texts.
+            by: The device that brings them.
+            now: UTC.
+
+        Raises:
+            NotFound: The server doesn't know the room, or the device never was in it.
+            NotTrusted: The newest list says that it is no member.
+        """
+        with self._database.write() as writer:
+            if not writer.execute("SELECT 1 FROM rooms WHERE room = ?", (member.room,)).fetchone():
+                raise _unknown_room(member.room)
+            check_member(member, _membership(writer, member.room))
+            changed = writer.execute(
+                "UPDATE members SET chain = ?, expires = ? "
+                "WHERE room = ? AND device = ? AND expires < ?",
+                (
+                    _json(chain),
+                    _seconds(member.expires),
+                    member.room,
+                    member.device,
+                    _seconds(member.expires),
+                ),
+            )
+            if changed.rowcount:
+                _audit(
+                    writer,
+                    now,
+                    by,
+                    "renewed certificates",
+                    room=member.room,
+                    member=member.device,
+                    until=member.expires.isoformat(),
+                )
+
+    def chain(self, room: RoomId, device: DeviceId) -> tuple[str, ...] | None:
+        """The newest certificates of a member; None where there are none."""
+        with self._database.read() as reader:
+            row = reader.execute(
+                "SELECT chain FROM members WHERE room = ? AND device = ?", (room, device)
+            ).fetchone()
+        return None if row is None else tuple(msgspec.json.decode(row[0]))
+
+    def members(
+        self, room: RoomId, *, after: DeviceId | None, due: Due | None, limit: int
+    ) -> list[KeptMember]:
+        """Certificates of members, and when each was there last; by device.
+
+        Args:
+            room: The room.
+            after: Only those behind this device.
+            due: Only those who are to be renewed.
+            limit: At most so many.
+        """
+        narrow = due or Due(ends_after=0, ends_before=math.inf, seen_after=0)
+        with self._database.read() as reader:
+            rows = reader.execute(
+                "SELECT device, chain, seen FROM members WHERE room = ? AND device > ? "
+                "AND expires > ? AND expires < ? AND seen > ? ORDER BY device LIMIT ?",
+                (
+                    room,
+                    after or "",
+                    narrow.ends_after,
+                    narrow.ends_before,
+                    narrow.seen_after,
+                    limit,
+                ),
+            ).fetchall()
+        return [
+            KeptMember(
+                device=device,
+                chain=tuple(msgspec.json.decode(chain)),
+                seen=datetime.fromtimestamp(seen, UTC),
+            )
+            for device, chain, seen in rows
+        ]
 
     def room_name(self, room: RoomId) -> str:
         """What people call the room.
@@ -245,6 +356,11 @@ class Store:
         if row is None:
             raise _unknown_room(room)
         return str(row[0])
+
+    def membership(self, room: RoomId) -> Membership:
+        """The room's newest list; number 0 when there is none."""
+        with self._database.read() as reader:
+            return _membership(reader, room)
 
     def membership_text(self, room: RoomId) -> str | None:
         """The room's newest list as its owner signed it; None when there is none.
@@ -288,6 +404,10 @@ class Store:
                     "INSERT INTO memberships VALUES (?, ?, ?) ON CONFLICT (room) "
                     "DO UPDATE SET number = excluded.number, signed = excluded.signed",
                     (room, newest.number, encode(offered).decode("utf-8")),
+                )
+                writer.executemany(
+                    "DELETE FROM members WHERE room = ? AND device = ?",
+                    [(room, key) for key in newest.revoked],
                 )
                 _audit(
                     writer,
@@ -367,6 +487,19 @@ def _use_invite(writer: sqlite3.Connection, member: Member, now: datetime) -> No
     )
 
 
+def _saw_member(
+    writer: sqlite3.Connection, member: Member, chain: Sequence[str], now: datetime
+) -> None:
+    if sum(map(len, chain)) > MAX_KEPT:
+        return  # what no real chain needs would keep its owner from renewing others
+    # What an owner has renewed, and the member hasn't fetched yet, lasts longer and stays.
+    writer.execute(
+        "INSERT INTO members VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (room, device) DO UPDATE SET "
+        "seen = ?5, expires = max(expires, ?4), chain = iif(expires < ?4, ?3, chain)",
+        (member.room, member.device, _json(chain), _seconds(member.expires), _seconds(now)),
+    )
+
+
 def _put_device(
     writer: sqlite3.Connection,
     device: DeviceId,
@@ -397,6 +530,10 @@ def _audit(
         "INSERT INTO audit (at, device, action, room, details) VALUES (?, ?, ?, ?, ?)",
         (_seconds(now), device, action, room, msgspec.json.encode(details).decode("utf-8")),
     )
+
+
+def _json(chain: Sequence[str]) -> str:
+    return msgspec.json.encode(chain).decode("utf-8")
 
 
 def _unknown_room(room: RoomId) -> NotFound:
