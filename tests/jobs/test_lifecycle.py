@@ -246,6 +246,19 @@ def test_tracking_is_not_stopped() -> None:
     assert decide(RUNNING, received("cancel"), tracks=True) == "do"
 
 
+@pytest.mark.parametrize("before", [("queued",), ("queued", "assigned", "preparing")])
+def test_a_job_that_is_paused_before_it_runs_is_held(before: tuple[JobState, ...]) -> None:
+    held = view_of(*states(*before, "paused"))
+    assert held.held
+    with pytest.raises(IllegalTransition, match="stop is not possible"):
+        decide(held, received("stop"), tracks=False)
+    assert decide(held, received("cancel"), tracks=False) == "do"
+    assert decide(held, received("resume"), tracks=False) == "do"
+    again = view_of(*states("queued"), view=held)
+    assert (again.state, again.held) == ("queued", False)
+    assert not view_of(*states("paused"), view=RUNNING).held
+
+
 def test_commands_have_a_bound() -> None:
     view = JobView(state="running", commands=tuple(str(i) for i in range(MAX_COMMANDS)))
     with pytest.raises(IllegalTransition, match="another command"):

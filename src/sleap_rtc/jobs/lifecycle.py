@@ -9,10 +9,14 @@ drawn from it by :func:`picture`):
   follows these three.
 - *interrupted* says that something else ended it (a kill, a restart, a full
   disk): it can be *queued* again, and goes on from its checkpoint.
+- A job whose inputs nobody offers doesn't keep others waiting: from *preparing*
+  it is *queued* again, and what has arrived of them stays.
 
 And the rules for commands, in :data:`COMMANDS`:
 
-- ``pause`` and ``resume`` freeze and thaw what runs.
+- ``pause`` and ``resume`` freeze and thaw what runs. A job that is paused before
+  it runs is *held*: nothing more is fetched for it, others go on, and it is
+  *queued* again when it is resumed.
 - ``stop`` ends the stage that trains early and keeps its best checkpoint as the
   model. The stages after it are trained all the same: whoever stops a centroid
   model that is good enough still wants the second half of the pair.
@@ -64,12 +68,14 @@ TRANSITIONS: Final[Mapping[JobState | None, Mapping[JobState, str]]] = MappingPr
         None: {"queued": "submitted"},
         "queued": {
             "assigned": "a worker takes it",
+            "paused": "pause",
             "failed": "it can't be done",
             "cancelled": "cancel",
         },
         "assigned": {
             "preparing": "inputs are fetched",
             "queued": "the worker gives it back",
+            "paused": "pause",
             "failed": "it can't be done",
             "cancelled": "cancel",
             "interrupted": "the worker died",
@@ -77,6 +83,8 @@ TRANSITIONS: Final[Mapping[JobState | None, Mapping[JobState, str]]] = MappingPr
         "preparing": {
             "running": "the first stage starts",
             "finishing": "every stage was done before",
+            "queued": "nobody offers its inputs",
+            "paused": "pause",
             "failed": "bad inputs or configuration",
             "cancelled": "cancel",
             "interrupted": "the worker died",
@@ -90,6 +98,7 @@ TRANSITIONS: Final[Mapping[JobState | None, Mapping[JobState, str]]] = MappingPr
         },
         "paused": {
             "running": "resume",
+            "queued": "resume, if it was held",
             "failed": "the engine failed",
             "cancelled": "cancel",
             "interrupted": "the engine or the worker died",
@@ -109,7 +118,7 @@ TRANSITIONS: Final[Mapping[JobState | None, Mapping[JobState, str]]] = MappingPr
 
 COMMANDS: Final[Mapping[Command, frozenset[JobState]]] = MappingProxyType(
     {
-        "pause": frozenset({"running"}),
+        "pause": frozenset({"queued", "assigned", "preparing", "running"}),
         "resume": frozenset({"paused"}),
         "stop": frozenset({"running", "paused"}),
         "cancel": frozenset(
@@ -128,6 +137,8 @@ ENDED: Final[frozenset[JobState]] = frozenset(
     state for state, following in TRANSITIONS.items() if state is not None and not following
 )
 """States that nothing follows."""
+NOT_BEGUN: Final[frozenset[JobState]] = frozenset({"queued", "assigned", "preparing"})
+"""States in which a job may still wait for its inputs."""
 SETTLED: Final[frozenset[JobState]] = ENDED | {"interrupted"}
 """States in which nothing works on the job."""
 
@@ -159,6 +170,7 @@ class JobView(Value, frozen=True):
         number: The last event's number, 0 for none.
         state: Where the job is; None before its first event.
         reason: The sentence that came with the state.
+        held: Whether it is paused, and had not begun to run.
         created_at: Time of the first event.
         changed_at: Time of the last event.
         stage: The stage that runs or ran last, None before the first.
@@ -175,6 +187,7 @@ class JobView(Value, frozen=True):
     number: int = 0
     state: JobState | None = None
     reason: str = ""
+    held: bool = False
     created_at: Utc | None = None
     changed_at: Utc | None = None
     stage: int | None = None
@@ -284,7 +297,7 @@ def decide(
         raise _impossible(view, f"another command after {MAX_COMMANDS}")
     if state is not None and state == _ALREADY.get(name):
         return "nothing"
-    if state not in COMMANDS[name]:
+    if state not in COMMANDS[name] or (view.held and name == "stop"):
         raise _impossible(view, name)
     if name == "stop" and tracks:
         raise IllegalTransition(
@@ -310,7 +323,8 @@ def picture() -> str:
 
 def _to_state(view: JobView, changed: StateChanged) -> JobView:
     check(view.state, changed.state)
-    view = replace(view, state=changed.state, reason=changed.reason)
+    held = changed.state == "paused" and view.state in NOT_BEGUN
+    view = replace(view, state=changed.state, reason=changed.reason, held=held)
     if changed.state in SETTLED:
         return replace(view, pending=None)
     if changed.state == "queued":  # a new attempt: what ended the last one is history

@@ -62,10 +62,13 @@ class ModelRef(Value, frozen=True):
     Attributes:
         id: The model's id, for people and for looking it up.
         package: What its files must be.
+        offered: The same package, as whoever submits the job offers it to a worker that lacks
+            it; None where they haven't got it either.
     """
 
     id: Id
     package: Package
+    offered: PackageRef | None = None
 
 
 class TrackSpec(Value, frozen=True, tag_field="kind", tag="track"):
@@ -102,3 +105,9 @@ class JobSpec(Document, frozen=True):
     inputs: PackageRef
     room: Annotated[RoomId, Meta(pattern=r"\A[a-z2-7]{32}\Z")]
     name: Line = ""
+
+    @property
+    def offered(self) -> tuple[PackageRef, ...]:
+        """Every package that whoever submits the job offers with it, the inputs first."""
+        models = self.work.models if isinstance(self.work, TrackSpec) else ()
+        return (self.inputs, *(model.offered for model in models if model.offered is not None))
