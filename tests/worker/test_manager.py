@@ -20,6 +20,7 @@ from sleap_rtc.errors import (
     IllegalTransition,
     NotPermitted,
     OutOfSpace,
+    QueueFull,
     UnknownJob,
 )
 from sleap_rtc.jobs.events import ErrorTold, StateChanged
@@ -28,6 +29,7 @@ from sleap_rtc.worker.job_directory import JobStore
 from sleap_rtc.worker.manager import JobManager
 from sleap_rtc.worker.peers import Asker
 from sleap_rtc.worker.runner.logfile import LogWriter
+from sleap_rtc.worker.waiting import Waiting
 
 ADA = Asker(device="1" * 64, name="ada", role="member", session="s")
 BOB = Asker(device="2" * 64, name="bob", role="member", session="t")
@@ -38,7 +40,7 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def spec(number: int, name: str = "flies.slp") -> JobSpec:
+def spec(number: int, name: str = "flies.slp", package: str = "1") -> JobSpec:
     stage = TrainStage(config="configs/0/c.yaml", model_type="centroid", run_name="run")
     return JobSpec(
         id=make_uuid7(unix_ms=1_000 + number, randomness=bytes([number]) * 10),
@@ -46,7 +48,7 @@ def spec(number: int, name: str = "flies.slp") -> JobSpec:
         work=TrainSpec(
             labels="labels/a.slp", stages=(stage,), dataset_name="a.slp", dataset_hash="0" * 64
         ),
-        inputs=PackageRef(id="1" * 64, size=1, files=1, listing=50),
+        inputs=PackageRef(id=package * 64, size=1, files=1, listing=50),
         room="a" * 32,
         name=name,
     )
@@ -58,14 +60,36 @@ class Preparing:
     def __init__(self) -> None:
         self.begun = asyncio.Event()
         self.fail: Exception | None = None
+        self.full: Exception | None = None
+        self.away: set[str] = set()
         self.jobs: list[str] = []
+        self.forgotten: list[str] = []
 
-    async def __call__(self, job, spec, log, tell) -> None:
+    async def __call__(self, job, spec, log, tell):
         self.jobs.append(spec.name)
         self.begun.set()
+        if spec.name in self.away:
+            return "absent"
         if self.fail is not None:
             raise self.fail
-        await asyncio.Event().wait()
+        return await asyncio.Event().wait()
+
+    async def seen(self, *jobs: str) -> None:
+        """Wait until these jobs, and no others, were prepared in this order."""
+        async with asyncio.timeout(5):
+            while self.jobs != list(jobs):
+                self.begun.clear()
+                await self.begun.wait()
+
+    def at_hand(self, spec) -> bool:
+        return spec.name not in self.away
+
+    def check_room(self, spec) -> None:
+        if self.full is not None:
+            raise self.full
+
+    def forget(self, packages) -> None:
+        self.forgotten += [package.id for package in packages]
 
 
 async def never(job):
@@ -82,9 +106,20 @@ def store(tmp_path):
     return JobStore(tmp_path / "jobs")
 
 
+def make(store, preparing, *, recover=never, most=100, most_each=100, on_change=lambda: None):
+    return JobManager(
+        store,
+        prepare=preparing,
+        recover=recover,
+        clock=now,
+        waiting=Waiting(most=most, most_each=most_each),
+        on_change=on_change,
+    )
+
+
 @pytest.fixture
 def manager(store, preparing):
-    return JobManager(store, prepare=preparing, recover=never, clock=now)
+    return make(store, preparing)
 
 
 @contextlib.asynccontextmanager
@@ -207,11 +242,11 @@ async def test_commands_that_make_no_sense_are_refused(manager):
 
 async def test_a_worker_that_ended_while_preparing_prepares_again(store, preparing):
     job = spec(1)
-    first = JobManager(store, prepare=preparing, recover=never, clock=now)
+    first = make(store, preparing)
     async with at_work(first):
         await first.submit(job, ADA)
         await preparing.begun.wait()
-    again = JobManager(store, prepare=preparing, recover=never, clock=now)
+    again = make(store, preparing)
     assert again.view(again.get(job.id)).state == "preparing"
     preparing.begun.clear()
     async with at_work(again):
@@ -236,7 +271,7 @@ async def test_a_job_without_its_runner_is_recovered_at_the_start(store, prepari
     with directory.claim(), LogWriter(directory.log, clock=now) as log:
         for state in ("assigned", "preparing", "running"):
             log.append(StateChanged(state=state))
-    manager = JobManager(store, prepare=preparing, recover=recover, clock=now)
+    manager = make(store, preparing, recover=recover)
     async with at_work(manager):
         await manager.submit(spec(2), ADA)
         await preparing.begun.wait()
@@ -262,7 +297,7 @@ async def test_recovery_waits_for_a_killed_runner_to_let_go_and_tells_who_follow
         with found.claim(), LogWriter(found.log, clock=now) as log:
             log.append(StateChanged(state="interrupted"))
 
-    manager = JobManager(store, prepare=preparing, recover=recover, clock=now)
+    manager = make(store, preparing, recover=recover)
     async with at_work(manager):
         following = manager.follow(job.id, 4)
         waiting = asyncio.ensure_future(anext(following))
@@ -280,7 +315,7 @@ async def test_an_interrupted_job_goes_on_when_it_is_asked_to(store, preparing):
     with directory.claim(), LogWriter(directory.log, clock=now) as log:
         for state in ("assigned", "preparing", "running", "interrupted"):
             log.append(StateChanged(state=state))
-    manager = JobManager(store, prepare=preparing, recover=never, clock=now)
+    manager = make(store, preparing)
     async with at_work(manager):
         await manager.retry(job.id, OWNER)
         await preparing.begun.wait()
@@ -297,3 +332,169 @@ async def test_following_begins_behind_what_is_known(manager):
     event = await asyncio.wait_for(waiting, 5)
     assert event.n == 2
     await following.aclose()
+
+
+def states_of(manager, job):
+    view = manager.view(manager.get(job.id))
+    return view.state, view.reason
+
+
+async def test_an_absent_submitter_keeps_nobody_waiting(manager, preparing):
+    away, here = spec(1, name="away"), spec(2, name="here")
+    preparing.away = {"away"}
+    preparing.fail = EngineMissing(engine="tiny", where="here")
+    async with at_work(manager):
+        await manager.submit(away, ADA)
+        await until(manager, away.id, "preparing")
+        await manager.submit(here, BOB)
+        await until(manager, here.id, "failed")
+        state, reason = states_of(manager, away)
+        assert (state, reason) == (
+            "queued",
+            "Nobody offers its data; it goes on when ada is back.",
+        )
+        assert manager.active == 1
+        manager.look_again()  # it is somebody else who offers something
+        await manager.submit(spec(3, name="next"), BOB)
+        await until(manager, spec(3).id, "failed")
+        assert preparing.jobs == ["away", "here", "next"]
+
+        preparing.away.clear()
+        manager.look_again()
+        await until(manager, away.id, "failed")
+    assert manager.active == 0
+
+
+async def test_who_is_back_before_the_others_turn_comes_behind_them(manager, preparing):
+    preparing.away = {"away"}
+    names = ["away", "b", "c"]
+    for number, name in enumerate(names, 1):
+        await manager.submit(spec(number, name=name), ADA)
+    preparing.fail = EngineMissing(engine="tiny", where="here")
+    async with at_work(manager):
+        await until(manager, spec(3).id, "failed")
+        await until(manager, spec(1).id, "preparing")
+    # Those first whose data is there.
+    assert preparing.jobs == ["b", "c", "away"]
+
+
+async def test_data_that_comes_at_the_moment_of_giving_up_is_seen(manager, preparing):
+    job = spec(1, name="away")
+    preparing.away = {"away"}
+    at_hand = [False, True, True]
+    preparing.at_hand = lambda _: at_hand.pop(0)
+    async with at_work(manager):
+        await manager.submit(job, ADA)
+        await preparing.seen("away", "away")
+
+
+async def test_pausing_while_the_data_arrives_lets_others_go_on(manager, preparing):
+    first, second = spec(1, name="first"), spec(2, name="second", package="2")
+    async with at_work(manager):
+        await manager.submit(first, ADA)
+        await preparing.begun.wait()
+        await manager.submit(second, BOB)
+        await manager.command(first.id, "c1", "pause", ADA)
+        await manager.command(first.id, "c2", "pause", ADA)
+        await until(manager, second.id, "preparing")
+        assert states_of(manager, first) == ("paused", "by ada")
+        assert manager.active == 2
+        with pytest.raises(IllegalTransition, match="stop is not possible"):
+            await manager.command(first.id, "c3", "stop", ADA)
+
+        await manager.command(first.id, "c4", "resume", ADA)
+        assert states_of(manager, first) == ("queued", "resumed by ada")
+        await manager.command(second.id, "c5", "cancel", BOB)
+        await preparing.seen("first", "second", "first")
+    assert preparing.forgotten == [second.inputs.id]
+
+
+async def test_a_pause_and_a_resume_at_once(manager, preparing):
+    job = spec(1)
+    async with at_work(manager):
+        await manager.submit(job, ADA)
+        await preparing.begun.wait()
+        pause = asyncio.create_task(manager.command(job.id, "c1", "pause", ADA))
+        await asyncio.create_task(manager.command(job.id, "c2", "resume", ADA))
+        await pause
+        await preparing.seen("flies.slp", "flies.slp")
+    view = manager.view(manager.get(job.id))
+    assert (view.state, view.commands) == ("preparing", ("c1", "c2"))
+
+
+async def test_a_waiting_job_is_paused_resumed_and_cancelled(manager, preparing):
+    job = spec(1)
+    await manager.submit(job, ADA)
+    await manager.command(job.id, "c1", "pause", ADA)
+    assert states_of(manager, job)[0] == "paused"
+    assert manager.idle
+    await manager.command(job.id, "c2", "resume", ADA)
+    assert not manager.idle
+    await manager.command(job.id, "c3", "pause", ADA)
+    await manager.command(job.id, "c4", "cancel", ADA)
+    assert states_of(manager, job) == ("cancelled", "by ada")
+    assert manager.active == 0
+    async with at_work(manager):
+        assert preparing.jobs == []
+    assert preparing.forgotten == [job.inputs.id]
+
+
+async def test_what_is_cancelled_takes_nothing_away_from_others(manager, preparing):
+    one, other = spec(1), spec(2)
+    await manager.submit(one, ADA)
+    await manager.submit(other, BOB)
+    await manager.command(one.id, "c1", "cancel", ADA)
+    assert preparing.forgotten == []
+    await manager.command(other.id, "c2", "cancel", BOB)
+    assert preparing.forgotten == [other.inputs.id]
+
+
+async def test_a_held_job_stays_so_over_a_restart(store, preparing):
+    job, other = spec(1, name="held"), spec(2, name="other")
+    first = make(store, preparing)
+    await first.submit(job, ADA)
+    await first.command(job.id, "c1", "pause", ADA)
+    again = make(store, preparing)
+    async with at_work(again):
+        await again.submit(other, BOB)
+        await until(again, other.id, "preparing")
+        assert states_of(again, job)[0] == "paused"
+        assert again.active == 2
+        assert preparing.jobs == ["other"]
+        await again.command(job.id, "c2", "resume", OWNER)
+        assert states_of(again, job) == ("queued", "resumed by eve")
+
+
+async def test_so_many_jobs_wait_and_no_more(store, preparing):
+    manager = make(store, preparing, most=3, most_each=2)
+    await manager.submit(spec(1), ADA)
+    await manager.submit(spec(2), ADA)
+    with pytest.raises(QueueFull, match="no more jobs of this device: 2 wait") as raised:
+        await manager.submit(spec(3), ADA)
+    assert "cancel" in raised.value.hint_text
+    again = await manager.submit(spec(2), ADA)  # the same one is not another one
+    assert again.state == "queued"
+    await manager.submit(spec(4), BOB)
+    with pytest.raises(QueueFull, match="no more jobs: 3 wait"):
+        await manager.submit(spec(5), BOB)
+    assert [job.id for job in manager.list(limit=9, device=ADA.device)] == [
+        spec(number).id for number in (4, 2, 1)
+    ]
+    await manager.command(spec(1).id, "c1", "cancel", ADA)
+    await manager.submit(spec(5), BOB)
+
+
+async def test_bounds_hold_for_jobs_that_come_at_once(store, preparing):
+    manager = make(store, preparing, most_each=2)
+    results = await asyncio.gather(
+        *(manager.submit(spec(number), ADA) for number in range(1, 6)), return_exceptions=True
+    )
+    assert sum(isinstance(result, QueueFull) for result in results) == 3
+    assert manager.active == 2
+
+
+async def test_a_job_for_which_there_is_no_room_is_refused_and_leaves_nothing(manager, preparing):
+    preparing.full = OutOfSpace(path="Worker gpu-1", free="1 MB", need="2 GB")
+    with pytest.raises(OutOfSpace, match="Worker gpu-1 has 1 MB free"):
+        await manager.submit(spec(1), ADA)
+    assert manager.list(limit=9, device=ADA.device) == []

@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
+import shutil
+import zipfile
 from datetime import UTC, datetime
-from types import SimpleNamespace
 
+import msgspec
 import pytest
-from blake3 import blake3
 
+from sleap_rtc.client.approvals import Approvals
+from sleap_rtc.domain.ids import make_uuid7
 from sleap_rtc.domain.models import ModelFile, ModelRecord
-from sleap_rtc.errors import InvalidLabels, NotTrusted, UnsafePath
-from sleap_rtc.jobs.spec import ModelRef
+from sleap_rtc.domain.packages import PackageRef, ref
+from sleap_rtc.domain.values import decode
+from sleap_rtc.errors import (
+    EngineMissing,
+    InvalidLabels,
+    NotTrusted,
+    OutOfSpace,
+    UnknownModel,
+    UnsafePath,
+)
+from sleap_rtc.files.packing import pack
+from sleap_rtc.jobs.events import Logged
+from sleap_rtc.jobs.spec import JobSpec, ModelRef, TrackSpec
 from sleap_rtc.library.registry import Registry
+from sleap_rtc.transports.base import Sources
+from sleap_rtc.transports.local import LocalSource
+from sleap_rtc.worker.job_directory import JobDirectory
 from sleap_rtc.worker.preparing import Preparer, check_labels
+from sleap_rtc.worker.runner.plan import RunnerPlan
 
 synthetic = pytest.importorskip("sleap_rtc.media.synthetic", reason="needs the extra media")
 
@@ -48,33 +67,265 @@ async def test_a_path_that_would_leave_the_inputs_is_refused(tmp_path):
         await check_labels(tmp_path, "../a.slp")
 
 
-def test_a_strange_file_of_a_model_from_elsewhere_is_never_run(tmp_path):
+class Offered:
+    """Peers who offer packages: their files are on this machine."""
+
+    def __init__(self, *packed) -> None:
+        self._by_id = {each.package.id: each for each in packed}
+
+    def has_source(self, package: str) -> bool:
+        return package in self._by_id
+
+    @contextlib.contextmanager
+    def sources(self, package: str):
+        found = self._by_id.get(package)
+        if found is None:
+            yield Sources()
+            return
+        source = LocalSource(found)
+        yield Sources(source)
+        source.close()
+
+
+@pytest.fixture
+def registry(tmp_path):
+    with Registry(tmp_path / "models", index_dir=tmp_path / "index") as found:
+        yield found
+
+
+@pytest.fixture
+def make(tmp_path, registry):
+    def preparer(*offered, **changes) -> Preparer:
+        asked = {
+            "root": tmp_path,
+            "registry": registry,
+            "peers": Offered(*offered),
+            "engines": lambda: {"tiny": "1"},
+            "approvals": Approvals(tmp_path / "trusted"),
+            "worker": "gpu-1",
+            "device_name": "cpu",
+            "threads": 1,
+            "patience": 0.0,
+            "keep_free": 0,
+        }
+        return Preparer(**asked | changes)
+
+    return preparer
+
+
+def clean(folder):
+    """A checkpoint with nothing strange in it."""
+    folder.mkdir()
+    with zipfile.ZipFile(folder / "best.ckpt", "w") as archive:
+        archive.writestr("archive/data.pkl", pickle.dumps({"epoch": 3}, protocol=2))
+    (folder / "training_config.yaml").write_text("model_config: {}")
+    return folder
+
+
+def strange(folder):
+    folder.mkdir()
+    (folder / "best.ckpt").write_bytes(pickle.dumps(eval))
+    return folder
+
+
+def packed(folder):
+    files = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file()}
+    return pack(files, root=folder)
+
+
+def in_library(registry, folder, **changes):
+    """A model with these files, as it came from elsewhere."""
+    package = packed(folder)
+    files = tuple(
+        ModelFile(path=e.path, size=e.size, blake3=package.file_hashes[e.path])
+        for e in package.package.files
+    )
+    record = ModelRecord(
+        id="0a1b2c3d",
+        name="run",
+        model_type="centroid",
+        status="imported",
+        source="local-import",
+        created_at=datetime.now(UTC),
+        files=files,
+        package=package.package.id,
+    )
+    staged = registry.incoming / "staged"
+    shutil.copytree(folder, staged)
+    return registry.place(staged, msgspec.structs.replace(record, **changes))
+
+
+def tracking(video, *models):
+    return JobSpec(
+        id=make_uuid7(unix_ms=1_000, randomness=b"0" * 10),
+        engine="tiny",
+        work=TrackSpec(models=models, videos=("v.mp4",)),
+        inputs=ref(video.package),
+        room="a" * 32,
+    )
+
+
+class Log:
+    """What a job's log is told."""
+
+    def __init__(self) -> None:
+        self.bodies = []
+
+    def append(self, body) -> None:
+        self.bodies.append(body)
+
+    @property
+    def lines(self):
+        return [body.line for body in self.bodies if isinstance(body, Logged)]
+
+
+@pytest.fixture
+def video(tmp_path):
+    folder = tmp_path / "source" / "video"
+    folder.mkdir(parents=True)
+    (folder / "v.mp4").write_bytes(b"pictures")
+    return packed(folder)
+
+
+@pytest.fixture
+def job(tmp_path):
+    root = tmp_path / "job"
+    root.mkdir()
+    return JobDirectory(root=root)
+
+
+def plan_of(job):
+    return decode(RunnerPlan, job.plan.read_bytes(), what="plan")
+
+
+async def test_a_model_of_the_library_is_used_where_it_is(make, registry, video, job, tmp_path):
+    entry = in_library(registry, clean(tmp_path / "model"))
+    ref_ = ModelRef(id=entry.id, package=entry.record.package)
+    log = Log()
+    assert await make(video)(job, tracking(video, ref_), log, lambda: None) == "ready"
+    assert plan_of(job).models == (str(entry.directory),)
+    assert plan_of(job).inputs == str(tmp_path / "datasets" / video.package.id)
+    [said] = log.lines
+    assert entry.id in said
+    assert ref_.package[:12] in said
+
+
+async def test_a_model_is_known_by_its_content_whatever_its_suffix(
+    make, registry, video, job, tmp_path
+):
+    other = tmp_path / "other"
+    clean(other)
+    (other / "training_config.yaml").write_text("model_config: {other: 1}")
+    in_library(registry, other)
+    wanted = in_library(registry, clean(tmp_path / "model"))
+    assert wanted.id == "0a1b2c3d-2"
+    for name in ("0a1b2c3d", "0a1b2c3d-2", "0a1b2c3d-7"):
+        ref_ = ModelRef(id=name, package=wanted.record.package)
+        assert await make(video)(job, tracking(video, ref_), Log(), lambda: None) == "ready"
+        assert plan_of(job).models == (str(wanted.directory),)
+
+
+async def test_a_model_that_isnt_here_is_fetched_from_who_submitted_the_job(
+    make, registry, video, job, tmp_path
+):
+    model = packed(clean(tmp_path / "source" / "model"))
+    ref_ = ModelRef(id="0a1b2c3d", package=model.package.id, offered=ref(model.package))
+    spec = tracking(video, ref_)
+    preparer = make(video, model)
+    assert preparer.at_hand(spec)
+    assert await preparer(job, spec, Log(), lambda: None) == "ready"
+    [place] = plan_of(job).models
+    assert place == str(tmp_path / "datasets" / model.package.id)
+    assert (tmp_path / "datasets" / model.package.id / "best.ckpt").is_file()
+    assert registry.list().entries == ()
+    # And the next job needs nobody.
+    assert await make()(job, spec, Log(), lambda: None) == "ready"
+    unoffered = tracking(video, ModelRef(id="0a1b2c3d", package=model.package.id))
+    assert await make()(job, unoffered, Log(), lambda: None) == "ready"
+
+
+async def test_one_of_the_library_that_is_damaged_is_fetched_as_well(
+    make, registry, video, job, tmp_path
+):
+    folder = clean(tmp_path / "source" / "model")
+    entry = in_library(registry, folder)
+    (entry.directory / "training_config.yaml").unlink()
+    model = packed(folder)
+    ref_ = ModelRef(id=entry.id, package=model.package.id, offered=ref(model.package))
+    assert await make(video, model)(job, tracking(video, ref_), Log(), lambda: None) == "ready"
+    assert plan_of(job).models == (str(tmp_path / "datasets" / model.package.id),)
+
+
+async def test_a_model_that_nobody_has_is_named(make, video, job):
+    unknown = ModelRef(id="0a1b2c3d", package="ab" * 32)
+    with pytest.raises(UnknownModel, match="0a1b2c3d") as raised:
+        await make(video)(job, tracking(video, unknown), Log(), lambda: None)
+    assert "gpu-1 has no model with the content abababababab" in raised.value.hint_text
+
+
+async def test_inputs_that_nobody_offers_are_waited_for_no_longer_than_patience(
+    make, video, job, tmp_path
+):
+    ref_ = ModelRef(id="0a1b2c3d", package="ab" * 32, offered=ref(video.package))
+    spec = tracking(video, ref_)
+    preparer = make()
+    assert not preparer.at_hand(spec)
+    assert await preparer(job, spec, Log(), lambda: None) == "absent"
+    assert not job.plan.exists()
+    preparer.forget(spec.offered)
+    assert list((tmp_path / "incoming").iterdir()) == []
+
+
+@pytest.mark.parametrize("fetched", [True, False])
+async def test_a_strange_checkpoint_from_elsewhere_is_never_run_without_a_yes(
+    make, video, job, registry, fetched
+):
     """Whatever its record calls the checkpoint, the trainer loads best.ckpt."""
-    with Registry(tmp_path / "models", index_dir=tmp_path / "index") as registry:
-        staged = registry.incoming / "staged"
-        staged.mkdir()
-        (staged / "best.ckpt").write_bytes(pickle.dumps(eval))
-        data = (staged / "best.ckpt").read_bytes()
-        listed = ModelFile(path="best.ckpt", size=len(data), blake3=blake3(data).hexdigest())
-        record = ModelRecord(
-            id="0a1b2c3d",
-            name="run",
-            model_type="centroid",
-            status="imported",
-            source="local-import",
-            created_at=datetime.now(UTC),
-            files=(listed,),
-            package="1" * 64,
-        )
-        registry.place(staged, record)
-        preparer = Preparer(
-            root=tmp_path,
-            registry=registry,
-            peers=SimpleNamespace(),
-            engines=dict,
-            worker="gpu-1",
-            device_name="cpu",
-            threads=1,
-        )
-        with pytest.raises(NotTrusted, match=r"best\.ckpt of model 0a1b2c3d.*eval"):
-            preparer._model(ModelRef(id="0a1b2c3d", package="1" * 64))
+    root = registry.models_dir.parent
+    model = packed(strange(root / "source" / "model"))
+    if not fetched:
+        in_library(registry, root / "source" / "model")
+    ref_ = ModelRef(id="0a1b2c3d", package=model.package.id, offered=ref(model.package))
+    spec = tracking(video, ref_)
+    with pytest.raises(NotTrusted, match=r"best\.ckpt of model 0a1b2c3d.*eval") as raised:
+        await make(video, model)(job, spec, Log(), lambda: None)
+    blake3 = model.file_hashes["best.ckpt"]
+    assert f"owner of worker gpu-1 can allow it there: sleap-rtc trust-model {blake3}" in (
+        raised.value.hint_text
+    )
+    assert not job.plan.exists()
+
+    Approvals(root / "trusted").approve(blake3, "I made it")
+    assert await make(video, model)(job, spec, Log(), lambda: None) == "ready"
+
+
+async def test_what_this_worker_trained_is_not_looked_into(make, registry, video, job, tmp_path):
+    entry = in_library(registry, strange(tmp_path / "m"), source="worker-training")
+    ref_ = ModelRef(id=entry.id, package=entry.record.package)
+    assert await make(video)(job, tracking(video, ref_), Log(), lambda: None) == "ready"
+
+
+def test_the_disk_keeps_some_room(make, video, tmp_path, monkeypatch):
+    free = 10_000
+    monkeypatch.setattr("sleap_rtc.worker.preparing.free_space", lambda _: free)
+    large = PackageRef(id="ab" * 32, size=9_000, files=1, listing=50)
+    spec = msgspec.structs.replace(tracking(video), inputs=large)
+    make(keep_free=1_000).check_room(spec)
+    with pytest.raises(OutOfSpace, match=r"Worker gpu-1 has 10 KB free, and 10 KB are") as no:
+        make(keep_free=1_001).check_room(spec)
+    assert "worker_keep_free" in no.value.hint_text
+    # What is here, and what has its room reserved already, needs no more.
+    (tmp_path / "datasets" / large.id).mkdir(parents=True)
+    make(keep_free=9_999).check_room(spec)
+
+
+async def test_inputs_without_room_are_not_begun(make, video, job, tmp_path):
+    ref_ = ModelRef(id="0a1b2c3d", package="ab" * 32)
+    with pytest.raises(OutOfSpace):
+        await make(video, keep_free=2**62)(job, tracking(video, ref_), Log(), lambda: None)
+    assert not (tmp_path / "incoming").exists()
+
+
+async def test_an_engine_that_isnt_installed_is_named(make, video, job):
+    with pytest.raises(EngineMissing, match="worker gpu-1"):
+        await make(video, engines=dict)(job, tracking(video), Log(), lambda: None)

@@ -36,6 +36,7 @@ from sleap_rtc.errors import (
 from sleap_rtc.files.hashcache import HashCache
 from sleap_rtc.files.packing import pack
 from sleap_rtc.jobs.events import JobEvent, ModelChanged
+from sleap_rtc.jobs.spec import JobSpec, ModelRef, TrackSpec
 from sleap_rtc.library.registry import Registry
 from sleap_rtc.protocol.codec import MAX_MESSAGE
 from sleap_rtc.protocol.library import (
@@ -104,7 +105,12 @@ class Answers:
         self._cache = cache
         self._follows: dict[tuple[str, JobId], asyncio.Task[None]] = {}
         self._library = LibraryAnswers(registry, cache=cache)
-        self.peers = Peers(self, on_gone=self._gone, throttle=throttle)
+        self.peers = Peers(
+            self,
+            on_gone=self._gone,
+            on_source=lambda: self.jobs.look_again(),  # noqa: PLW0108 - they come later
+            throttle=throttle,
+        )
         self._open = OpenPackages(self.peers.is_granted)
         self.jobs: JobManager
 
@@ -152,8 +158,11 @@ class Answers:
         spec = body.spec
         if spec.inputs.files == 0:
             raise UsageError(message="The job's package is empty.")
+        if any(m.offered is not None and m.offered.id != m.package for m in _models(spec)):
+            raise UsageError(message="A model is offered as another package than it has.")
         summary = await self.jobs.submit(spec, asker)
-        self.peers.offered(asker, spec.inputs.id)
+        for package in spec.offered:
+            self.peers.offered(asker, package.id)
         return JobTold(job=summary, spec=spec)
 
     def _check_may_submit(self, asker: Asker) -> None:
@@ -231,6 +240,10 @@ class Answers:
         outputs = self.jobs.view(job).outputs
         if all(output.package.id != package.id for output in outputs):
             raise NotFound(message=f"Job {job.root.name} has put out no such package.")
+
+
+def _models(spec: JobSpec) -> tuple[ModelRef, ...]:
+    return spec.work.models if isinstance(spec.work, TrackSpec) else ()
 
 
 def _files_below(root: Path) -> dict[str, Path]:

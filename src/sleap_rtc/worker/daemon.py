@@ -28,6 +28,7 @@ from loguru import logger
 
 import sleap_rtc
 from sleap_rtc.auth.store import DeviceStore, RoomEntry
+from sleap_rtc.client.approvals import Approvals
 from sleap_rtc.client.online import Online
 from sleap_rtc.client.rooms import find_room, invite, join
 from sleap_rtc.config import Settings
@@ -48,6 +49,7 @@ from sleap_rtc.worker.job_directory import JobDirectory, JobStore
 from sleap_rtc.worker.manager import JobManager
 from sleap_rtc.worker.preparing import Preparer
 from sleap_rtc.worker.runner.recovery import recover
+from sleap_rtc.worker.waiting import Waiting
 
 REPORT_EVERY_S: Final = 60.0
 """Seconds between reports of what this worker has, besides those at each change."""
@@ -93,11 +95,19 @@ async def run_worker(
     with Claim(root, what=f"The worker directory {root}"):
         own, entry = await _place_in_room(settings, own, room)
         with Registry(root / "models") as registry:
-            await _Worker(own, entry, name, registry).run(on_ready)
+            approvals = Approvals(settings.home / "trusted")
+            await _Worker(own, entry, name, registry, approvals).run(on_ready)
 
 
 class _Worker:
-    def __init__(self, settings: Settings, room: RoomEntry, name: str, registry: Registry) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        room: RoomEntry,
+        name: str,
+        registry: Registry,
+        approvals: Approvals,
+    ) -> None:
         root = settings.worker_dir
         self._settings, self._room, self._name, self._registry = settings, room, name, registry
         self._root = root
@@ -114,9 +124,12 @@ class _Worker:
             registry=registry,
             peers=answers.peers,
             engines=engines.available,
+            approvals=approvals,
             worker=name,
             device_name=hardware.device_name(self._hardware),
             threads=default_threads(),
+            patience=settings.working.patience,
+            keep_free=settings.working.keep_free,
             cache=cache,
             throttle=throttle,
         )
@@ -125,6 +138,9 @@ class _Worker:
             prepare=preparer,
             recover=self._recover,
             clock=_now,
+            waiting=Waiting(
+                most=settings.working.max_waiting, most_each=settings.working.max_waiting_each
+            ),
             on_change=self._changed.set,
         )
         answers.jobs = self._jobs

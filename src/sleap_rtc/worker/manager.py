@@ -1,7 +1,7 @@
 """The jobs of one worker: taken, prepared, handed to runners, followed, taken up again.
 
-One job works at a time; the others wait in the order in which they came. What
-is true of a job is in its log. Before a runner has the job this process writes
+One job works at a time; the others wait (``waiting.py``). What is true of a job
+is in its log. Before a runner has the job this process writes
 the log, and afterwards it reads it; a worker that is killed at any point finds
 out from the log, when it starts again, what is to be done::
 
@@ -9,6 +9,7 @@ out from the log, when it starts again, what is to be done::
     queued            no                it waits again
     assigned          no                queued again
     preparing         no                interrupted, queued again: inputs are fetched on
+    paused, held      no                it stays so until it is resumed
     running, …        yes               followed as if nothing had happened
     running, …        no                interrupted; it goes on when somebody asks
 """
@@ -17,22 +18,24 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from datetime import datetime
-from typing import Final
+from typing import Final, Literal, Protocol
 
 from loguru import logger
 
 from sleap_rtc.domain.ids import DeviceId, JobId
+from sleap_rtc.domain.packages import PackageRef
 from sleap_rtc.errors import (
     Busy,
     IllegalTransition,
     NotPermitted,
     OutOfSpace,
     SleapRtcError,
+    UnknownJob,
 )
 from sleap_rtc.jobs.events import Command, CommandReceived, JobEvent, StateChanged
-from sleap_rtc.jobs.lifecycle import SETTLED, JobView, decide, replay
+from sleap_rtc.jobs.lifecycle import NOT_BEGUN, SETTLED, JobView, decide, replay
 from sleap_rtc.jobs.spec import JobSpec, TrackSpec
 from sleap_rtc.protocol.link import JobSummary
 from sleap_rtc.worker.job_directory import JobDirectory, JobStore, Submitter
@@ -40,15 +43,44 @@ from sleap_rtc.worker.peers import Asker
 from sleap_rtc.worker.runner.client import RunnerHandle, attach, launch
 from sleap_rtc.worker.runner.ending import told
 from sleap_rtc.worker.runner.logfile import LogReader, LogWriter
+from sleap_rtc.worker.waiting import Waiting
 
-Prepare = Callable[[JobDirectory, JobSpec, LogWriter, Callable[[], None]], Awaitable[None]]
-"""Fetches a job's inputs and writes its plan; calls the last argument after each event."""
+Prepared = Literal["ready", "absent"]
+
+
+class Prepare(Protocol):
+    """Gets jobs ready for their runners."""
+
+    async def __call__(
+        self, job: JobDirectory, spec: JobSpec, log: LogWriter, tell: Callable[[], None]
+    ) -> Prepared:
+        """Fetch a job's inputs and write its plan; ``tell`` is called after each event.
+
+        Returns:
+            ``absent`` if nobody offers what it lacks; what has arrived is kept.
+        """
+        ...
+
+    def at_hand(self, spec: JobSpec) -> bool:
+        """Whether all that a job needs is here, or offered by somebody."""
+        ...
+
+    def check_room(self, spec: JobSpec) -> None:
+        """See that there is room on the disk for what a job needs.
+
+        Raises:
+            OutOfSpace: There isn't.
+        """
+        ...
+
+    def forget(self, packages: Iterable[PackageRef]) -> None:
+        """Remove what has arrived of packages that nobody will ask for again."""
+        ...
+
 
 SETTLE_FIRST_S: Final = 0.1
 SETTLE_MOST_S: Final = 10.0
 """Seconds between attempts to recover a job."""
-
-_WAITING: Final = ("queued", "assigned", "preparing")
 
 
 class JobManager:
@@ -59,6 +91,7 @@ class JobManager:
         prepare: Gets a job ready for its runner.
         recover: Brings a job whose runner is gone to a state that is true.
         clock: The present time, UTC.
+        waiting: The jobs that wait, none yet, and how many may.
         on_change: Called when the number of jobs at work or waiting may have changed.
     """
 
@@ -69,6 +102,7 @@ class JobManager:
         prepare: Prepare,
         recover: Callable[[JobDirectory], Awaitable[JobView]],
         clock: Callable[[], datetime],
+        waiting: Waiting,
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
         self._store = store
@@ -76,13 +110,16 @@ class JobManager:
         self._recover = recover
         self._clock = clock
         self._on_change = on_change
-        self._queue: list[JobId] = []
+        self._waiting = waiting
+        self._submitting = asyncio.Lock()
         self._wake = asyncio.Event()
         self._grown: defaultdict[JobId, set[asyncio.Event]] = defaultdict(set)
         self._runner: RunnerHandle | None = None
         self._present: JobId | None = None
+        self._settled = False
+        self._let_go = asyncio.Event()
         self._writer: LogWriter | None = None
-        self._preparing: asyncio.Task[None] | None = None
+        self._preparing: asyncio.Task[Prepared] | None = None
         self._taken_up = asyncio.Event()
         self._taken_up.set()
         self._handed_over = asyncio.Event()
@@ -90,8 +127,17 @@ class JobManager:
 
     @property
     def active(self) -> int:
-        """Jobs at work or waiting."""
-        return len(self._queue) + (self._present is not None)
+        """Jobs at work or waiting; one whose end is in its log is neither."""
+        return len(self._waiting) + (self._present is not None and not self._settled)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is at work."""
+        return self._present is None and self._waiting.is_empty
+
+    def waiting(self) -> Iterator[JobSpec]:
+        """What the jobs that wait are asked to do."""
+        return iter(self._waiting)
 
     # ── what peers ask ───────────────────────────────────────────────────────
 
@@ -100,19 +146,24 @@ class JobManager:
 
         Raises:
             Conflict: Another job has this id.
-            OutOfSpace: The disk is full.
+            QueueFull: Too many wait already.
+            OutOfSpace: There is no room for its data, or the disk is full.
         """
         submitter = Submitter(device=asker.device, name=asker.name)
-        job = await asyncio.to_thread(
-            self._store.create, spec, clock=self._clock, submitter=submitter
-        )
+        async with self._submitting:  # the bounds hold for several that come at once, too
+            if not self._is_known(spec.id):
+                self._waiting.check_room(asker.device)
+                await asyncio.to_thread(self._prepare.check_room, spec)
+            job = await asyncio.to_thread(
+                self._store.create, spec, clock=self._clock, submitter=submitter
+            )
         found = job.read_submitter()
         if found is None or found.device != asker.device:
             raise NotPermitted(message="A job with this id was submitted by another device.")
         view = self.view(job)
-        if view.state == "queued" and spec.id != self._present and spec.id not in self._queue:
+        if view.state == "queued" and spec.id != self._present and spec.id not in self._waiting:
             logger.info("job {} of {}: queued", spec.id, asker.name)
-            self._enqueue(spec.id)
+            self._enqueue(job)
         return self.summary(job, asker.device)
 
     def list(self, *, limit: int, device: DeviceId) -> list[JobSummary]:
@@ -166,24 +217,52 @@ class JobManager:
         job = self._store.get(job_id)
         self._check_may_command(job, asker)
         await self._taken_up.wait()
-        if self._present == job_id:
-            await self._handed_over.wait()
-        if self._runner is not None and self._present == job_id:
-            await self._runner.command(request, command, by=asker.name)
-            return
         received = CommandReceived(id=request, command=command, by=asker.name)
-        if self._present == job_id and self._writer is not None:
-            if self._decided(self._writer.view, received, job) and self._preparing is not None:
-                self._writer.append(received)
-                self._preparing.cancel()
-            return
+        while self._present == job_id:
+            await self._handed_over.wait()
+            if self._runner is not None:
+                await self._runner.command(request, command, by=asker.name)
+                return
+            if self._writer is not None and self._writer.view.state == "preparing":
+                self._command_preparing(job, self._writer, received)
+                return
+            await self._let_go.wait()
         with job.claim(), LogWriter(job.log, clock=self._clock) as log:
-            if self._decided(log.view, received, job):
-                log.append(received)
-                log.append(StateChanged(state="cancelled", reason=f"by {asker.name}"))
-                if job_id in self._queue:
-                    self._queue.remove(job_id)
+            self._command_waiting(job, log, received)
+        self._on_change()
         self._tell(job_id)
+
+    def _command_preparing(
+        self, job: JobDirectory, log: LogWriter, received: CommandReceived
+    ) -> None:
+        if not self._decided(log.view, received, job) or self._preparing is None:
+            return
+        log.append(received)
+        if received.command == "pause":
+            log.append(StateChanged(state="paused", reason=f"by {received.by}"))
+        self._preparing.cancel()
+
+    def _command_waiting(
+        self, job: JobDirectory, log: LogWriter, received: CommandReceived
+    ) -> None:
+        if not self._decided(log.view, received, job):
+            return
+        log.append(received)
+        reason = f"by {received.by}"
+        match received.command:
+            case "cancel":
+                log.append(StateChanged(state="cancelled", reason=reason))
+                self._waiting.remove(JobId(job.root.name))
+                self._forget(job.read_spec())
+            case "pause":
+                log.append(StateChanged(state="paused", reason=reason))
+                self._waiting.hold(job.read_spec(), _device(job))
+            case "resume":
+                log.append(StateChanged(state="queued", reason=f"resumed {reason}"))
+                self._waiting.remove(JobId(job.root.name))
+                self._enqueue(job)
+            case "stop":
+                raise AssertionError("what doesn't run isn't stopped: decide() says so")
 
     async def retry(self, job_id: JobId, asker: Asker) -> None:
         """Queue an interrupted job again; it goes on from its checkpoint.
@@ -196,14 +275,19 @@ class JobManager:
         job = self._store.get(job_id)
         self._check_may_command(job, asker)
         await self._taken_up.wait()
-        if job_id in self._queue:
+        if job_id in self._waiting:
             return
         state = self.view(job).state
         if state != "interrupted":
             raise IllegalTransition(what="The job", state=state, event="retry")
         with job.claim(), LogWriter(job.log, clock=self._clock) as log:
             log.append(StateChanged(state="queued", reason=f"{asker.name} asked to go on"))
-        self._enqueue(job_id)
+        self._enqueue(job)
+
+    def look_again(self) -> None:
+        """Somebody offers something: jobs that lack it may have their turn."""
+        if self._waiting.look_again(self._prepare.at_hand):
+            self._wake.set()
 
     async def follow(self, job_id: JobId, since: int) -> AsyncIterator[JobEvent]:
         """Every event behind ``since``, and those to come, for as long as it is iterated."""
@@ -226,19 +310,29 @@ class JobManager:
         """Work on the jobs, one after the other, until cancelled; runners go on then."""
         await self._take_up()
         while True:
-            while not self._queue:
+            turn = self._waiting.next(self._prepare.at_hand)
+            if turn is None:
                 self._wake.clear()
                 await self._wake.wait()
-            self._present = self._queue.pop(0)
+                continue
+            self._begin(turn)
             try:
-                await self._work(self._store.get(self._present))
+                await self._work(self._store.get(turn))
             except SleapRtcError as error:
-                logger.bind(code=error.code).error("job {}: {}", self._present, error)
+                logger.bind(code=error.code).error("job {}: {}", turn, error)
             except Exception:  # noqa: BLE001 - nor may it keep the others from their turn
-                logger.exception("job {} failed", self._present)
+                logger.exception("job {} failed", turn)
             finally:
-                self._present = None
-                self._on_change()
+                self._end()
+
+    def _begin(self, job_id: JobId) -> None:
+        self._present, self._settled = job_id, False
+        self._let_go.clear()
+
+    def _end(self) -> None:
+        self._present = None
+        self._let_go.set()
+        self._on_change()
 
     async def _take_up(self) -> None:
         """Look at every job that isn't settled, as its log and its runner are now."""
@@ -253,7 +347,9 @@ class JobManager:
                 handle = attach(job)
                 if handle is not None:
                     followed.append((job, handle))
-                elif view.state in _WAITING:
+                elif view.held:
+                    self._waiting.hold(job.read_spec(), _device(job))
+                elif view.state in NOT_BEGUN:
                     self._requeue(job)
                 else:
                     await self._settle(job)
@@ -263,13 +359,13 @@ class JobManager:
         self._taken_up.set()
         for job, handle in followed:
             logger.info("job {}: its runner is alive and is followed again", job.root.name)
-            self._present = JobId(job.root.name)
+            self._begin(JobId(job.root.name))
             try:
                 await self._follow_runner(job, handle)
             except SleapRtcError as error:
-                logger.bind(code=error.code).error("job {}: {}", self._present, error)
+                logger.bind(code=error.code).error("job {}: {}", job.root.name, error)
             finally:
-                self._present = None
+                self._end()
 
     def _requeue(self, job: JobDirectory) -> None:
         with job.claim(), LogWriter(job.log, clock=self._clock) as log:
@@ -280,7 +376,7 @@ class JobManager:
                 log.append(StateChanged(state="interrupted", reason="the worker ended"))
             if log.view.state != "queued":
                 log.append(StateChanged(state="queued", reason="the worker started again"))
-        self._enqueue(JobId(job.root.name))
+        self._enqueue(job)
 
     async def _work(self, job: JobDirectory) -> None:
         job_id = JobId(job.root.name)
@@ -310,11 +406,15 @@ class JobManager:
             work = self._prepare(job, spec, log, lambda: self._tell(job_id))
             self._preparing = asyncio.ensure_future(work)
             try:
-                await self._preparing
+                prepared = await self._preparing
             except asyncio.CancelledError:
+                if log.view.held:
+                    self._waiting.hold(spec, _device(job))
+                    return False
                 if log.view.pending != "cancel":
                     raise  # this process ends; the log says how far it was
                 log.append(StateChanged(state="cancelled"))
+                self._forget(spec)
                 return False
             except SleapRtcError as error:
                 logger.bind(code=error.code).error("job {}: {}", job_id, error)
@@ -326,19 +426,35 @@ class JobManager:
                 self._fail(log, SleapRtcError(message=why))
                 return False
             else:
+                if prepared == "absent":
+                    self._put_back(job, log, spec)
+                    return False
                 self._handed_over.clear()  # commands wait until there is a runner to take them
                 return True
             finally:
                 self._writer = self._preparing = None
                 self._tell(job_id)
 
+    def _put_back(self, job: JobDirectory, log: LogWriter, spec: JobSpec) -> None:
+        """Nobody offers a job's data: others have their turn, and it has one when somebody does."""
+        submitter = job.read_submitter()
+        who = submitter.name if submitter is not None and submitter.name else "its submitter"
+        reason = f"Nobody offers its data; it goes on when {who} is back."
+        log.append(StateChanged(state="queued", reason=reason))
+        logger.info("job {}: put back, nobody offers its data", spec.id)
+        self._waiting.put_back(spec, _device(job))
+        self.look_again()  # it may have come in this very moment
+
     async def _follow_runner(self, job: JobDirectory, handle: RunnerHandle) -> None:
         job_id = JobId(job.root.name)
         self._runner = handle
         try:
             since = LogReader(job.log).number
-            async for _ in handle.events(since):
+            async for event in handle.events(since):
                 self._tell(job_id)
+                if isinstance(event.body, StateChanged) and event.body.state in SETTLED:
+                    self._settled = True  # the runner itself needs a moment more
+                    self._on_change()
         finally:
             self._runner = None
         if self.view(job).state not in SETTLED:
@@ -387,10 +503,23 @@ class JobManager:
                 message=f"The job is {who}'s; it is commanded by {who} and by owners of the room."
             )
 
-    def _enqueue(self, job_id: JobId) -> None:
+    def _is_known(self, job_id: JobId) -> bool:
+        try:
+            self._store.get(job_id)
+        except UnknownJob:
+            return False
+        return True
+
+    def _forget(self, spec: JobSpec) -> None:
+        """What came for a job that was cancelled goes, unless it is for another one as well."""
+        needed = {package.id for other in self._waiting for package in other.offered}
+        self._prepare.forget(package for package in spec.offered if package.id not in needed)
+
+    def _enqueue(self, job: JobDirectory) -> None:
         # A job may come while the worker still looks at those it had: it waits only once.
-        if job_id not in self._queue and job_id != self._present:
-            self._queue.append(job_id)
+        job_id = JobId(job.root.name)
+        if job_id != self._present:
+            self._waiting.add(job.read_spec(), _device(job))
         self._wake.set()
         self._on_change()
         self._tell(job_id)
@@ -398,3 +527,8 @@ class JobManager:
     def _tell(self, job_id: JobId) -> None:
         for grown in self._grown.get(job_id, ()):
             grown.set()
+
+
+def _device(job: JobDirectory) -> DeviceId | None:
+    submitter = job.read_submitter()
+    return None if submitter is None else submitter.device

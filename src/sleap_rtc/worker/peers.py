@@ -54,6 +54,7 @@ class Peers:
     Args:
         handler: Answers requests.
         on_gone: Called with the session's id when its last control connection has ended.
+        on_source: Called when there is something to fetch that wasn't before.
         throttle: Limits what is sent of content, to all of them together.
     """
 
@@ -62,11 +63,13 @@ class Peers:
         handler: Handler,
         *,
         on_gone: Callable[[str], None],
+        on_source: Callable[[], None] = lambda: None,
         throttle: Throttle | None = None,
     ) -> None:
         self._handler = handler
         self._throttle = throttle
         self._on_gone = on_gone
+        self._on_source = on_source
         self._sessions: dict[str, _Session] = {}
         self._feeds: list[tuple[PackageId, Sources]] = []
 
@@ -110,6 +113,12 @@ class Peers:
         session.offered.add(package)
         self._match(session)
 
+    def has_source(self, package: PackageId) -> bool:
+        """Whether a package can be fetched from somebody now."""
+        return any(
+            package in session.offered and session.blocks for session in self._sessions.values()
+        )
+
     def grant(self, asker: Asker, package: PackageId, served: Served) -> None:
         """A peer may fetch a package from now on."""
         granted = self._session(asker).granted
@@ -129,7 +138,7 @@ class Peers:
         self._feeds.append(feed)
         try:
             for session in self._sessions.values():
-                self._match(session)
+                self._match(session, new=False)
             yield feed[1]
         finally:
             self._feeds.remove(feed)
@@ -143,12 +152,14 @@ class Peers:
             raise NotPermitted(message="That session belongs to another device.")
         return session
 
-    def _match(self, session: _Session) -> None:
+    def _match(self, session: _Session, *, new: bool = True) -> None:
         for package, sources in self._feeds:
             if package in session.offered:
                 for client in session.blocks:
                     if client not in sources.current.values():
                         sources.add(client)
+        if new and session.offered and session.blocks:
+            self._on_source()
 
 
 def asker_of(proven: Authenticated) -> Asker:

@@ -1,50 +1,73 @@
 """Getting a job ready for its runner: inputs fetched, models found, the plan written.
 
-Inputs are kept by content under ``datasets/<package id>``: a second job with the
-same labels and configurations moves nothing. One with other configurations, or
+What is fetched is kept by content under ``datasets/<package id>``: a second job with
+the same labels and configurations moves nothing. One with other configurations, or
 with a model of this library among its inputs, moves only what no file here has.
+
+A model to track with is found by its content::
+
+    in the library, under its id or one made from it ──► used where it is
+    in datasets/, from an earlier job                ──► used where it is
+    offered with the job                             ──► fetched into datasets/
+
+It runs if this machine trained it, if nothing in it is out of the ordinary, or if
+a person of this machine said yes to it (``client/approvals.py``).
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
 from loguru import logger
 
-from sleap_rtc.domain.ids import PackageId
-from sleap_rtc.domain.packages import check_path
+from sleap_rtc.client.approvals import Approvals
+from sleap_rtc.domain.ids import PackageId, with_suffix
+from sleap_rtc.domain.packages import PackageRef, check_path
+from sleap_rtc.domain.units import format_bytes
 from sleap_rtc.domain.values import encode_pretty
 from sleap_rtc.errors import (
     AlreadyExists,
-    Damaged,
     DataError,
     EngineMissing,
     FilesMissing,
     InvalidLabels,
-    NotTrusted,
+    LinkLost,
+    NotFound,
+    OutOfSpace,
     SleapRtcError,
+    UnknownModel,
 )
 from sleap_rtc.files.durable import place_directory, write_replacing
 from sleap_rtc.files.hashcache import HashCache
-from sleap_rtc.files.partial import claim_partial
-from sleap_rtc.jobs.events import Transferring
+from sleap_rtc.files.partial import claim_partial, folder_of
+from sleap_rtc.files.space import free_space
+from sleap_rtc.jobs.events import Logged, Transferring
 from sleap_rtc.jobs.spec import JobSpec, ModelRef, TrackSpec, TrainSpec
-from sleap_rtc.library.inspection.scanning import loadable, scan
+from sleap_rtc.library.entries import Entry
 from sleap_rtc.library.registry import Registry
 from sleap_rtc.media.labels import check_videos, inspect_labels
 from sleap_rtc.transfer.progress import Progress
 from sleap_rtc.transports.fetch import fetch
+from sleap_rtc.transports.serving import serve_model
 from sleap_rtc.transports.throttle import Throttle
 from sleap_rtc.worker.job_directory import JobDirectory
+from sleap_rtc.worker.manager import Prepared
 from sleap_rtc.worker.peers import Peers
 from sleap_rtc.worker.runner.logfile import LogWriter
 from sleap_rtc.worker.runner.plan import RunnerPlan
 
+DATASETS: Final = "datasets"
+"""Folder, in a worker's directory, of what was fetched, by content."""
+INCOMING: Final = "incoming"
+"""Folder of what is arriving."""
 PROGRESS_EVERY_S: Final = 0.5
+_SAY_YES: Final = "The owner of worker {worker} can allow it there: sleap-rtc trust-model {blake3}"
 
 
 class Preparer:
@@ -55,9 +78,12 @@ class Preparer:
         registry: Its library.
         peers: Its links, from which inputs come.
         engines: Name → version of the engines that are installed, looked up anew each time.
+        approvals: What a person of this machine said yes to.
         worker: The worker's name.
         device_name: What training runs on, for the record.
         threads: Processor threads for an engine.
+        patience: Seconds to wait for a source of inputs.
+        keep_free: Bytes of the disk that inputs leave free.
         cache: Hashes of unchanged files.
         throttle: Limits what is fetched.
     """
@@ -69,101 +95,145 @@ class Preparer:
         registry: Registry,
         peers: Peers,
         engines: Callable[[], dict[str, str]],
+        approvals: Approvals,
         worker: str,
         device_name: str,
         threads: int,
+        patience: float,
+        keep_free: int,
         cache: HashCache | None = None,
         throttle: Throttle | None = None,
     ) -> None:
-        self._datasets = root / "datasets"
-        self._incoming = root / "incoming"
+        self._root = root
+        self._datasets = root / DATASETS
+        self._incoming = root / INCOMING
         self._registry = registry
         self._peers = peers
         self._engines = engines
+        self._approvals = approvals
         self._worker = worker
         self._device_name = device_name
         self._threads = threads
+        self._patience = patience
+        self._keep_free = keep_free
         self._cache = cache
         self._throttle = throttle
 
     async def __call__(
         self, job: JobDirectory, spec: JobSpec, log: LogWriter, tell: Callable[[], None]
-    ) -> None:
+    ) -> Prepared:
         """Prepare one job.
+
+        Returns:
+            ``absent`` when nobody offers what it lacks; what has arrived is kept.
 
         Raises:
             EngineMissing: The engine isn't installed here.
-            FilesMissing: A model is not here.
+            UnknownModel: A model is neither here nor offered.
+            NotTrusted: A model isn't run here without its owner's yes.
             OutOfSpace: No room for the inputs.
             SleapRtcError: The inputs can't be had.
         """
         if spec.engine not in await asyncio.to_thread(self._engines):
             raise EngineMissing(engine=spec.engine, where=f"worker {self._worker}")
-        inputs = await self._inputs(spec, log, tell)
-        if isinstance(spec.work, TrainSpec):
-            for name in (spec.work.labels, spec.work.val_labels):
-                if name is not None:
-                    await check_labels(inputs, name)
-        models: tuple[str, ...] = ()
-        if isinstance(spec.work, TrackSpec):
-            found = [await asyncio.to_thread(self._model, ref) for ref in spec.work.models]
-            models = tuple(str(directory) for directory in found)
+        try:
+            inputs = self._here(spec.inputs.id) or await self._fetch(spec.inputs, log, tell)
+            if isinstance(spec.work, TrainSpec):
+                for name in (spec.work.labels, spec.work.val_labels):
+                    if name is not None:
+                        await check_labels(inputs, name)
+            wanted = spec.work.models if isinstance(spec.work, TrackSpec) else ()
+            models = [await self._model(model, log, tell) for model in wanted]
+        except LinkLost as error:
+            logger.info("job {}: {}", spec.id, error)
+            return "absent"
         plan = RunnerPlan(
             engine=spec.engine,
             inputs=str(inputs),
             library=str(self._registry.models_dir),
-            models=models,
+            models=tuple(map(str, models)),
             worker=self._worker,
             device_name=self._device_name,
             threads=self._threads,
         )
         await asyncio.to_thread(write_replacing, job.plan, encode_pretty(plan))
+        return "ready"
 
-    async def _inputs(self, spec: JobSpec, log: LogWriter, tell: Callable[[], None]) -> Path:
-        place = self._datasets / spec.inputs.id
-        if place.is_dir():
-            return place
-        self._datasets.mkdir(parents=True, exist_ok=True)
-        last, told = 0.0, -1
+    def at_hand(self, spec: JobSpec) -> bool:
+        """Whether every package that comes with a job is here, or offered by somebody."""
+        return all(
+            self._place(each.id).is_dir() or self._peers.has_source(each.id)
+            for each in spec.offered
+        )
 
-        def on_progress(progress: Progress) -> None:
-            nonlocal last, told
-            now = time.monotonic()
-            # A log doesn't grow while nothing comes, which may be for days.
-            if progress.phase == "verifying" or progress.done == told:
-                return
-            if now - last < PROGRESS_EVERY_S and progress.done < progress.total:
-                return
-            last, told = now, progress.done
-            log.append(
-                Transferring(
-                    what="inputs",
-                    done=progress.done,
-                    total=progress.total,
-                    rate=progress.rate,
-                    eta_s=progress.eta_s,
-                )
+    def check_room(self, spec: JobSpec) -> None:
+        """See that there is room for what a job brings, and some to spare.
+
+        Raises:
+            OutOfSpace: There isn't.
+        """
+        self._check_room(spec.offered)
+
+    def _check_room(self, packages: Iterable[PackageRef]) -> None:
+        need = self._keep_free + sum(map(self._missing, packages))
+        free = free_space(self._root)
+        if free < need:
+            where = f"Worker {self._worker}"
+            hint = "It keeps some space free; its owner can make room, or lower worker_keep_free."
+            raise OutOfSpace(
+                path=where, free=format_bytes(free), need=format_bytes(need), hint=hint
             )
-            tell()
 
+    def forget(self, packages: Iterable[PackageRef]) -> None:
+        """Remove what has arrived of packages that nobody will ask for again."""
+        for each in packages:
+            self._discard(each.id)
+
+    def _place(self, package: PackageId) -> Path:
+        return self._datasets / package
+
+    def _missing(self, package: PackageRef) -> int:
+        """Bytes of the disk that a package will still take."""
+        place = self._place(package.id)
+        # Of what is arriving, the room is reserved before the first byte.
+        if place.is_dir() or folder_of(self._incoming, package.id, str(place)).is_dir():
+            return 0
+        return package.size
+
+    def _here(self, package: PackageId) -> Path | None:
+        """Where a package is, None if it isn't here."""
+        place = self._place(package)
         try:
-            with self._peers.sources(spec.inputs.id) as sources:
+            os.utime(place)  # when it was used last: see sweeping.py
+        except FileNotFoundError:
+            return None
+        return place
+
+    async def _fetch(self, package: PackageRef, log: LogWriter, tell: Callable[[], None]) -> Path:
+        """Fetch a package, to where it then is.
+
+        Raises:
+            LinkLost: Nobody offers it.
+            OutOfSpace: There is no room for it.
+        """
+        place = self._place(package.id)
+        self._check_room((package,))
+        self._datasets.mkdir(parents=True, exist_ok=True)
+        try:
+            with self._peers.sources(package.id) as sources:
                 staged = await fetch(
-                    spec.inputs,
+                    package,
                     sources=sources,
                     destination=str(place),
                     incoming=self._incoming,
                     held=(self._datasets, self._registry.models_dir),
                     cache=self._cache,
-                    on_progress=on_progress,
+                    on_progress=_Teller(log, tell),
                     throttle=self._throttle,
+                    patience=self._patience,
                 )
-        except asyncio.CancelledError:
-            if log.view.pending == "cancel":
-                self._discard(spec.inputs.id, place)
-            raise
         except DataError:
-            self._discard(spec.inputs.id, place)
+            self._discard(package.id)
             raise
         with staged:
             try:
@@ -172,30 +242,99 @@ class Preparer:
                 staged.discard()  # another job with the same inputs was quicker
         return place
 
-    def _discard(self, package: PackageId, place: Path) -> None:
-        """Remove what has arrived of inputs that nobody will ask for again."""
+    def _discard(self, package: PackageId) -> None:
+        place = str(self._place(package))
+        if not folder_of(self._incoming, package, place).is_dir():
+            return
         try:
-            claim_partial(self._incoming, package, str(place)).remove()
+            claim_partial(self._incoming, package, place).remove()
         except (SleapRtcError, OSError) as error:
             logger.warning("what has arrived of {}… is not removed: {}", package[:12], error)
 
-    def _model(self, ref: ModelRef) -> Path:
-        entry = self._registry.get(ref.id)
-        if entry.record.package != ref.package:
-            raise Damaged(
-                what=f"Model {ref.id} of worker {self._worker}",
-                why="its files are not those that were asked for",
-            )
-        missing = [f.path for f in entry.record.files if not (entry.directory / f.path).is_file()]
-        if missing or not entry.record.files:
-            raise FilesMissing(name=ref.id, files=", ".join(missing) or "all of them")
+    # ── models ───────────────────────────────────────────────────────────────
+
+    async def _model(self, ref: ModelRef, log: LogWriter, tell: Callable[[], None]) -> Path:
+        """Where a model is, by its content."""
+        entry = await asyncio.to_thread(self._in_library, ref)
+        if entry is not None:
+            await asyncio.to_thread(self._check_entry, entry)
+            self._say(f"Model {entry.id}, content {ref.package[:12]}: in the library", log, tell)
+            return entry.directory
+        place = self._here(ref.package)
+        if place is None:
+            if ref.offered is None:
+                why = f"Worker {self._worker} has no model with the content {ref.package[:12]}."
+                raise UnknownModel(name=ref.id, hint=why)
+            place = await self._fetch(ref.offered, log, tell)
+        await asyncio.to_thread(self._check_fetched, ref, place)
+        self._say(f"Model {ref.id}, content {ref.package[:12]}: came with a job", log, tell)
+        return place
+
+    def _in_library(self, ref: ModelRef) -> Entry | None:
+        """The model of the library with this content, whole; None if there is none.
+
+        Models that were made alike have one id, but for its suffix.
+        """
+        alike = (with_suffix(ref.id, number) for number in itertools.count(1))
+        for model_id in itertools.chain((ref.id,), alike):
+            try:
+                entry = self._registry.get(model_id)
+                if entry.record.package == ref.package:
+                    serve_model(entry.record, entry.directory, cache=self._cache).close()
+                    return entry
+            except UnknownModel:
+                if model_id != ref.id:
+                    return None
+            except (NotFound, DataError) as error:
+                logger.warning("model {} can't be used: {}", model_id, error)
+        return None
+
+    def _check_entry(self, entry: Entry) -> None:
         if entry.record.source != "worker-training":
-            for path in loadable(file.path for file in entry.record.files):
-                verdict = scan(entry.directory / path)
-                if not verdict.clean:
-                    who = f"{path} of model {ref.id}, which was not trained here,"
-                    raise NotTrusted(who=who, why=verdict.sentence)
-        return entry.directory
+            self._approve(entry.id, entry.directory, [file.path for file in entry.record.files])
+
+    def _check_fetched(self, ref: ModelRef, place: Path) -> None:
+        files = [f.relative_to(place).as_posix() for f in place.rglob("*") if f.is_file()]
+        self._approve(ref.id, place, files)
+
+    def _approve(self, model: str, directory: Path, files: list[str]) -> None:
+        what = f"{model}, which was not trained here,"
+        hint = _SAY_YES.replace("{worker}", self._worker)
+        self._approvals.check_files(what, directory, files, hint=hint)
+
+    def _say(self, line: str, log: LogWriter, tell: Callable[[], None]) -> None:
+        """Tell which model is meant: its name could be another one's elsewhere."""
+        logger.info("{} of {}", line, self._worker)
+        log.append(Logged(line=f"{line} of {self._worker}."))
+        tell()
+
+
+class _Teller:
+    """Tells a job's followers how far a fetch is."""
+
+    def __init__(self, log: LogWriter, tell: Callable[[], None]) -> None:
+        self._log = log
+        self._tell = tell
+        self._last, self._done = 0.0, -1
+
+    def __call__(self, progress: Progress) -> None:
+        now = time.monotonic()
+        # A log doesn't grow while nothing comes, which may be for days.
+        if progress.phase == "verifying" or progress.done == self._done:
+            return
+        if now - self._last < PROGRESS_EVERY_S and progress.done < progress.total:
+            return
+        self._last, self._done = now, progress.done
+        self._log.append(
+            Transferring(
+                what="inputs",
+                done=progress.done,
+                total=progress.total,
+                rate=progress.rate,
+                eta_s=progress.eta_s,
+            )
+        )
+        self._tell()
 
 
 async def check_labels(inputs: Path, name: str) -> None:

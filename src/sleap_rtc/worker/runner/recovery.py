@@ -72,7 +72,7 @@ async def recover(
     with await _claim(job):
         await _end_trainer(job)
         with LogWriter(job.log, clock=clock) as log:
-            if log.view.state in ("running", "paused", "finishing"):
+            if log.view.state in ("running", "paused", "finishing") and not log.view.held:
                 await asyncio.to_thread(_Recovery(job, log, clock).run, engine, reason)
             view = log.view
         _tidy(job)

@@ -9,9 +9,9 @@ again on the same directory goes on where the log ends.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Protocol
+from typing import Final, Protocol
 
 from loguru import logger
 
@@ -29,6 +29,12 @@ from sleap_rtc.worker.runner.messages import Order
 from sleap_rtc.worker.runner.plan import RunnerPlan
 from sleap_rtc.worker.runner.tracking import Tracking
 from sleap_rtc.worker.runner.training import Training
+
+_TO_PREPARING: Final[Mapping[JobState | None, tuple[JobState, ...]]] = {
+    "queued": ("assigned", "preparing"),
+    "assigned": ("preparing",),
+}
+"""The states that lie before ``preparing``, for a job that comes straight to its runner."""
 
 
 class Work(Protocol):
@@ -170,6 +176,10 @@ class Supervisor:
         logger.bind(command=order.command, by=order.by).info("the job is commanded")
         self._conductor.obey(order.command)
         if order.command == "pause":
+            # It has its runner already, so it isn't held: its first stage begins, and stands still.
+            self._to_preparing()
+            if self._log.view.state == "preparing":
+                self._to("running")
             self._to("paused")
         elif self._log.view.state == "paused" and order.command in ("resume", "stop"):
             self._to("running")
@@ -180,12 +190,7 @@ class Supervisor:
 
     async def _do(self) -> Ending | None:
         """All stages; None when they ended well."""
-        path: dict[JobState | None, tuple[JobState, ...]] = {
-            "queued": ("assigned", "preparing"),
-            "assigned": ("preparing",),
-        }
-        for state in path.get(self._log.view.state, ()):
-            self._to(state)
+        self._to_preparing()
         self._work.prepare()
         for number in range(self._work.count):
             ending = self._asked_to_end()
@@ -203,6 +208,10 @@ class Supervisor:
         self._to("finishing")
         await self._work.finish()
         return None
+
+    def _to_preparing(self) -> None:
+        for state in _TO_PREPARING.get(self._log.view.state, ()):
+            self._to(state)
 
     def _asked_to_end(self) -> Ending | None:
         if self._log.view.pending == "cancel":
