@@ -233,11 +233,12 @@ class Registry(LifeCycle):
             shutil.rmtree(folder, ignore_errors=True)
 
     @timed_change
-    def settle(self, record: ModelRecord) -> Entry | None:
+    def settle(self, record: ModelRecord, *, links: bool = False) -> Entry | None:
         """Make the record of a model whose directory, with its files, is in the library already.
 
         Args:
             record: Lists the files, which were verified.
+            links: Whether files may be links; only for imports from this machine.
 
         Returns:
             None if its directory isn't here, or has a record.
@@ -246,7 +247,7 @@ class Registry(LifeCycle):
             DataError: The record breaks its rules.
             FilesMissing: A listed file isn't there.
         """
-        placing.check_files(self.models_dir / record.directory, record, links=False)
+        placing.check_files(self.models_dir / record.directory, record, links=links)
         return self.claims.settle(record)
 
     # Finding models
