@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from sleap_rtc.domain.models import ModelRecord
+from sleap_rtc.domain.models import Metrics, ModelRecord
 from sleap_rtc.errors import Busy, OutOfSpace
 from sleap_rtc.library import index as index_module
 from sleap_rtc.library import marks
@@ -243,6 +243,12 @@ def point_to_noise(path: Path) -> None:
     (path.parent / "current").write_bytes(b"\xff\xfe\0")
 
 
+def spoil_a_row(path: Path) -> None:
+    with sqlite3.connect(path) as db:
+        db.execute("UPDATE shown SET record = '{\"id\": 5}'")
+    db.close()
+
+
 DAMAGE = [
     Path.unlink,
     truncate,
@@ -271,7 +277,7 @@ def test_a_damaged_index_is_built_anew_by_whoever_opens_it(
     assert database(tmp_path).is_file()
 
 
-@pytest.mark.parametrize("damage", [drop_a_table, point_nowhere])
+@pytest.mark.parametrize("damage", [drop_a_table, point_nowhere, spoil_a_row])
 def test_a_damaged_index_is_built_anew_while_it_is_open(
     registry: Registry, record_of: RecordOf, tmp_path: Path, damage: Callable[[Path], None]
 ) -> None:
@@ -282,6 +288,13 @@ def test_a_damaged_index_is_built_anew_while_it_is_open(
     assert [e.record.name for e in registry.list(Query(text="a")).entries] == ["a"]
     assert database(tmp_path).name != before.name
     assert not before.exists()
+
+
+def test_a_list_keeps_what_a_later_version_wrote(registry: Registry, record_of: RecordOf) -> None:
+    record = record_of("a", metrics=Metrics(unknown={"colour": "red"}), unknown={"later": [1]})
+    entry = registry.register(record)
+    assert entry.record.unknown == {"later": [1]}
+    assert registry.list().entries == (entry,)
 
 
 def test_a_deleted_index_folder_is_made_again_while_it_is_open(

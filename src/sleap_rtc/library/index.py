@@ -35,6 +35,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Final, TypeVar
 
+import msgspec
 from loguru import logger
 
 from sleap_rtc.errors import DataError, NewerFormat
@@ -43,7 +44,7 @@ from sleap_rtc.library import layout, marks, rows
 from sleap_rtc.library.entries import Page, Query
 from sleap_rtc.storage.sqlite import Database, local_folder
 
-SCHEMA: Final = 2
+SCHEMA: Final = 3
 """Part of the folder's name: an older and a newer sleap-rtc never share an index."""
 
 LOOK_EVERY_S: Final = 600.0
@@ -162,7 +163,7 @@ class Index:
             db = self._open(name)
             self._refresh(db)
             return ask(db)
-        except (sqlite3.Error, NewerFormat) as error:
+        except (sqlite3.Error, NewerFormat, msgspec.DecodeError) as error:
             logger.bind(library=str(self._models), why=str(error)).warning(
                 "the library's index is unusable and is built anew"
             )
@@ -234,11 +235,12 @@ class Index:
     def _refresh(self, db: Database) -> None:
         with db.read() as reader:
             looked = dict(reader.execute("SELECT what, at FROM looked"))
-            (count,) = reader.execute("SELECT max(n) FROM model").fetchone()
         now = time.time()
         overslept = not 0 <= now - looked.get("marks", 0.0) < marks.KEPT_S - LOOK_EVERY_S
         if not 0 <= now - looked.get("tree", 0.0) < LOOK_EVERY_S:
-            if overslept or (count or 0) <= _SMALL:
+            with db.read() as reader:
+                (count,) = reader.execute("SELECT count(*) FROM model").fetchone()
+            if overslept or count <= _SMALL:
                 self._look(db)
             else:
                 self._look_in_background(db)
