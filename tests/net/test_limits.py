@@ -46,3 +46,12 @@ def test_each_source_has_its_own_bucket_and_the_oldest_is_forgotten() -> None:
     assert limits.allow("c", 0)  # b was seen longest ago
     assert not limits.allow("a", 0)
     assert limits.allow("b", 0)
+
+
+def test_what_was_taken_for_nothing_is_put_back() -> None:
+    limits = SourceLimits(rate=1e-6, burst=2)
+    bucket = limits.bucket("a", 0)
+    assert bucket.try_take(1, 0)
+    bucket.give_back(1)
+    bucket.give_back(1)  # never more than the burst
+    assert [limits.allow("a", 0) for _ in range(3)] == [True, True, False]

@@ -80,6 +80,21 @@ def test_any_response(data: bytes, transaction: bytes) -> None:
             continue
 
 
+@pytest.mark.parametrize("source", [("192.0.2.1", 1), ("2001:db8::1", 1)])
+@pytest.mark.parametrize("known", [True, False])
+def test_no_request_causes_much_more_than_itself(source: tuple[str, int], known: bool) -> None:
+    """A forged source address is good for little."""
+    for request in (with_attributes(), with_attributes((0x0006, b"u"))):
+        response = answer(request, source)
+        assert response is not None
+        assert len(response) <= 2.2 * len(request)
+        assert b"\x80\x28" not in response
+    unknown = [(0x7000 + number, b"") for number in range(1 if known else 8)]
+    response = answer(with_attributes(*unknown), source)
+    assert response is not None
+    assert len(response) <= 2 * len(with_attributes(*unknown))
+
+
 def test_attributes_that_must_be_understood_are_listed() -> None:
     response = answer(with_attributes((0x0003, bytes(4)), (0x8022, b"x")), ("192.0.2.1", 1))
     assert response is not None

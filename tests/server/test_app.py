@@ -386,7 +386,11 @@ async def test_500_idle_sockets(tmp_path: Path) -> None:
         async with contextlib.AsyncExitStack() as stack:
             owner = await stack.enter_async_context(lab.owner())
             before = _memory(process.pid)
-            clients = [lab.client(lab.made.owner) for _ in range(500)]
+            devices = [lab.made.key(10 + number) for number in range(10)]
+            chains = {key.device: lab.joined(key, uses=10) for key in devices}
+            clients = [
+                lab.client(key, invite=chains[key.device]) for _ in range(50) for key in devices
+            ]
             for begin in range(0, 500, 50):
                 batch = clients[begin : begin + 50]
                 for client in batch:

@@ -14,10 +14,13 @@ import pytest
 
 from sleap_rtc.auth.keys import SigningKey
 from sleap_rtc.config import ServerSettings
+from sleap_rtc.net.limits import SourceLimits
 from sleap_rtc.protocol.signaling import (
     SIGN_IN_CONTEXT,
     Challenge,
+    Done,
     FromServer,
+    GetMembership,
     LeaveRoom,
     Refused,
     SignedIn,
@@ -27,10 +30,11 @@ from sleap_rtc.protocol.signaling import (
     sign_in_payload,
 )
 from sleap_rtc.server import connection as module
+from sleap_rtc.server import hub as hub_module
 from sleap_rtc.server.addresses import Addresses
 from sleap_rtc.server.connection import Connection
 from sleap_rtc.server.hub import Hub
-from sleap_rtc.server.limits import MAX_OUTBOX, Pending
+from sleap_rtc.server.limits import MAX_OUTBOX, WRITE_COST, Pending
 from sleap_rtc.server.metrics import ServerMetrics
 from sleap_rtc.server.requests import Desk
 from sleap_rtc.server.store import Store
@@ -98,14 +102,22 @@ def connect(hub: Hub, *, client: str = "127.0.0.1", **changes: Any) -> tuple[Soc
     return socket, Connection(hub, scope, socket.receive, socket.send, **changes)
 
 
-async def sign_in(socket: Socket) -> None:
+async def answer_challenge(
+    socket: Socket, *, key: SigningKey = KEY, setup_code: str | None = None
+) -> FromServer:
     assert (await socket.event())["type"] == "websocket.accept"
     challenge = await socket.heard()
     assert isinstance(challenge, Challenge)
-    payload = sign_in_payload(nonce=challenge.nonce, server=DIALLED, device=KEY.device)
-    signature = KEY.sign(SIGN_IN_CONTEXT, payload).hex()
-    socket.say(SignIn(version=1, device=KEY.device, signature=signature, name="box"))
-    assert isinstance(await socket.heard(), SignedIn)
+    payload = sign_in_payload(nonce=challenge.nonce, server=DIALLED, device=key.device)
+    signature = key.sign(SIGN_IN_CONTEXT, payload).hex()
+    socket.say(
+        SignIn(version=1, device=key.device, signature=signature, name="box", setup_code=setup_code)
+    )
+    return await socket.heard()
+
+
+async def sign_in(socket: Socket) -> None:
+    assert isinstance(await answer_challenge(socket), SignedIn)
 
 
 def count(hub: Hub, name: str) -> float:
@@ -168,21 +180,137 @@ async def test_who_reads_again_gets_everything_in_order(hub: Hub) -> None:
 
 
 async def test_who_sends_too_fast_is_read_more_slowly_and_loses_nothing(
-    hub: Hub, monkeypatch: pytest.MonkeyPatch
+    hub: Hub,
 ) -> None:
-    monkeypatch.setattr(module, "MESSAGE_BURST", 3.0)
-    monkeypatch.setattr(module, "MESSAGE_RATE", 100.0)
+    hub.messages = SourceLimits(rate=100, burst=3)
     socket, connection = connect(hub)
     running = asyncio.create_task(connection.run())
     await sign_in(socket)
     began = time.monotonic()
     for number in range(30):
-        socket.say(LeaveRoom(id=number, room=ROOM))
+        socket.say(GetMembership(id=number, room=ROOM))
     answers = [await socket.heard() for _ in range(30)]
     assert time.monotonic() - began > (30 - 3) / 100
     assert [getattr(answer, "id", None) for answer in answers] == list(range(30))
     socket.hang_up()
     await running
+
+
+async def test_what_is_told_to_a_room_counts_more(hub: Hub) -> None:
+    hub.messages = SourceLimits(rate=100, burst=3)
+    socket, connection = connect(hub)
+    running = asyncio.create_task(connection.run())
+    await sign_in(socket)
+    began = time.monotonic()
+    for number in range(5):
+        socket.say(LeaveRoom(id=number, room=ROOM))
+        await socket.heard()
+    assert time.monotonic() - began > (5 * (1 + WRITE_COST) - 3) / 100
+    socket.hang_up()
+    await running
+
+
+async def test_all_connections_of_a_device_share_one_limit(hub: Hub) -> None:
+    hub.messages = SourceLimits(rate=100, burst=3)
+    pairs = [connect(hub) for _ in range(3)]
+    running = [asyncio.create_task(connection.run()) for _, connection in pairs]
+    for socket, _ in pairs:
+        await sign_in(socket)
+    began = time.monotonic()
+    for number in range(10):
+        for socket, _ in pairs:
+            socket.say(GetMembership(id=number, room=ROOM))
+    for socket, _ in pairs:
+        for _ in range(10):
+            await socket.heard()
+        socket.hang_up()
+    assert time.monotonic() - began > (30 - 3) / 100
+    await asyncio.gather(*running)
+
+
+async def test_a_device_can_be_signed_in_only_so_often(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub_module, "MAX_CONNECTIONS", 2)
+    pairs = [connect(hub) for _ in range(2)]
+    running = [asyncio.create_task(connection.run()) for _, connection in pairs]
+    for socket, _ in pairs:
+        await sign_in(socket)
+    third, connection = connect(hub)
+    refused = asyncio.create_task(connection.run())
+    told = await answer_challenge(third)
+    assert isinstance(told, Refused)
+    assert "has 2 connections" in told.message
+    await refused
+    pairs[0][0].hang_up()
+    await running[0]
+    again, connection = connect(hub)
+    running[0] = asyncio.create_task(connection.run())
+    await sign_in(again)
+    for socket in (again, pairs[1][0]):
+        socket.hang_up()
+    await asyncio.gather(*running)
+    assert not hub._connections
+
+
+async def test_wrong_set_up_codes_are_counted_and_right_ones_are_not(hub: Hub) -> None:
+    hub.codes = SourceLimits(rate=1e-6, burst=3)
+    store = hub.desk._store
+
+    async def attempt(code: str | None, *, client: str = "10.0.0.1") -> str:
+        socket, connection = connect(hub, client=client)
+        running = asyncio.create_task(connection.run())
+        told = await answer_challenge(socket, key=SigningKey.generate(), setup_code=code)
+        socket.hang_up()
+        await running
+        return told.message if isinstance(told, Refused) else "in"
+
+    for _ in range(5):
+        assert await attempt(store.new_code(now=datetime.now(UTC))) == "in"
+    for _ in range(3):
+        assert "The set-up code is wrong" in await attempt("ABCD-EFGH-JKMN-PQRS")
+    right = store.new_code(now=datetime.now(UTC))
+    assert "Too many wrong set-up codes" in await attempt(right)
+    assert await attempt(right, client="10.0.0.2") == "in"
+    assert "not signed in" in await attempt(None)  # who brings no code isn't counted
+
+
+async def test_whoever_enters_a_loud_room_is_told_everything(hub: Hub) -> None:
+    """More than may wait for a device that doesn't read: but this one asked for it."""
+    socket, connection = connect(hub)
+    running = asyncio.create_task(connection.run())
+    await sign_in(socket)
+    socket.reading.clear()
+    for number in range(2 * MAX_OUTBOX // 50_000):
+        connection.post(f"{number}" + "x" * 50_000, asked=True)
+    socket.say(LeaveRoom(id=1, room=ROOM))
+    socket.reading.set()
+    for number in range(2 * MAX_OUTBOX // 50_000):
+        assert (await socket.event())["text"].startswith(f"{number}x")
+    assert isinstance(await socket.heard(), Done)
+    socket.hang_up()
+    await running
+    assert count(hub, "sleap_rtc_dropped_connections_total") == 0
+
+
+async def test_the_next_question_waits_until_the_last_answer_has_left(hub: Hub) -> None:
+    socket, connection = connect(hub)
+    running = asyncio.create_task(connection.run())
+    await sign_in(socket)
+    left: list[Any] = []
+    hub.rooms.leave = lambda *asked: left.append(asked) or ()  # type: ignore[method-assign]
+    socket.reading.clear()
+    for _ in range(2 * MAX_OUTBOX // 50_000):
+        connection.post("x" * 50_000, asked=True)
+    socket.say(LeaveRoom(id=1, room=ROOM))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert socket.incoming.empty()
+    assert left == []
+    # Whoever asks and never reads is let go when others have something to say.
+    connection.post("x" * (MAX_OUTBOX + 1))
+    async with asyncio.timeout(5):
+        await running
 
 
 async def test_a_broken_socket_is_no_error(hub: Hub) -> None:

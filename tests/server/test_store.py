@@ -14,7 +14,7 @@ from sleap_rtc.auth import issue
 from sleap_rtc.auth.certificates import Member, verify_chain
 from sleap_rtc.auth.keys import SigningKey
 from sleap_rtc.auth.signed import chain_to_texts
-from sleap_rtc.domain.ids import RoomId
+from sleap_rtc.domain.ids import RoomId, room_id_of
 from sleap_rtc.errors import Damaged, InvalidConfig, NotFound, NotPermitted, NotTrusted
 from sleap_rtc.protocol.signed import Chain, SignedMembership
 from sleap_rtc.server import store as module
@@ -353,3 +353,22 @@ def test_a_chain_that_would_fill_a_message_is_not_kept(store: Store, made: MadeR
     long = ("x" * module.MAX_KEPT, *chain_to_texts(chain))
     store.admit(verified(made, chain), long, program="", now=NOON)
     assert store.members(made.room, **EVERYBODY) == []
+
+
+def test_one_device_makes_only_so_many_rooms(
+    store: Store, made: MadeRoom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_ROOMS_MADE", 2)
+    known_room(store, made)
+    owner = made.owner.device
+
+    def create(seed: int) -> None:
+        key = MadeRoom(seed=seed).room_key
+        chain = issue.make_room(key, owner, name="laptop", now=NOON)
+        room = room_id_of(key.public)
+        store.create_room(verify_chain(chain, room=room, now=NOON), name="x", now=NOON)
+
+    create(7)
+    with pytest.raises(NotPermitted, match="2 rooms"):
+        create(8)
+    create(7)  # once more is no mistake

@@ -37,18 +37,22 @@ class TokenBucket:
         self._tokens -= cost
         return True
 
+    def give_back(self, cost: float) -> None:
+        """Put tokens back that were taken for nothing."""
+        self._tokens = min(self._tokens + cost, self._burst)
+
     def _refill(self, now: float) -> None:
         self._tokens = min(self._tokens + max(now - self._at, 0.0) * self._rate, self._burst)
         self._at = now
 
 
 class SourceLimits:
-    """One bucket for each address, for the addresses that were seen last.
+    """One bucket for each source, an address or a device, for those that were seen last.
 
     Args:
-        rate: Tokens per second of one address.
-        burst: Tokens of one address at once.
-        capacity: Addresses that are remembered.
+        rate: Tokens per second of one source.
+        burst: Tokens of one source at once.
+        capacity: Sources that are remembered.
     """
 
     def __init__(self, *, rate: float, burst: float, capacity: int = 4_096) -> None:
@@ -56,7 +60,11 @@ class SourceLimits:
         self._buckets: OrderedDict[str, TokenBucket] = OrderedDict()
 
     def allow(self, source: str, now: float) -> bool:
-        """Whether one more from this address is within its limit."""
+        """Whether one more from this source is within its limit."""
+        return self.bucket(source, now).try_take(1, now)
+
+    def bucket(self, source: str, now: float) -> TokenBucket:
+        """A source's bucket; a full one where the source wasn't seen lately."""
         bucket = self._buckets.get(source)
         if bucket is None:
             bucket = TokenBucket(rate=self._rate, burst=self._burst, now=now)
@@ -64,4 +72,4 @@ class SourceLimits:
             if len(self._buckets) > self._capacity:
                 self._buckets.popitem(last=False)
         self._buckets.move_to_end(source)
-        return bucket.try_take(1, now)
+        return bucket

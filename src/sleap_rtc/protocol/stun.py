@@ -9,11 +9,11 @@
     |  attribute type               |  its length                   |  any number,
     |  value, padded to 4 bytes …                                   |  FINGERPRINT last
 
-A request without authentication is answered with XOR-MAPPED-ADDRESS and
-FINGERPRINT; one with attributes that must be understood and aren't, with error
+A request without authentication is answered with XOR-MAPPED-ADDRESS, and with
+FINGERPRINT if it has one itself; one with attributes that must be understood and aren't, with error
 420 that lists them. Everything else gets no answer at all, as the RFC wants:
 whoever sends garbage under somebody else's address causes no traffic to it. An
-answer is never longer than 52 bytes.
+answer is never longer than 56 bytes, and never more than 2.2 times its request.
 """
 
 from __future__ import annotations
@@ -57,6 +57,7 @@ class _Parsed(msgspec.Struct, frozen=True):
     kind: int
     transaction: bytes
     attributes: tuple[tuple[int, bytes], ...]
+    fingerprint: bool
 
 
 def answer(datagram: bytes, source: Address) -> bytes | None:
@@ -76,11 +77,13 @@ def answer(datagram: bytes, source: Address) -> bytes | None:
         return None
     unknown = [kind for kind, _ in parsed.attributes if kind < 0x8000 and kind not in _KNOWN]
     if unknown:
-        return _error_420(parsed.transaction, unknown[:_MAX_LISTED])
+        return _error_420(parsed, unknown[:_MAX_LISTED])
     return _build(
         _SUCCESS,
         parsed.transaction,
         [(_XOR_MAPPED_ADDRESS, _xor_address(source, parsed.transaction))],
+        # Whoever didn't send one doesn't need one, and may not be who asked.
+        fingerprint=parsed.fingerprint,
     )
 
 
@@ -125,6 +128,7 @@ def _parse(datagram: bytes) -> _Parsed | None:
     if kind >> 14 or cookie != _COOKIE or length % 4 or length != len(datagram) - _HEADER.size:
         return None
     attributes: list[tuple[int, bytes]] = []
+    fingerprint = False
     at = _HEADER.size
     while at < len(datagram):
         attribute, size = _ATTRIBUTE.unpack_from(datagram, at)
@@ -135,17 +139,31 @@ def _parse(datagram: bytes) -> _Parsed | None:
         if attribute == _FINGERPRINT:
             if value != _fingerprint(datagram[:at]) or end != len(datagram):
                 return None
+            fingerprint = True
         else:
             attributes.append((attribute, value))
         at = end + -size % 4
-    return _Parsed(kind=kind, transaction=transaction, attributes=tuple(attributes))
+    return _Parsed(
+        kind=kind,
+        transaction=transaction,
+        attributes=tuple(attributes),
+        fingerprint=fingerprint,
+    )
 
 
-def _build(kind: int, transaction: bytes, attributes: list[tuple[int, bytes]]) -> bytes:
+def _build(
+    kind: int,
+    transaction: bytes,
+    attributes: list[tuple[int, bytes]],
+    *,
+    fingerprint: bool = True,
+) -> bytes:
     body = b"".join(
         _ATTRIBUTE.pack(attribute, len(value)) + value + bytes(-len(value) % 4)
         for attribute, value in attributes
     )
+    if not fingerprint:
+        return _HEADER.pack(kind, len(body), _COOKIE, transaction) + body
     # The fingerprint is over the message as it will be, its own 8 bytes counted in the length.
     head = _HEADER.pack(kind, len(body) + 8, _COOKIE, transaction)
     return head + body + _ATTRIBUTE.pack(_FINGERPRINT, 4) + _fingerprint(head + body)
@@ -155,12 +173,13 @@ def _fingerprint(before: bytes) -> bytes:
     return (zlib.crc32(before) ^ _FINGERPRINT_XOR).to_bytes(4, "big")
 
 
-def _error_420(transaction: bytes, unknown: list[int]) -> bytes:
+def _error_420(parsed: _Parsed, unknown: list[int]) -> bytes:
     listed = b"".join(kind.to_bytes(2, "big") for kind in unknown)
     return _build(
         _ERROR,
-        transaction,
+        parsed.transaction,
         [(_ERROR_CODE, bytes((0, 0, 4, 20))), (_UNKNOWN_ATTRIBUTES, listed)],
+        fingerprint=parsed.fingerprint,
     )
 
 

@@ -28,6 +28,7 @@ from sleap_rtc.files.claim import Claim
 from sleap_rtc.protocol.codec import MAX_MESSAGE
 from sleap_rtc.server.addresses import Addresses, check_exposure
 from sleap_rtc.server.asgi import App
+from sleap_rtc.server.guarded import GuardedHttp, GuardedWebSocket
 from sleap_rtc.server.hub import Hub
 from sleap_rtc.server.metrics import ServerMetrics
 from sleap_rtc.server.requests import Desk
@@ -197,7 +198,8 @@ def _uvicorn_config(settings: Settings, app: Any) -> uvicorn.Config:
     serving = settings.serving
     config = uvicorn.Config(
         app,
-        ws="websockets-sansio",
+        http=GuardedHttp,
+        ws=GuardedWebSocket,
         ws_max_size=MAX_MESSAGE,
         ws_max_queue=4,
         ws_ping_interval=PING,

@@ -2,8 +2,10 @@
 
 A connection costs one task and no more while it is idle (10,000 of them are
 meant to fit 250 MB), so there is no reader beside it and a writer only while
-something waits to be written. A device that sends too fast is read more slowly;
-one that doesn't read is let go when a mebibyte waits for it.
+something waits to be written. A device that sends too fast is read more slowly,
+over all of its connections; one that doesn't read is let go when a mebibyte
+waits for it. What answers its own questions doesn't count for that, since a full
+room is told in more; but the next question waits until it has left.
 """
 
 from __future__ import annotations
@@ -20,14 +22,27 @@ from loguru import logger
 
 from sleap_rtc.errors import NotPermitted, ProtocolError, SleapRtcError
 from sleap_rtc.net.limits import TokenBucket
-from sleap_rtc.protocol.signaling import FromServer, from_device, from_server
+from sleap_rtc.protocol.signaling import (
+    CreateRoom,
+    EnterRoom,
+    FromServer,
+    JoinRoom,
+    LeaveRoom,
+    PutChain,
+    PutMembership,
+    UpdateWorker,
+    from_device,
+    from_server,
+)
 from sleap_rtc.server.hub import Hub
 from sleap_rtc.server.limits import (
     MAX_OUTBOX,
     MESSAGE_BURST,
     MESSAGE_RATE,
     SIGN_IN_DEADLINE,
+    WRITE_COST,
     message_cost,
+    network_of,
 )
 from sleap_rtc.server.rooms import Visitor
 from sleap_rtc.server.session import (
@@ -50,6 +65,17 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 SendAsgi = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
+_DEAR: Final = (
+    CreateRoom,
+    EnterRoom,
+    JoinRoom,
+    LeaveRoom,
+    PutChain,
+    PutMembership,
+    UpdateWorker,
+)
+"""Requests that are told to a whole room, or written to the disk."""
+
 _DRAIN: Final = 5.0
 """Seconds that a connection which is to be closed may take to read the reason."""
 
@@ -67,6 +93,7 @@ class Connection:
 
     __slots__ = (
         "_address",
+        "_asked",
         "_bucket",
         "_deadline",
         "_dropped",
@@ -100,8 +127,8 @@ class Connection:
         self._scope_host = _host_header(scope)
         self._deadline = sign_in_deadline
         self._bucket = TokenBucket(rate=MESSAGE_RATE, burst=MESSAGE_BURST, now=time.monotonic())
-        self._outbox: deque[str] = deque()
-        self._waiting = 0
+        self._outbox: deque[tuple[str, bool]] = deque()
+        self._waiting = self._asked = 0
         self._flusher: asyncio.Task[None] | None = None
         self._visitor: Visitor | None = None
         self._dropped = False
@@ -136,7 +163,7 @@ class Connection:
             if self._flusher is not None:
                 self._flusher.cancel()
             self._hub.metrics.connections.dec()
-            self._hub.depart(self.id)
+            self._hub.depart(self.id, self._visitor.device if self._visitor else None)
 
     async def _serve(self) -> None:
         loop = asyncio.get_running_loop()
@@ -164,9 +191,14 @@ class Connection:
         if text is None:
             return Failed(ProtocolError(peer="the device", why="a binary frame"))
         try:
-            return from_device.decode(data, peer="the device")
+            message = from_device.decode(data, peer="the device")
         except SleapRtcError as error:
             return Failed(error)
+        if isinstance(message, _DEAR):
+            delay = self._bucket.take(WRITE_COST, time.monotonic())
+            if delay:
+                await asyncio.sleep(delay)
+        return message
 
     async def _feed(self, event: Event) -> None:
         self._state, effects = step(self._state, event)
@@ -181,15 +213,23 @@ class Connection:
                     await self._feed(await self._check(effect))
                 case Perform(request=request):
                     assert self._visitor is not None  # noqa: S101 - the session says so
+                    while self._asked > MAX_OUTBOX and self._flusher is not None:
+                        await asyncio.wait([self._flusher])
                     answer = await self._hub.perform(self._visitor, request)
                     if answer is not None:
-                        self._say(answer)
+                        self._say(answer, asked=True)
                 case Close():
                     await self._close(effect)
 
     async def _check(self, check: Check) -> Event:
         sign_ins = self._hub.metrics.sign_ins
+        codes = self._hub.codes.bucket(network_of(self._address), time.monotonic())
         try:
+            if check.sign_in.setup_code is not None and not codes.try_take(1, time.monotonic()):
+                raise NotPermitted(
+                    message="Too many wrong set-up codes came from this network.",
+                    hint="Try again in some minutes.",
+                )
             found = await asyncio.to_thread(
                 self._hub.desk.check_sign_in,
                 check.sign_in,
@@ -197,6 +237,10 @@ class Connection:
                 addresses=self._hub.addresses.known(self._local),
                 host=self._scope_host,
             )
+            visitor = Visitor(
+                connection=self.id, device=found.device, instance=check.sign_in.instance
+            )
+            self._hub.arrive(visitor, self)
         except SleapRtcError as error:
             device = check.sign_in.device
             logger.warning("refused the sign-in of device {}: {}", device, error.message)
@@ -208,11 +252,11 @@ class Connection:
             return Failed(SleapRtcError(message="The server failed at this; its log says more."))
         sign_ins.labels(outcome="ok").inc()
         logger.info("device {} signed in, called {}", found.device, check.sign_in.name)
-        self._visitor = Visitor(
-            connection=self.id, device=found.device, instance=check.sign_in.instance
-        )
+        if check.sign_in.setup_code is not None:
+            codes.give_back(1)
+        self._visitor = visitor
+        self._bucket = self._hub.messages.bucket(found.device, time.monotonic())
         self._hub.pending.end(self._address)
-        self._hub.arrive(self._visitor, self)
         return Accepted(
             connection=self.id,
             ice_servers=self._hub.ice_servers(found.dialled),
@@ -221,28 +265,35 @@ class Connection:
 
     # ── writing ──────────────────────────────────────────────────────────────
 
-    def post(self, text: str) -> None:
+    def post(self, text: str, *, asked: bool = False) -> None:
         """Send an encoded message, in order and without waiting."""
         if self._dropped:
             return
-        self._outbox.append(text)
-        self._waiting += len(text)
+        self._outbox.append((text, asked))
+        if asked:
+            self._asked += len(text)
+        else:
+            self._waiting += len(text)
         if self._waiting > MAX_OUTBOX:
             self._drop()
         elif self._flusher is None:
             self._flusher = asyncio.create_task(self._flush())
 
-    def _say(self, message: FromServer) -> None:
-        self.post(from_server.encode(message).decode("utf-8"))
+    def _say(self, message: FromServer, *, asked: bool = False) -> None:
+        self.post(from_server.encode(message).decode("utf-8"), asked=asked)
 
     async def _flush(self) -> None:
         try:
             while self._outbox:
-                text = self._outbox.popleft()
+                text, asked = self._outbox.popleft()
                 await self._send({"type": "websocket.send", "text": text})
-                self._waiting -= len(text)
+                if asked:
+                    self._asked -= len(text)
+                else:
+                    self._waiting -= len(text)
         except OSError:
             self._outbox.clear()
+            self._asked = 0
         finally:
             self._flusher = None
 

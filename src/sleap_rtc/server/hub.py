@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
@@ -13,7 +14,8 @@ from sleap_rtc.auth.membership import Membership
 from sleap_rtc.config import Ice
 from sleap_rtc.domain.ids import DeviceId
 from sleap_rtc.domain.places import Presence
-from sleap_rtc.errors import SleapRtcError, UsageError
+from sleap_rtc.errors import NotPermitted, SleapRtcError, UsageError
+from sleap_rtc.net.limits import SourceLimits
 from sleap_rtc.protocol.signaling import (
     CreateRoom,
     Done,
@@ -37,7 +39,15 @@ from sleap_rtc.protocol.signaling import (
     from_server,
 )
 from sleap_rtc.server.addresses import Addresses, ice_servers
-from sleap_rtc.server.limits import Pending
+from sleap_rtc.server.limits import (
+    CODE_BURST,
+    CODE_RATE,
+    DEVICES,
+    MAX_CONNECTIONS,
+    MESSAGE_BURST,
+    MESSAGE_RATE,
+    Pending,
+)
 from sleap_rtc.server.metrics import ServerMetrics
 from sleap_rtc.server.requests import Desk
 from sleap_rtc.server.rooms import Rooms, Tell, Visitor
@@ -46,8 +56,13 @@ from sleap_rtc.server.rooms import Rooms, Tell, Visitor
 class Outlet(Protocol):
     """Where messages for a connection go."""
 
-    def post(self, text: str) -> None:
-        """Send an encoded message, in order and without waiting."""
+    def post(self, text: str, *, asked: bool = False) -> None:
+        """Send an encoded message, in order and without waiting.
+
+        Args:
+            text: The message.
+            asked: Whether it answers what this connection asked, however long that is.
+        """
 
 
 class Hub:
@@ -74,6 +89,9 @@ class Hub:
     ) -> None:
         self.desk, self.addresses, self.metrics = desk, addresses, metrics
         self.pending = Pending()
+        self.messages = SourceLimits(rate=MESSAGE_RATE, burst=MESSAGE_BURST, capacity=DEVICES)
+        self.codes = SourceLimits(rate=CODE_RATE, burst=CODE_BURST)
+        self._connections: Counter[DeviceId] = Counter()
         self.rooms = Rooms()
         self.stopping = stopping
         self._lists_changed = 0
@@ -87,18 +105,40 @@ class Hub:
         return ice_servers(self.addresses, dialled, stun_port=self._stun_port, configured=self._ice)
 
     def arrive(self, visitor: Visitor, outlet: Outlet) -> None:
-        """A device has signed in."""
+        """A device has signed in.
+
+        Raises:
+            NotPermitted: It is signed in too often.
+        """
+        if self._connections[visitor.device] >= MAX_CONNECTIONS:
+            raise NotPermitted(
+                message=f"This device has {MAX_CONNECTIONS} connections to the server already.",
+                hint="End some of the sleap-rtc commands that run there.",
+            )
+        self._connections[visitor.device] += 1
         self._outlets[visitor.connection] = outlet
 
-    def depart(self, connection: str) -> None:
-        """A connection is gone: the others in its rooms are told, unless all are going."""
-        self._outlets.pop(connection, None)
+    def depart(self, connection: str, device: DeviceId | None) -> None:
+        """A connection is gone: the others in its rooms are told, unless all are going.
+
+        Args:
+            connection: Its id.
+            device: Whose it was; None when it never signed in.
+        """
+        if self._outlets.pop(connection, None) is not None and device is not None:
+            self._connections[device] -= 1
+            if not self._connections[device]:
+                del self._connections[device]
         tells = self.rooms.depart(connection)
         if not self.stopping():
             self.tell(tells)
 
-    def tell(self, tells: Iterable[Tell]) -> None:
+    def tell(self, tells: Iterable[Tell], *, asked_by: str = "") -> None:
         """Send messages to whom they are for; who has gone meanwhile is passed over.
+
+        Args:
+            tells: The messages.
+            asked_by: The connection whose question those for it answer.
 
         Raises:
             ValueError: A message is too large.
@@ -108,7 +148,7 @@ class Hub:
             for connection in tell.to:
                 outlet = self._outlets.get(connection)
                 if outlet is not None:
-                    outlet.post(text)
+                    outlet.post(text, asked=connection == asked_by)
 
     async def perform(self, visitor: Visitor, request: Request) -> FromServer | None:
         """Do what a device asks.
@@ -145,7 +185,8 @@ class Hub:
             case EnterRoom():
                 member = await self._entering(device, request)
                 presence = _presence(visitor, request)
-                self.tell(rooms.enter(visitor, presence, member=member, request=request.id))
+                tells = rooms.enter(visitor, presence, member=member, request=request.id)
+                self.tell(tells, asked_by=me)
                 logger.info("entered room {} as {} {}", request.room, request.kind, request.name)
                 return None
             case LeaveRoom():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections import Counter
 from typing import Final
 
@@ -13,14 +14,24 @@ MAX_PENDING: Final = 1_000
 """Connections that have not signed in yet, in all."""
 MAX_PENDING_PER_ADDRESS: Final = 100
 """The same for one address; a lab behind one NAT reconnects all at once after a restart."""
+MAX_CONNECTIONS: Final = 64
+"""Signed-in connections of one device: each of a person's commands has one."""
 MESSAGE_RATE: Final = 50.0
-"""Messages per second that one connection may go on sending."""
+"""Messages per second that one device may go on sending, over all of its connections."""
 MESSAGE_BURST: Final = 300.0
 """Messages it may send at once: the candidates of several links."""
 MESSAGE_UNIT: Final = 4_096
 """A message counts once more for each of these bytes that it has."""
+WRITE_COST: Final = 5.0
+"""What a request counts besides that is told to a whole room, or written to the disk."""
+DEVICES: Final = 20_000
+"""Devices whose messages are counted; those that were silent for longest are forgotten."""
 MAX_OUTBOX: Final = 1024 * 1024
 """Bytes that wait for a device that doesn't read, before its connection is ended."""
+CODE_RATE: Final = 1 / 60
+CODE_BURST: Final = 30.0
+"""Wrong set-up codes from one network, per second and at once. No guessing of 78 bits succeeds
+anyhow; this keeps the attempts out of the logs and off the disk."""
 
 
 def message_cost(size: int) -> float:
@@ -28,12 +39,25 @@ def message_cost(size: int) -> float:
     return 1 + size / MESSAGE_UNIT
 
 
+def network_of(address: str) -> str:
+    """Whom an address stands for: a whole /64 in IPv6, of which everybody has one at least."""
+    try:
+        found = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(found, ipaddress.IPv4Address):
+        return address
+    if found.ipv4_mapped is not None:
+        return str(found.ipv4_mapped)
+    return str(ipaddress.ip_network((found, 64), strict=False))
+
+
 class Pending:
     """Connections that have not signed in yet.
 
     Args:
         total: Allowed in all.
-        per_address: Allowed of one address.
+        per_address: Allowed of one address, or network.
     """
 
     def __init__(
@@ -48,15 +72,17 @@ class Pending:
         Raises:
             NotPermitted: There are too many.
         """
-        if self._of.total() >= self._total or self._of[address] >= self._per_address:
+        network = network_of(address)
+        if self._of.total() >= self._total or self._of[network] >= self._per_address:
             raise NotPermitted(
                 message="Too many connections to the server are waiting to sign in.",
                 hint="Try again in some seconds.",
             )
-        self._of[address] += 1
+        self._of[network] += 1
 
     def end(self, address: str) -> None:
         """Count one less: it signed in, or went."""
-        self._of[address] -= 1
-        if self._of[address] <= 0:
-            del self._of[address]
+        network = network_of(address)
+        self._of[network] -= 1
+        if self._of[network] <= 0:
+            del self._of[network]

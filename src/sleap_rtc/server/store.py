@@ -38,6 +38,8 @@ FILE: Final = "server.sqlite3"
 CODE_LIFETIME: Final = timedelta(hours=24)
 """How long a set-up code can be used."""
 
+MAX_ROOMS_MADE: Final = 200
+"""Rooms that one device may make known."""
 MAX_KEPT: Final = 16 * 1024
 """Characters of the longest chain that is kept for renewal; real ones have about 3,000."""
 
@@ -213,8 +215,19 @@ class Store:
             member: The owner, as its chain proves.
             name: What people call the room.
             now: UTC.
+
+        Raises:
+            NotPermitted: The device has made as many as it may.
         """
         with self._database.write() as writer:
+            (others,) = writer.execute(
+                "SELECT count(*) FROM rooms WHERE creator = ? AND room != ?",
+                (member.device, member.room),
+            ).fetchone()
+            if others >= MAX_ROOMS_MADE:
+                raise NotPermitted(
+                    message=f"This device has made {MAX_ROOMS_MADE} rooms on this server already."
+                )
             made = writer.execute(
                 "INSERT INTO rooms VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
                 (member.room, name, member.device, _seconds(now)),
