@@ -27,7 +27,10 @@ SPEAKING: Final = {
 TESTED_BY: Final = {
     "__main__.py": "endtoend/test_demo.py",
     "cli/asking.py": "endtoend/test_library.py",
+    "cli/care_documents.py": "cli/test_documents.py",
     "cli/demo.py": "endtoend/test_demo.py",
+    "cli/sync.py": "endtoend/test_library.py",
+    "cli/syncing.py": "endtoend/test_library.py",
     "client/api.py": "endtoend/test_training.py",
     "client/following.py": "endtoend/test_training.py",
     "client/rooms.py": "endtoend/test_admission.py",

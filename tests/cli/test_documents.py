@@ -10,9 +10,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from sleap_rtc.cli import documents
-from sleap_rtc.cli.documents import DOCUMENTS, best_loss, is_local, model_shown, plain_record
-from sleap_rtc.cli.reference import schema
+from sleap_rtc.cli import care_documents, documents
+from sleap_rtc.cli.documents import best_loss, is_local, model_shown, plain_record
+from sleap_rtc.cli.reference import ALL, schema
 from sleap_rtc.domain.models import Location, Metrics, ModelFile, ModelRecord
 from sleap_rtc.library.entries import Entry
 
@@ -32,27 +32,28 @@ def record(**changes) -> ModelRecord:
     )
 
 
-@pytest.mark.parametrize("name", DOCUMENTS)
+@pytest.mark.parametrize("name", ALL)
 def test_the_published_schema_is_that_of_the_code(name):
-    assert (SCHEMAS / f"{name}.json").read_text("utf-8") == schema(DOCUMENTS[name])
+    assert (SCHEMAS / f"{name}.json").read_text("utf-8") == schema(ALL[name])
 
 
 def test_there_is_no_other_schema():
-    assert {path.stem for path in SCHEMAS.glob("*")} == set(DOCUMENTS)
+    assert {path.stem for path in SCHEMAS.glob("*")} == set(ALL)
 
 
-@pytest.mark.parametrize("name", DOCUMENTS)
+@pytest.mark.parametrize("name", ALL)
 def test_a_schema_demands_every_field_and_allows_later_ones(name):
-    plain = json.loads(schema(DOCUMENTS[name]))
+    plain = json.loads(schema(ALL[name]))
     top = plain["$defs"][plain["$ref"].rpartition("/")[2]]
     assert set(top["required"]) == set(top["properties"])
     assert "additionalProperties" not in top
 
 
 def test_every_field_is_explained_or_explains_itself():
-    for name, kind in inspect.getmembers(documents, inspect.isclass):
-        if issubclass(kind, documents.Shown):
-            assert kind.__doc__, name
+    for module in (documents, care_documents):
+        for name, kind in inspect.getmembers(module, inspect.isclass):
+            if issubclass(kind, documents.Shown):
+                assert kind.__doc__, name
 
 
 def test_a_model_as_lists_show_it(tmp_path):

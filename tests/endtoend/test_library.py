@@ -14,6 +14,7 @@ import msgspec
 import pytest
 from blake3 import blake3
 
+from sleap_rtc.cli.care_documents import SyncDocument
 from sleap_rtc.cli.documents import (
     ModelsDocument,
     WorkerModelInfoDocument,
@@ -21,7 +22,7 @@ from sleap_rtc.cli.documents import (
 )
 from sleap_rtc.client.api import AsyncClient
 from sleap_rtc.domain.ids import ModelId
-from sleap_rtc.domain.models import Metrics, ModelFile, ModelRecord
+from sleap_rtc.domain.models import Location, Metrics, ModelFile, ModelRecord
 from sleap_rtc.files.packing import pack
 from sleap_rtc.library.entries import Entry
 from sleap_rtc.library.registry import Registry
@@ -68,7 +69,7 @@ def put(
     models: Path, number: int, *, files: dict[str, bytes] | None = None, **changes: Any
 ) -> Entry:
     """Put a model into a library, as a training would leave it there."""
-    contents = {"best.ckpt": b"weights " * 400_000, "training_log.csv": b"epoch\n"}
+    contents = {"best.ckpt": b"weights " * 400_000 + b"%d" % number, "training_log.csv": b"epoch\n"}
     contents = contents if files is None else files
     given = {
         "id": ModelId(f"{number:08x}"),
@@ -142,6 +143,38 @@ def test_what_a_worker_has_is_listed_as_ones_own_library_is(lab) -> None:
     assert "'nobody'" in typed(lab, "worker", "model-info", "nobody", code=3).err
     assert "pair:centroid" in typed(lab, "worker", "model-info", "pair", code=2).err
     assert "gpu-9" in typed(lab, "worker", "list-models", "--worker", "gpu-9", code=3).err
+
+
+def test_sync_says_what_is_where_and_whom_it_could_not_ask(lab) -> None:
+    theirs, mine = lab.worker.directory / "models", lab.client.home / "models"
+    put(theirs, 1)
+    put(theirs, 2, tags=("mice",))
+    put(mine, 1)
+    gone = Location(kind="worker", name="gpu-1", last_seen=NOW, path="/there")
+    away = Location(kind="worker", name="gpu-2", last_seen=NOW, path="/there")
+    put(mine, 3, files={}, locations=(gone, away))
+    lab.worker.begin()
+
+    told = typed(lab, "sync", "--json").as_(SyncDocument)
+    (worker,) = told.workers
+    assert (worker.worker, worker.more) == ("gpu-1", 0)
+    assert sorted((step.change, step.id) for step in worker.steps) == [
+        ("added", "00000002"),
+        ("missing", "00000003"),
+        ("updated", "00000001"),
+    ]
+    assert [(one.worker, one.last_seen) for one in told.unreached] == [("gpu-2", NOW)]
+    found = {
+        model.id: model for model in typed(lab, "list-models", "--json").as_(ModelsDocument).models
+    }
+    assert (found["00000001"].local, found["00000001"].locations) == (True, ("worker:gpu-1",))
+    assert (found["00000002"].local, found["00000002"].locations) == (False, ("worker:gpu-1",))
+    assert found["00000003"].locations == ("worker:gpu-2",)
+
+    again = typed(lab, "sync", "--worker", "gpu-1")
+    assert again.out == ""
+    assert "gpu-1: 2 as they were." in again.err
+    assert "'gpu-9'" in typed(lab, "sync", "--worker", "gpu-9", code=3).err
 
 
 async def test_answers_are_kept_until_something_changes(lab) -> None:

@@ -58,6 +58,7 @@ SECTIONS: Final[dict[str, tuple[Row, ...]]] = {
     "Models": (
         Row("list-models", "models", "List the models of this machine's library."),
         Row("model-info", "models", "Everything about one model."),
+        Row("sync", "sync", "Compare this library with what workers have."),
         Row("track", "track", "Run models over videos, here or on a worker."),
     ),
     "Machines": (

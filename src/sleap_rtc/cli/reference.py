@@ -19,9 +19,12 @@ import click
 import msgspec
 
 from sleap_rtc.cli.app import App
+from sleap_rtc.cli.care_documents import CARE
 from sleap_rtc.cli.documents import DOCUMENTS, Shown
 from sleap_rtc.cli.main import SECTIONS, cli
 
+ALL: Final = DOCUMENTS | CARE
+"""Name of the schema's file → the document, of every command."""
 WIDTH: Final = 90
 EXIT_CODES: Final = {
     0: "done",
@@ -37,7 +40,7 @@ EXIT_CODES: Final = {
 
 def files() -> dict[str, str]:
     """Path below ``docs/reference`` → content, of everything that is made here."""
-    schemas = {f"schemas/{name}.json": schema(kind) for name, kind in DOCUMENTS.items()}
+    schemas = {f"schemas/{name}.json": schema(kind) for name, kind in ALL.items()}
     return {"cli.md": commands_page(), "json.md": json_page()} | schemas
 
 
@@ -101,7 +104,7 @@ def json_page() -> str:
         "| document | schema | what it is |",
         "|---|---|---|",
     ]
-    for name, kind in DOCUMENTS.items():
+    for name, kind in ALL.items():
         said = (inspect.getdoc(kind) or "").partition("\n\n")[0]
         what = " ".join(said.split()).replace("``", "`")
         lines.append(f"| {name} | [{name}.json](schemas/{name}.json) | {what} |")

@@ -23,6 +23,7 @@ from sleap_rtc.files.durable import disk_errors, place_directory
 from sleap_rtc.files.hashcache import HashCache
 from sleap_rtc.files.hashing import hash_file
 from sleap_rtc.files.staged import Staged
+from sleap_rtc.library.claiming import Fate
 from sleap_rtc.library.entries import Entry
 from sleap_rtc.library.registry import Registry
 from sleap_rtc.protocol.link import WantFiles
@@ -47,6 +48,23 @@ def expect_model(registry: Registry, record: ModelRecord, *, worker: str) -> Ent
         worker: The worker's name.
     """
     return registry.register(_at_home(record, worker, files=False))
+
+
+def note_model(
+    registry: Registry, record: ModelRecord, *, worker: str, path: str
+) -> tuple[Entry | None, Fate]:
+    """Note a model that a worker has; one that was deleted here stays so.
+
+    Args:
+        registry: This machine's library.
+        record: The record as the worker has it.
+        worker: The worker's name.
+        path: The model's directory there.
+
+    Returns:
+        What it is here now, None if it stays deleted; and what became of it.
+    """
+    return registry.take_in(_at_home(record, worker, files=False, path=path))
 
 
 def follow_model(registry: Registry, name: str, record: ModelRecord, *, worker: str) -> Entry:
@@ -173,10 +191,10 @@ def _place(staged: Path, target: Path) -> None:
     place_directory(staged, target)
 
 
-def _at_home(record: ModelRecord, worker: str, *, files: bool) -> ModelRecord:
+def _at_home(record: ModelRecord, worker: str, *, files: bool, path: str = "") -> ModelRecord:
     """The worker's record as this machine keeps it."""
     now = datetime.now(UTC)
-    here = Location(kind="worker", name=worker, last_seen=now)
+    here = Location(kind="worker", name=worker, last_seen=now, path=path)
     others = [at for at in record.locations if (at.kind, at.name) != ("worker", worker)]
     changes: dict[str, object] = {
         "source": "worker-pull",
