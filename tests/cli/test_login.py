@@ -46,7 +46,7 @@ def test_nobody_is_asked_without_a_terminal(host, cli):
     done = cli("login", host.url)
     assert done.code == 6
     assert "not signed in" in done.err
-    assert "hint: " in done.err
+    assert f"hint: sleap-rtc login {host.url} --code-file - reads" in done.err
 
 
 def test_what_the_file_of_settings_says_stays(host, cli, own_home):

@@ -5,13 +5,6 @@ from __future__ import annotations
 import pytest
 
 
-@pytest.mark.parametrize("name", ["train", "client-train"])
-def test_nobody_can_be_asked(cli, name):
-    done = cli(name, "a.slp", "-c", "c.yaml")
-    assert done.code == 2
-    assert "Add --yes" in done.err
-
-
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -27,3 +20,9 @@ def test_what_is_missing(cli, arguments, said):
     assert done.code == 2
     assert said in done.err
     assert cli("train", *arguments, "--yes", "--json").document["error"]["code"] == "usage"
+
+
+def test_a_zip_may_bring_its_configurations(cli):
+    done = cli("train", "a.zip", "--yes")
+    assert done.code == 3
+    assert "is in no room" in done.err

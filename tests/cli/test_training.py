@@ -1,10 +1,18 @@
 from __future__ import annotations
 
 import json
+import zipfile
 
 import pytest
 
 from sleap_rtc.domain.models import Interruption, Training
+
+CONFIG = """
+model_config:
+  backbone_config: {{unet: {{filters: 8}}}}
+  head_configs: {{{head}: {{confmaps: {{sigma: 2.5}}}}}}
+trainer_config: {{max_epochs: 2}}
+"""
 
 
 def test_without_a_room(cli, tmp_path):
@@ -73,6 +81,31 @@ class TestInARoom:
     def room(self, host, cli):
         cli("login", host.url, "--code", host.code)
         cli("room", "create", "lab")
+
+    def test_files_are_looked_at_before_somebody_is_asked(self, cli, dataset, config, tmp_path):
+        """Off a terminal nobody is; but what is wrong with the files comes first."""
+        for labels, given, said in (
+            (tmp_path / "none.slp", config, "there is no such file"),
+            (dataset, tmp_path / "none.yaml", "hint: A training configuration is"),
+            (dataset, config, "Add --yes"),
+        ):
+            done = cli("train", labels, "-c", given, "--engine", "tiny")
+            assert done.code == 2
+            assert said in done.err
+            assert ("Add --yes" in said) == ("Nobody can be asked" in done.err)
+
+    def test_a_zip_whose_configurations_are_too_many_for_one_name(self, cli, dataset, tmp_path):
+        path = tmp_path / "a.training_job.zip"
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.write(dataset, "labels.pkg.slp")
+            jobs = []
+            for head in ("centroid", "centered_instance", "single_instance"):
+                archive.writestr(f"{head}.yaml", CONFIG.format(head=head))
+                jobs.append(f"- {{cfg: {head}.yaml, train_labels: labels.pkg.slp}}")
+            archive.writestr("jobs.yaml", "\n".join(("training:", *jobs)))
+        done = cli("train", path, "--engine", "tiny", "--yes", "--alias", "flies")
+        assert done.code == 2
+        assert "top-down pair" in done.err
 
     def test_labels_that_are_none(self, cli, tmp_path):
         labels = tmp_path / "a.slp"

@@ -10,6 +10,7 @@ import select
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import msgspec
@@ -67,16 +68,31 @@ def lab(start, host, tmp_path):
     return Lab(start, host, tmp_path)
 
 
+def exported(data, write_config, folder):
+    """A training package as SLEAP's window for training exports it."""
+    path = folder / "flies.training_job.zip"
+    jobs = ["training:"]
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.write(data.package, "labels.v001.pkg.slp")
+        for head in ("centroid", "centered_instance"):
+            archive.write(write_config(head), f"{head}.yaml")
+            jobs.append(f"- cfg: {head}.yaml")
+            jobs.append(f"  run_path: models/260101_120000.{head}.n=4")
+            jobs.append("  train_labels: labels.v001.pkg.slp")
+        archive.writestr("jobs.yaml", "\n".join([*jobs, "inference: []"]))
+        archive.writestr("train-script.sh", "#!/bin/bash\nsleap-nn-train centroid.yaml\n")
+    return path
+
+
 def test_train_follow_and_track(lab, data, write_config, tmp_path):
-    configs = ("-c", write_config("centroid"), "-c", write_config("centered_instance"))
-    training = ("train", data.package, *configs, "--engine", "tiny")
+    training = ("train", exported(data, write_config, tmp_path), "--engine", "tiny")
     done = lab.typed(*training, "--alias", "flies", "--yes", "--json")
     told = msgspec.convert(json.loads(done.out), TrainDocument)
     assert told.state == "completed"
     assert [model.alias for model in told.models] == ["flies:centroid", "flies:centered_instance"]
     assert all(model.local and model.epochs == 3 for model in told.models)
     for said in (
-        "4 labelled frames",
+        "Labels   flies.training_job.zip: 4 labelled frames",
         "centroid (3 epochs), then centered_instance (3 epochs), with tiny",
         "To       gpu-1:",
         "encrypted end to end",
@@ -166,6 +182,8 @@ def test_detached_paused_resumed_and_cancelled(lab, data, write_config):
     assert ended.code == 130
     assert "was cancelled" in ended.err
     assert lab.document(JobDocument, "jobs", "show", name).job.state == "cancelled"
+    again = lab.typed("jobs", "cancel", name)
+    assert again.err == f"Job {name} is cancelled already; nothing was changed.\n"
 
 
 def test_an_interrupted_training_goes_on(lab, data, write_config):

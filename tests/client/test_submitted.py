@@ -55,6 +55,17 @@ def test_a_change_is_kept(tmp_path):
     assert SubmittedJobs(tmp_path).get(job.id).state == "running"
 
 
+def test_a_mistyped_name_finds_near_ones(tmp_path):
+    jobs = SubmittedJobs(tmp_path)
+    for randomness in ("00112233445566778899", "0011223344550a1b2c3d"):
+        job = submitted(1)
+        made = make_uuid7(unix_ms=1_000, randomness=bytes.fromhex(randomness))
+        jobs.add(msgspec.structs.replace(job, spec=msgspec.structs.replace(job.spec, id=made)))
+    with pytest.raises(UnknownJob) as caught:
+        jobs.get("0a1b2d3d")
+    assert caught.value.hint_text == "Did you mean 0a1b2c3d?"
+
+
 def test_unknown_and_ambiguous_names_are_said(tmp_path):
     jobs = SubmittedJobs(tmp_path / "none")
     assert jobs.all() == []

@@ -25,7 +25,7 @@ from sleap_rtc.domain.ids import JobId
 from sleap_rtc.domain.units import format_duration
 from sleap_rtc.errors import DataError, SleapRtcError, UnknownJob
 from sleap_rtc.jobs.events import Logged
-from sleap_rtc.jobs.lifecycle import ENDED, SETTLED, JobView, StageView, replay
+from sleap_rtc.jobs.lifecycle import ALREADY, ENDED, SETTLED, JobView, StageView, replay
 from sleap_rtc.jobs.spec import TrackSpec
 from sleap_rtc.protocol.link import JobSummary
 
@@ -309,13 +309,14 @@ def command_job(
     """Command a job."""
     client = app.client()
     job = _full_id(app, client, name, worker, room)
+    words = _done(action, short(job))
     if action == "retry":
         app.run(client.retry(job, worker=worker, room=room))
     else:
-        app.run(client.command(job, action, worker=worker, room=room))
-    app.out.show(
-        CommandDocument(job=job, command=action), lambda: app.out.say(_done(action, short(job)))
-    )
+        before = app.run(client.command(job, action, worker=worker, room=room))
+        if before == ALREADY.get(action):
+            words = f"Job {short(job)} is {before} already; nothing was changed."
+    app.out.show(CommandDocument(job=job, command=action), lambda: app.out.say(words))
 
 
 def _full_id(

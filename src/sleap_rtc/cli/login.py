@@ -72,9 +72,15 @@ def _sign_in(app: App, settings: Settings, server: str, code: str | None) -> Sig
 
     try:
         return app.run(sign_in(settings, server, code=code))
-    except NotSignedIn:
-        if code is not None or not app.out.interactive:
+    except NotSignedIn as error:
+        if code is not None:
             raise
+        if not app.out.interactive:
+            hint = (
+                f"sleap-rtc login {server} --code-file - reads the set-up code from standard "
+                "input; the server printed it when it was started."
+            )
+            raise NotSignedIn(hint=hint, **error.details) from None
     app.out.say("This server doesn't know this device yet.")
     code = app.out.prompt("Set-up code, as the server printed it:")
     return app.run(sign_in(settings, server, code=code))

@@ -1,11 +1,12 @@
 """What a person sees of a job that is followed: a pure function of what happened.
 
-On a terminal a few lines are redrawn, milestones stay above them::
+On a terminal a few lines are redrawn, milestones stay above them; all fit into
+80 columns::
 
     gpu-1 has the data
     Training 1 of 2: flies.centroid
     ━━━━━━━━━━━━╌╌╌╌╌╌╌╌  epoch 12 of 20, batch 14 of 20, 1 min 05 s left
-    train loss 0.00123, val loss 0.00150 (best 0.00149 in epoch 10), learning rate 0.003
+    train loss 0.00123, val 0.00150 (best 0.00149, epoch 10), lr 0.003
     █▇▆▄▃▃▂▂▁
 
 Elsewhere there is one plain line per epoch, and one a second of what moves.
@@ -31,7 +32,7 @@ from sleap_rtc.jobs.events import (
 from sleap_rtc.jobs.lifecycle import SETTLED, JobView, StageView
 from sleap_rtc.transfer.progress import Progress as Transfer
 
-BAR: Final = 24
+BAR: Final = 22
 SPARK: Final = 60
 
 
@@ -184,20 +185,21 @@ class JobScreen:
 
     def _stage(self, stage: StageView) -> list[str]:
         progress = self.view.progress
-        state = "paused, " if self.view.state == "paused" else ""
+        states = ["paused"] if self.view.state == "paused" else []
         if self.view.pending:
-            state += f"{self.view.pending} is on its way, "
+            states.append(f"{self.view.pending} is on its way")
+        state = [", ".join(states)] if states else []
         if self._kind == "track":
             words, done = _frames(progress), _share(progress)
-            return [f"{bar(done, BAR)}  {state}{words or 'the engine starts'}"]
-        lines = [f"{bar(_trained(stage, progress), BAR)}  {state}{_epochs(stage, progress)}"]
+            return [*state, f"{bar(done, BAR)}  {words or 'the engine starts'}"]
+        lines = [*state, f"{bar(_trained(stage, progress), BAR)}  {_epochs(stage, progress)}"]
         if stage.losses:
-            lines.append(f"{'':{BAR}}  {_losses(stage, progress)}")
+            lines.append(_losses(stage, progress))
             values = [e.val_loss if e.val_loss is not None else e.train_loss for e in stage.losses]
             if curve := sparkline(values, SPARK):
-                lines.append(f"{'':{BAR}}  {curve}")
+                lines.append(curve)
         elif progress is not None and progress.loss is not None:
-            lines.append(f"{'':{BAR}}  batch loss {loss(progress.loss)}")
+            lines.append(f"batch loss {loss(progress.loss)}")
         return lines
 
 
@@ -224,13 +226,13 @@ def _losses(stage: StageView, progress: Progress | None) -> str:
     last = stage.losses[-1]
     batch = progress.loss if progress is not None else None
     train = last.train_loss if last.train_loss is not None else batch
-    parts = [f"train loss {loss(train)}", f"val loss {loss(last.val_loss)}"]
+    parts = [f"train loss {loss(train)}", f"val {loss(last.val_loss)}"]
     known = [e for e in stage.losses if e.val_loss is not None]
     if known:
         best = min(known, key=lambda e: e.val_loss or 0.0)
-        parts[-1] += f" (best {loss(best.val_loss)} in epoch {best.epoch + 1})"
+        parts[-1] += f" (best {loss(best.val_loss)}, epoch {best.epoch + 1})"
     if last.learning_rate is not None:
-        parts.append(f"learning rate {last.learning_rate:g}")
+        parts.append(f"lr {last.learning_rate:.3g}")
     return ", ".join(parts)
 
 

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     "configs",
     type=options.ANY_PATH,
     multiple=True,
-    help="Training configuration; twice for a top-down pair, centroid first.",
+    help="Training configuration; twice for a top-down pair, centroid first. Instead of those "
+    "that a .zip brings.",
 )
 @options.room
 @click.option("--worker", metavar="NAME", help="By default the least busy one, or you are asked.")
@@ -52,14 +53,17 @@ def train(
 ) -> None:
     """Train on a worker, and bring the models home.
 
-    LABELS is a package (.pkg.slp), or a .slp with its videos beside it. What is
-    sent, how large it is and to whom is said before it starts.
+    LABELS is a package (.pkg.slp), a .slp with its videos beside it, or a .zip with
+    either, such as the training package (.training_job.zip) that SLEAP exports with
+    its configurations. What is sent, how large it is and to whom is said before it
+    starts.
 
     Ctrl-C lets go of the job, which goes on; sleap-rtc jobs attach takes it up
     again, on this machine, whatever happened in between.
 
     \b
     sleap-rtc train flies.pkg.slp -c centroid.yaml -c centered_instance.yaml --alias flies
+    sleap-rtc train flies.training_job.zip --alias flies
     sleap-rtc train --resume flies
     """  # noqa: D301 - click reads the backspace, which keeps lines as they are
     if resume is not None:
@@ -73,7 +77,7 @@ def train(
         return
     if labels is None:
         raise click.UsageError("Missing argument 'LABELS'.")
-    if not configs:
+    if not configs and labels.suffix != ".zip":
         raise click.UsageError("Missing option '--config'.")
     from sleap_rtc.cli import training  # noqa: PLC0415 - --help stays quick
 

@@ -53,14 +53,14 @@ def train(app: App, wanted: Wanted) -> None:
     Raises:
         SleapRtcError: It can't be done, or it failed.
     """
-    if not wanted.yes and not app.out.interactive:
-        raise UsageError(
-            message="Nobody can be asked whether to send the data.", hint="Add --yes to send it."
-        )
     app.goes_on = "Nothing was sent."
     client = app.client()
     _check_alias(client, wanted)
     composed = _compose(app, client, wanted)
+    if not wanted.yes and not app.out.interactive:
+        raise UsageError(
+            message="Nobody can be asked whether to send the data.", hint="Add --yes to send it."
+        )
     presence = _choose(app, client, wanted)
     _tell(app, client, wanted, composed, presence)
     if not wanted.yes and not app.out.ask("Send it and train?", default=True):
@@ -122,12 +122,16 @@ def _check_alias(client: AsyncClient, wanted: Wanted) -> None:
     if wanted.alias is None:
         return
     aliases.check(wanted.alias)
-    if len(wanted.configs) > MOST_NAMED:
-        raise UsageError(message="One alias names one model, or the two of a top-down pair.")
+    _check_number(len(wanted.configs))
     taken = client.library.get_alias(wanted.alias)
     if taken is not None:
         owner = " and ".join(taken.models)
         raise AliasTaken(alias=taken.name, owner=owner, hint="Choose another --alias.")
+
+
+def _check_number(models: int) -> None:
+    if models > MOST_NAMED:
+        raise UsageError(message="One alias names one model, or the two of a top-down pair.")
 
 
 def _compose(app: App, client: AsyncClient, wanted: Wanted) -> Composed:
@@ -146,6 +150,8 @@ def _compose(app: App, client: AsyncClient, wanted: Wanted) -> Composed:
         progress=hashing,
     )
     app.out.live.clear()
+    if wanted.alias is not None:
+        _check_number(len(composed.configs))
     return composed
 
 

@@ -22,7 +22,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -35,6 +35,7 @@ from sleap_rtc.client.following import ONCE_S, Follower, Update
 from sleap_rtc.client.online import Online
 from sleap_rtc.client.submitted import SubmittedJob, SubmittedJobs, meant
 from sleap_rtc.client.tracking import Resolved, resolve_models, track_here
+from sleap_rtc.client.unzipping import ENDING, TrainingPackage, unpack
 from sleap_rtc.client.watching import Watcher
 from sleap_rtc.config import Settings, load
 from sleap_rtc.domain.ids import JobId, is_uuid7
@@ -43,14 +44,16 @@ from sleap_rtc.engines.base import EngineEvent
 from sleap_rtc.engines.registry import DEFAULT
 from sleap_rtc.errors import EngineMissing, NotFound, UsageError
 from sleap_rtc.files.hashcache import HashCache
-from sleap_rtc.jobs.events import Command
+from sleap_rtc.jobs.events import Command, JobState
 from sleap_rtc.library.entries import Entry
 from sleap_rtc.library.registry import Registry
 from sleap_rtc.protocol.link import (
     CommandJob,
     FindModel,
+    FollowJob,
     JobsTold,
     JobSummary,
+    JobTold,
     ListJobs,
     ModelTold,
     ReplyBody,
@@ -63,6 +66,9 @@ from sleap_rtc.transports.throttle import Throttle
 T = TypeVar("T")
 Hashing = Callable[[int, int], None]
 Paths = Sequence[str | Path]
+
+NEVER: Final = 2**53
+"""The number of an event that no job comes to."""
 
 
 class _JobAt(msgspec.Struct, frozen=True, kw_only=True):
@@ -160,7 +166,7 @@ class AsyncClient:
     def compose_training(
         self,
         labels: str | Path,
-        configs: Paths,
+        configs: Paths = (),
         *,
         engine: str = DEFAULT,
         room: str | None = None,
@@ -168,13 +174,42 @@ class AsyncClient:
         run_name: str | None = None,
         progress: Hashing | None = None,
     ) -> Composed:
-        """Check and hash what a training needs; see ``client/composing.py``."""
-        return compose_training(
-            Path(labels).absolute(),
-            [Path(path).absolute() for path in configs],
-            engine=engine,
-            room=self.room(room).room,
+        """Check and hash what a training needs; see ``client/composing.py``.
+
+        Args:
+            labels: A ``.pkg.slp``, a ``.slp`` with its videos beside it, or a ``.zip`` with labels
+                and perhaps configurations, as SLEAP exports it (``client/unzipping.py``).
+            configs: One configuration per model, instead of those in a zip.
+            engine: The trainer.
+            room: The room; by default the only one.
+            val_labels: Labels to validate on.
+            run_name: Names the runs.
+            progress: Told of bytes read and bytes in all.
+
+        Raises:
+            InvalidLabels: The labels can't be used.
+            InvalidConfig: A configuration can't be used.
+            UsageError: There is no configuration, or two for one kind of model.
+        """
+        entry = self.room(room)
+        given = TrainingPackage(
+            labels=Path(labels).absolute(),
+            configs=tuple(Path(path).absolute() for path in configs),
             val_labels=None if val_labels is None else Path(val_labels).absolute(),
+        )
+        if given.labels.suffix == ENDING:
+            found = unpack(given.labels, self.settings.home / "unpacked", progress=progress)
+            given = TrainingPackage(
+                labels=found.labels,
+                configs=given.configs or found.configs,
+                val_labels=given.val_labels or found.val_labels,
+            )
+        return compose_training(
+            given.labels,
+            given.configs,
+            engine=engine,
+            room=entry.room,
+            val_labels=given.val_labels,
             run_name=run_name,
             cache=self.cache,
             progress=progress,
@@ -315,8 +350,11 @@ class AsyncClient:
 
     async def command(
         self, job: str, command: Command, *, worker: str | None = None, room: str | None = None
-    ) -> None:
+    ) -> JobState:
         """Command a job: one that this machine submitted, or, as an owner, any of a worker's.
+
+        Returns:
+            The state that the job was in before: in the state that is asked for, nothing happens.
 
         Raises:
             UnknownJob: There is no such job.
@@ -324,7 +362,11 @@ class AsyncClient:
             IllegalTransition: It makes no sense in the job's state.
         """
         at = await self._find_job(job, worker, room)
-        await self._ask_about(at, CommandJob(job=at.job, command=command))
+        # From an event on that never comes: only the job itself is of interest.
+        look = FollowJob(job=at.job, since=NEVER)
+        told, _ = await self._ask_about(at, look, CommandJob(job=at.job, command=command))
+        assert isinstance(told, JobTold)  # noqa: S101 - the protocol's table says so
+        return told.job.state
 
     async def retry(self, job: str, *, worker: str | None = None, room: str | None = None) -> None:
         """Let an interrupted job go on from its checkpoint, on the same worker.
@@ -375,7 +417,7 @@ class AsyncClient:
 
     async def jobs_of(self, worker: str, *, room: str | None = None) -> Sequence[JobSummary]:
         """The newest jobs of a worker, everybody's."""
-        answer = await self._ask(worker, ListJobs(), room=room)
+        (answer,) = await self._ask(worker, ListJobs(), room=room)
         assert isinstance(answer, JobsTold)  # noqa: S101 - the protocol's table says so
         return answer.jobs
 
@@ -385,7 +427,7 @@ class AsyncClient:
         Raises:
             UnknownModel: It hasn't got it.
         """
-        answer = await self._ask(worker, FindModel(name=name), room=room)
+        (answer,) = await self._ask(worker, FindModel(name=name), room=room)
         assert isinstance(answer, ModelTold)  # noqa: S101 - the protocol's table says so
         return answer
 
@@ -473,12 +515,12 @@ class AsyncClient:
             raise EngineMissing(engine=engine, where=f"any worker that is online ({names})")
         return min(able, key=lambda p: (p.worker.jobs if p.worker else 0, p.name))
 
-    async def _ask_about(self, job: _JobAt, body: RequestBody) -> ReplyBody:
-        return await self._ask(job.worker, body, room=job.room, device=job.device)
+    async def _ask_about(self, job: _JobAt, *bodies: RequestBody) -> list[ReplyBody]:
+        return await self._ask(job.worker, *bodies, room=job.room, device=job.device)
 
     async def _ask(
-        self, worker: str, body: RequestBody, *, room: str | None, device: str | None = None
-    ) -> ReplyBody:
+        self, worker: str, *bodies: RequestBody, room: str | None, device: str | None = None
+    ) -> list[ReplyBody]:
         entry = self.room(room)
         async with self.online(entry) as online:
             presence = await online.find_worker(entry, worker)
@@ -486,7 +528,7 @@ class AsyncClient:
                 raise NotFound(message=f"The worker {worker} is another device than before.")
             link = Link(online.switchboard, room=entry.room, locate=lambda: presence, name=worker)
             async with link:
-                return await link.request(body, within_s=ONCE_S)
+                return [await link.request(body, within_s=ONCE_S) for body in bodies]
 
 
 class Client:

@@ -25,6 +25,11 @@ LABEL_ENDINGS: Final = (".slp",)
 MAX_CONFIG: Final = 1024 * 1024
 """Bytes of a configuration file."""
 
+_CONFIG_HINT: Final = (
+    "A training configuration is a YAML or JSON file as SLEAP and sleap-nn write it, with "
+    "model_config and trainer_config, one for each model."
+)
+
 Progress = Callable[[int, int], None]
 
 
@@ -225,17 +230,23 @@ def _read_config(path: Path, engine: str) -> ConfigSummary:
             raise InvalidConfig(where=where, why="it is larger than 1 MiB")
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise InvalidConfig(where=where, why="there is no such file") from None
+        raise InvalidConfig(where=where, why="there is no such file", hint=_CONFIG_HINT) from None
     except UnicodeDecodeError:
-        raise InvalidConfig(where=where, why="it is not text in UTF-8") from None
+        why = "it is not text in UTF-8"
+        raise InvalidConfig(where=where, why=why, hint=_CONFIG_HINT) from None
     except OSError as error:
         raise InvalidConfig(where=where, why=f"it can't be read ({error.strerror})") from None
-    summary = find_engine(engine).read_config(text, where=where)
+    try:
+        summary = find_engine(engine).read_config(text, where=where)
+    except InvalidConfig as error:
+        hint = error.hint_text or _CONFIG_HINT
+        raise InvalidConfig(hint=hint, **error.details) from None
     if summary.refused:
         key, why = next(iter(summary.refused.items()))
         more = len(summary.refused) - 1
         rest = f" (and {more} more)" if more else ""
-        raise InvalidConfig(where=where, why=f"{key}: {why}{rest}")
+        hint = "Take it out of the file, or put a value there that is allowed."
+        raise InvalidConfig(where=where, why=f"{key}: {why}{rest}", hint=hint)
     return summary
 
 

@@ -12,6 +12,7 @@ sending can offer them again, and what has come home already.
 from __future__ import annotations
 
 import contextlib
+import difflib
 import fcntl
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -42,6 +43,7 @@ class SubmittedJob(Document, frozen=True):
         device: The worker's key: only that device is asked about the job.
         submitted_at: When, UTC.
         files: Path in the package → path on this machine.
+        offered: Ids, in this machine's library, of models that are offered with it.
         download: Whether models come home when they are ready.
         alias: What they are to be called at home.
         output: Where predictions are put as they arrive: a directory.
@@ -57,6 +59,7 @@ class SubmittedJob(Document, frozen=True):
     device: Annotated[DeviceId, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
     submitted_at: Utc
     files: Annotated[dict[str, LocalPath], Meta(max_length=100_000)]
+    offered: Annotated[tuple[ModelId, ...], Meta(max_length=4)] = ()
     download: bool = True
     alias: Line | None = None
     output: LocalPath | None = None
@@ -168,7 +171,10 @@ def meant(name: str, ids: Sequence[JobId]) -> JobId:
     fits = [i for i in ids if len(name) >= MIN_PREFIX and i.endswith(name)]
     fits = fits or [i for i in ids if len(name) >= MIN_PREFIX and i.startswith(name)]
     if not fits:
-        raise UnknownJob(name=name[:80])
+        near = difflib.get_close_matches(name[-8:], [short(job_id) for job_id in ids], n=3)
+        raise UnknownJob(
+            name=name[:80], hint=f"Did you mean {' or '.join(near)}?" if near else None
+        )
     if len(fits) > 1:
         raise AmbiguousName(
             name=name,

@@ -117,12 +117,12 @@ class Demo:
                 self._host, "server", *serving, "--port", str(port), "--stun-port", "0", until=url
             )
             if not (self._root / "laptop" / "rooms").is_dir():
-                code = self._host.run("server-code", *serving[1:]).strip()
-                self._laptop.run("login", url, "--code-file", "-", secret=code)
-                self._laptop.run("room", "create", ROOM, "--server", url)
+                code = self._host.run("server-code", *serving[1:], "--quiet").strip()
+                self._laptop.run("login", url, "--code-file", "-", "--quiet", secret=code)
+                self._laptop.run("room", "create", ROOM, "--server", url, "--quiet")
             room = ROOM
             if not (self._root / "gpu-box" / "devices").is_dir():
-                room = self._laptop.run("room", "invite", ROOM, "--role", "worker").strip()
+                room = self._laptop.run("room", "invite", ROOM, "--role", "worker", "-q").strip()
             self._begin(
                 self._box,
                 WORKER,

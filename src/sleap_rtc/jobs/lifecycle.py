@@ -128,7 +128,7 @@ COMMANDS: Final[Mapping[Command, frozenset[JobState]]] = MappingProxyType(
 )
 """Command → the states in which it does something."""
 
-_ALREADY: Final[Mapping[Command, JobState]] = MappingProxyType(
+ALREADY: Final[Mapping[Command, JobState]] = MappingProxyType(
     {"pause": "paused", "resume": "running", "cancel": "cancelled"}
 )
 """Command → the state that it asks for; in that state there is nothing left to do."""
@@ -295,7 +295,7 @@ def decide(
     name, state = command.command, view.state
     if len(view.commands) >= MAX_COMMANDS:
         raise _impossible(view, f"another command after {MAX_COMMANDS}")
-    if state is not None and state == _ALREADY.get(name):
+    if state is not None and state == ALREADY.get(name):
         return "nothing"
     if state not in COMMANDS[name] or (view.held and name == "stop"):
         raise _impossible(view, name)
