@@ -14,7 +14,7 @@ from typing import Final, Literal
 from loguru import logger
 from msgspec.structs import replace
 
-from sleap_rtc.domain.ids import with_suffix
+from sleap_rtc.domain.ids import ModelId, with_suffix
 from sleap_rtc.domain.models import ModelRecord
 from sleap_rtc.errors import AlreadyExists, DataError, UnknownModel
 from sleap_rtc.files.durable import (
@@ -68,6 +68,11 @@ class Claims:
         """Where in the trash something would go; nothing is made."""
         stamp = self._clock().astimezone(UTC).strftime(STAMP)
         return self._models / layout.TRASH / f"{stamp}-{secrets.token_hex(4)}-{name}"
+
+    def holder(self, model: ModelId, model_type: str) -> ModelRecord | None:
+        """The record of the model that has an id, deleted or not; None if none can be read."""
+        there = self._finder.occupied(model, model_type)
+        return None if there is None else _record_in(there)
 
     def claim(
         self, record: ModelRecord, assembled: Path, *, same: Same, revive: bool = True

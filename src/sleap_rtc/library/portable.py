@@ -71,14 +71,15 @@ def take_in(
     for done, (name, raw) in enumerate(contents.models.items()):
         told(done, len(contents.models))
         try:
-            _take_in(registry, report, record_of(name, raw), revive=revive)
+            take_in_record(registry, report, record_of(name, raw), revive=revive)
         except DataError as error:
             report.add("model", name, "refused", why=error.details.get("why", error.message))
-    merging.name_models(registry, report, _aliases(contents, report))
+    merging.name_models(registry, report, aliases_of(contents, report))
     return report
 
 
-def _aliases(contents: Contents, report: Report) -> Iterator[tuple[str, tuple[str, ...]]]:
+def aliases_of(contents: Contents, report: Report) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """The aliases in a manifest with their ids; what names none is noted as refused."""
     for name, raw in contents.aliases.items():
         try:
             yield name, ids_of(raw)
@@ -86,8 +87,15 @@ def _aliases(contents: Contents, report: Report) -> Iterator[tuple[str, tuple[st
             report.add("alias", name, "refused", why=error.details["why"])
 
 
-def _take_in(registry: Registry, report: Report, record: ModelRecord, *, revive: bool) -> None:
-    """Take in a record with its files, wherever on this machine they are, or as missing."""
+def take_in_record(
+    registry: Registry, report: Report, record: ModelRecord, *, revive: bool
+) -> None:
+    """Take in a record with its files, wherever on this machine they are, or as missing.
+
+    Raises:
+        DataError: A path in it is refused.
+        OutOfSpace: The disk is full.
+    """
     local = replace(record, files=tuple(replace(f, link=None) for f in record.files))
     if _lies_here(registry, local):
         entry = registry.settle(local)

@@ -280,6 +280,10 @@ class Registry(LifeCycle):
         """Whether an id or alias names something here, even if its record can't be read."""
         return self._finder.exists(name)
 
+    def known(self, model: ModelId, model_type: str) -> ModelRecord | None:
+        """What is known of an id, of a deleted model too; None if it's nothing that can be read."""
+        return self.claims.holder(model, model_type)
+
     @timed
     def resolve(self, text: str) -> Entry | Group | Path:
         """What a person means: an id, an alias, 4 or more characters of an id, or a path.
@@ -315,7 +319,7 @@ class Registry(LifeCycle):
         return self._index.count(query)
 
     @timed
-    def known(self, field: Known, beginning: str = "", *, most: int = 1_000) -> Sequence[str]:
+    def in_use(self, field: Known, beginning: str = "", *, most: int = 1_000) -> Sequence[str]:
         """What the models have in a field, in order; from the index.
 
         Args:
@@ -323,7 +327,7 @@ class Registry(LifeCycle):
             beginning: What it begins with, whatever its case.
             most: How many at most.
         """
-        return self._index.known(field, beginning, most=most)
+        return self._index.in_use(field, beginning, most=most)
 
     @timed
     def get_interrupted(self) -> tuple[Entry, ...]:

@@ -1,0 +1,341 @@
+import contextlib
+import io
+import os
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from msgspec.structs import replace
+
+from sleap_rtc.domain.models import ModelRecord
+from sleap_rtc.errors import AlreadyExists, DataError, NewerFormat, OutOfSpace, UsageError
+from sleap_rtc.library import backup
+from sleap_rtc.library.merging import Report
+from sleap_rtc.library.registry import Registry
+
+RecordOf = Callable[..., ModelRecord]
+
+
+@pytest.fixture
+def other(tmp_path: Path, clock: Any) -> Any:
+    """A second library."""
+    with Registry(tmp_path / "other", clock=clock, index_dir=tmp_path / "other-index") as registry:
+        yield registry
+
+
+@pytest.fixture
+def filled(registry: Registry, arrive: Any, record_of: RecordOf) -> Registry:
+    """Two models with files, a pair of names, one in training."""
+    a = arrive("a", "weights a", tags=("flies",))
+    b = arrive("b", "weights b", model_type="centered_instance")
+    registry.set_alias("Fly", a.id)
+    registry.set_alias("pair", a.id, b.id)
+    registry.register(record_of("c"))
+    return registry
+
+
+@pytest.fixture
+def linked(registry: Registry, record_of: RecordOf, files_in: Any, tmp_path: Path) -> Any:
+    """A model that was imported by link."""
+    files = files_in(tmp_path / "runs")
+    folder = registry.claims.new_folder()
+    listed = tuple(replace(file, link=str(tmp_path / "runs" / file.path)) for file in files)
+    for file in listed:
+        (folder / file.path).symlink_to(file.link)
+    return registry.place(folder, record_of("l", status="imported", files=listed), links=True)
+
+
+def fates(report: Report) -> dict[str, str]:
+    return {each.name: each.fate for each in report.outcomes}
+
+
+def content(registry: Registry) -> dict[str, Any]:
+    """Everything that a person has in a library."""
+    return {
+        entry.id: (
+            entry.record,
+            entry.alias,
+            {f.path: (entry.directory / f.path).read_bytes() for f in entry.record.files},
+        )
+        for entry in registry.walk()
+    }
+
+
+@pytest.mark.parametrize("name", ["x.tar", "x.tar.gz", "x.tgz"])
+def test_what_was_saved_is_restored(
+    filled: Registry, other: Registry, tmp_path: Path, clock: Any, name: str
+) -> None:
+    steps: list[tuple[int, int]] = []
+    saved = backup.save(
+        filled, tmp_path / name, now=clock(), moved=lambda done, of: steps.append((done, of))
+    )
+    assert (saved.models, saved.aliases, saved.size, saved.left_out) == (3, 2, 20, ())
+    assert steps[-1] == (20, 20)
+    steps.clear()
+    report = backup.restore(other, tmp_path / name, moved=lambda done, of: steps.append((done, of)))
+    assert set(fates(report).values()) == {"added"}
+    assert steps[-1] == (20, 20)
+    before, after = content(filled), content(other)
+    missing = next(id_ for id_, (record, _, _) in before.items() if record.name == "c")
+    record, alias, files = before[missing]
+    assert after.pop(missing) == (replace(record, status="missing"), alias, files)
+    before.pop(missing)
+    assert after == before
+    names = [{a.name: a.models for a in each.list_aliases()} for each in (filled, other)]
+    assert names[0] == names[1]
+
+    again = backup.restore(other, tmp_path / name)
+    assert set(fates(again).values()) == {"known"}
+    assert list(other.incoming.iterdir()) == []
+
+
+def test_any_tar_opens_it(filled: Registry, tmp_path: Path, clock: Any) -> None:
+    backup.save(filled, tmp_path / "x.tar", now=clock())
+    with tarfile.open(tmp_path / "x.tar") as archive:
+        names = archive.getnames()
+        assert names[:2] == ["sleap-rtc/backup.json", "sleap-rtc/manifest.json"]
+        assert len(names) == 6
+        archive.extractall(tmp_path / "out", filter="data")
+    assert len(list((tmp_path / "out").rglob("best.ckpt"))) == 2
+
+
+def test_linked_files_are_saved_as_places_or_with_their_contents(
+    registry: Registry, other: Registry, linked: Any, tmp_path: Path, clock: Any
+) -> None:
+    assert backup.save(registry, tmp_path / "places.tar", now=clock()).size == 0
+    assert backup.save(registry, tmp_path / "x.tar", now=clock(), contents=True).size == 7
+    assert fates(backup.restore(other, tmp_path / "places.tar")) == {linked.id: "added"}
+    assert (other.get(linked.id).directory / "best.ckpt").is_symlink()
+    assert other.get(linked.id).record == linked.record
+
+    (tmp_path / "runs" / "best.ckpt").unlink()
+    index = tmp_path / "third-index"
+    with Registry(tmp_path / "third", clock=clock, index_dir=index) as third:
+        assert fates(backup.restore(third, tmp_path / "places.tar")) == {linked.id: "added"}
+        assert third.get(linked.id).record.status == "missing"
+    with Registry(tmp_path / "fourth", clock=clock, index_dir=index) as fourth:
+        backup.restore(fourth, tmp_path / "x.tar")
+        path = fourth.get(linked.id).directory / "best.ckpt"
+        assert (path.is_symlink(), path.read_text()) == (False, "weights")
+        assert fourth.get(linked.id).record.files[0].link is None
+
+
+def test_a_library_that_has_models_is_merged_with(
+    filled: Registry, other: Registry, tmp_path: Path, clock: Any, record_of: RecordOf
+) -> None:
+    backup.save(filled, tmp_path / "x.tar", now=clock())
+    theirs = filled.get("Fly")
+    mine = other.register(record_of("mine", id=theirs.id))
+    other.set_alias("Fly", mine.id)
+    gone = filled.get("pair:centered_instance").id
+    backup.restore(other, tmp_path / "x.tar")
+    other.delete(gone)
+    report = backup.restore(other, tmp_path / "x.tar")
+    assert fates(report)[theirs.id] == "known"
+    assert fates(report)[gone] == "deleted"
+    assert other.get("Fly").id == mine.id
+    assert (other.get(f"{theirs.id}-2").directory / "best.ckpt").read_text() == "weights a"
+    assert len(list(other.walk())) == 3
+    assert fates(backup.restore(other, tmp_path / "x.tar", revive=True))[gone] == "added"
+    assert (other.get(gone).directory / "best.ckpt").read_text() == "weights b"
+
+
+def test_what_can_not_be_saved_is_named(
+    filled: Registry, other: Registry, tmp_path: Path, clock: Any
+) -> None:
+    a, b = filled.get("Fly"), filled.get("pair:centered_instance")
+    (a.directory / "best.ckpt").write_text("WEIGHTS A")
+    (b.directory / "best.ckpt").unlink()
+    (filled.models_dir / "centroid_00000000" / ".record").mkdir(parents=True)
+    (filled.models_dir / "centroid_00000000" / ".record" / "00000001.json").write_text("{")
+    saved = backup.save(filled, tmp_path / "x.tar", now=clock())
+    why = {each.directory: each.why for each in saved.left_out}
+    assert set(why) == {a.directory.name, b.directory.name, "centroid_00000000"}
+    assert "is not the file that its record lists" in why[a.directory.name]
+    backup.restore(other, tmp_path / "x.tar")
+    assert {entry.record.status for entry in other.walk()} == {"missing"}
+
+
+@pytest.mark.parametrize("cut", [0, 1, 511, 512, 2_000, 6_000, 9_000, -1_024, -5_000])
+def test_a_cut_backup_restores_whole_models_or_none(
+    filled: Registry, other: Registry, tmp_path: Path, clock: Any, cut: int
+) -> None:
+    backup.save(filled, tmp_path / "x.tar", now=clock())
+    data = (tmp_path / "x.tar").read_bytes()
+    (tmp_path / "cut.tar").write_bytes(data[:cut])
+    with contextlib.suppress(DataError):
+        backup.restore(other, tmp_path / "cut.tar")
+    for entry in other.walk():
+        assert entry.record.status == "missing" or all(
+            (entry.directory / file.path).stat().st_size == file.size for file in entry.record.files
+        )
+    assert list(other.incoming.iterdir()) == []
+    assert set(fates(backup.restore(other, tmp_path / "x.tar")).values()) <= {"added", "known"}
+
+
+@pytest.mark.parametrize("at", [0.05, 0.3, 0.6])
+def test_a_damaged_compressed_backup(
+    filled: Registry, other: Registry, tmp_path: Path, clock: Any, at: float
+) -> None:
+    backup.save(filled, tmp_path / "x.tar.gz", now=clock())
+    data = bytearray((tmp_path / "x.tar.gz").read_bytes())
+    place = int(len(data) * at)
+    data[place : place + 8] = b"\xff" * 8
+    (tmp_path / "x.tar.gz").write_bytes(data)
+    with pytest.raises(DataError):
+        backup.restore(other, tmp_path / "x.tar.gz")
+
+
+def forged(path: Path, members: list[tuple[tarfile.TarInfo, bytes]]) -> None:
+    """The archive, with more in it."""
+    with tarfile.open(path, "a") as archive:
+        for info, data in members:
+            info.size = len(data) if info.isreg() else 0
+            archive.addfile(info, io.BytesIO(data))
+
+
+def member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    return info
+
+
+@pytest.mark.parametrize(
+    "info",
+    [
+        member("../../escaped"),
+        member("/tmp/escaped"),
+        member("sleap-rtc/models/../../escaped"),
+        member("sleap-rtc/models/centroid_00000000/x"),
+        member("sleap-rtc/models/MODEL/../x"),
+        member("sleap-rtc/models/MODEL/more.ckpt"),
+        member("sleap-rtc/models/MODEL/.record/00000009.json"),
+        member("sleap-rtc/models/MODEL/best.ckpt"),
+        member("sleap-rtc/models/MODEL/best.ckpt", tarfile.SYMTYPE, "/etc/passwd"),
+        member("sleap-rtc/models/MODEL/best.ckpt", tarfile.LNKTYPE, "/etc/passwd"),
+        member("sleap-rtc/models/MODEL/best.ckpt", tarfile.DIRTYPE),
+        member("sleap-rtc/models/MODEL/best.ckpt", tarfile.FIFOTYPE),
+    ],
+)
+def test_nothing_but_listed_files_comes_out(
+    filled: Registry, other: Registry, tmp_path: Path, clock: Any, info: tarfile.TarInfo
+) -> None:
+    backup.save(filled, tmp_path / "x.tar", now=clock())
+    named = in_model(info, filled.get("Fly").directory.name)
+    forged(tmp_path / "x.tar", [(named, b"weights x")])
+    before = {path for path in tmp_path.rglob("*") if "other" not in path.parts}
+    with pytest.raises(DataError):
+        backup.restore(other, tmp_path / "x.tar")
+    after = {path for path in tmp_path.rglob("*") if "other" not in path.parts}
+    assert {path for path in after - before if "other" not in str(path)} == set()
+    assert not (tmp_path / "escaped").exists()
+    assert list(other.incoming.iterdir()) == []
+    for entry in other.walk():
+        if entry.record.files and entry.record.status != "missing":
+            assert (entry.directory / "best.ckpt").read_text().startswith("weights ")
+
+
+def in_model(info: tarfile.TarInfo, model: str) -> tarfile.TarInfo:
+    copy = member(info.name.replace("MODEL", model), info.type, info.linkname)
+    copy.size = info.size
+    return copy
+
+
+def test_other_files_are_no_backups(other: Registry, tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("hello" * 1_000)
+    (tmp_path / "empty").touch()
+    with tarfile.open(tmp_path / "other.tar", "w") as archive:
+        archive.addfile(member("hello"))
+    for name in ("text", "empty", "other.tar"):
+        with pytest.raises(DataError, match="backup"):
+            backup.restore(other, tmp_path / name)
+    with pytest.raises(FileNotFoundError):
+        backup.restore(other, tmp_path / "none")
+    assert list(other.walk()) == []
+
+
+def test_a_later_backup_is_refused(other: Registry, tmp_path: Path, clock: Any) -> None:
+    head = backup.Head(made_at=clock(), models=0, size=0, links="places", format="2.0")
+    with tarfile.open(tmp_path / "x.tar", "w") as archive:
+        data = msgspec.json.encode(msgspec.to_builtins(head))
+        info = member("sleap-rtc/backup.json")
+        info.size = len(data)
+        archive.addfile(info, io.BytesIO(data))
+    with pytest.raises(NewerFormat):
+        backup.restore(other, tmp_path / "x.tar")
+
+
+def test_a_file_that_is_there_stays(filled: Registry, tmp_path: Path, clock: Any) -> None:
+    path = tmp_path / "x.tar"
+    path.write_text("mine")
+    with pytest.raises(AlreadyExists):
+        backup.save(filled, path, now=clock())
+    assert path.read_text() == "mine"
+    backup.save(filled, path, now=clock(), replacing=True)
+    assert tarfile.is_tarfile(path)
+    with pytest.raises(UsageError, match=r"\.tar"):
+        backup.save(filled, tmp_path / "x.zip", now=clock())
+
+
+def test_an_interrupted_backup_leaves_nothing(filled: Registry, tmp_path: Path, clock: Any) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+
+    def interrupt(_done: int, _of: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        backup.save(filled, folder / "x.tar", now=clock(), moved=interrupt)
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("after", [0, 9, 10, 19])
+def test_an_interrupted_restore_leaves_whole_models(
+    filled: Registry, other: Registry, tmp_path: Path, clock: Any, after: int
+) -> None:
+    backup.save(filled, tmp_path / "x.tar", now=clock())
+
+    def interrupt(done: int, _of: int) -> None:
+        if done > after:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        backup.restore(other, tmp_path / "x.tar", moved=interrupt)
+    assert list(other.incoming.iterdir()) == []
+    for entry in other.walk():
+        assert len(list(entry.directory.rglob("*ckpt"))) == 1
+    assert len(fates(backup.restore(other, tmp_path / "x.tar"))) == 5
+    assert len(list(other.walk())) == 3
+
+
+def test_too_little_room_is_said_before_anything_is_written(
+    filled: Registry, other: Registry, tmp_path: Path, clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backup.save(filled, tmp_path / "x.tar", now=clock())
+    monkeypatch.setattr("sleap_rtc.files.space.free_space", lambda _: 5)
+    with pytest.raises(OutOfSpace, match="20 B are needed"):
+        backup.restore(other, tmp_path / "x.tar")
+    assert list(other.walk()) == []
+
+
+def test_a_file_that_shrinks_meanwhile_harms_no_other(
+    filled: Registry, other: Registry, tmp_path: Path, clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    victim = filled.get("Fly").directory / "best.ckpt"
+    real = backup.open_file
+
+    def shrink(path: Path) -> int:
+        fd = real(path)
+        if path == victim:
+            os.truncate(path, 3)
+        return fd
+
+    monkeypatch.setattr(backup, "open_file", shrink)
+    saved = backup.save(filled, tmp_path / "x.tar", now=clock())
+    assert [each.directory for each in saved.left_out] == [victim.parent.name]
+    backup.restore(other, tmp_path / "x.tar")
+    assert other.get("Fly").record.status == "missing"
+    assert other.checkpoint_path("pair:centered_instance").read_text() == "weights b"
