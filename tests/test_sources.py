@@ -54,6 +54,7 @@ TESTED_BY: Final = {
     "library/inspection/pickles.py": "library/inspection/test_formats.py",
     "library/inspection/tensors.py": "library/inspection/test_formats.py",
     "library/inspection/zips.py": "library/inspection/test_formats.py",
+    "library/search/conditions.py": "library/search/test_parser.py",
     "media/readers.py": "media/test_synthetic.py",
     "net/events.py": "net/test_signaling.py",
     "net/sign_in.py": "net/test_signaling.py",

@@ -234,12 +234,19 @@ class Home:
         return SubmittedJobs(self.root / "jobs")
 
     def model(
-        self, name: str = "fly", *, model_type: str = "centroid", files: bool = True, **changes: Any
+        self,
+        name: str = "fly",
+        *,
+        model_type: str = "centroid",
+        files: bool = True,
+        extra: dict[str, bytes] | None = None,
+        **changes: Any,
     ) -> Entry:
-        """Put a model into the library."""
-        content = f"weights of {name} {model_type}".encode()
-        listed = (
-            ModelFile(path="best.ckpt", size=len(content), blake3=blake3(content).hexdigest()),
+        """Put a model into the library; ``extra`` are files beside its checkpoint."""
+        contents = {"best.ckpt": f"weights of {name} {model_type}".encode()} | (extra or {})
+        listed = tuple(
+            ModelFile(path=path, size=len(content), blake3=blake3(content).hexdigest())
+            for path, content in contents.items()
         )
         given = {
             "id": blake3(f"{name} {model_type}".encode()).hexdigest()[:8],
@@ -258,7 +265,8 @@ class Home:
                 return library.register(record)
             folder = library.incoming / "made"
             folder.mkdir()
-            (folder / "best.ckpt").write_bytes(content)
+            for path, content in contents.items():
+                (folder / path).write_bytes(content)
             return library.place(folder, record)
 
     def alias(self, alias: str, *models: str) -> None:

@@ -5,12 +5,10 @@ import io
 from datetime import UTC, datetime, timedelta
 
 import msgspec
-import pytest
 
-from sleap_rtc.cli.documents import ModelInfoDocument, ModelsDocument, ModelShown
-from sleap_rtc.cli.listing import commands, day, when, where
-from sleap_rtc.domain.models import Interruption, Location, Metrics, Training
-from sleap_rtc.library.entries import Group
+from sleap_rtc.cli.documents import ModelsDocument, ModelShown, model_shown
+from sleap_rtc.cli.listing import day, when, where
+from sleap_rtc.domain.models import Location, Metrics
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 GPU = Location(kind="worker", name="gpu-1", last_seen=NOW)
@@ -78,105 +76,9 @@ def tuplify(plain):
     return tuple(map(tuplify, plain)) if isinstance(plain, list) else plain
 
 
-def test_everything_about_a_model(cli, home):
-    model = home.model(
-        "a",
-        locations=(GPU,),
-        metrics=Metrics(best_val_loss=0.5, best_epoch=2, epochs=4, evaluation={"val.px": 2.0}),
-        training=Training(
-            engine="tiny",
-            engine_version="0.1.0",
-            worker="gpu-1",
-            device="RTX",
-            dataset_name="a.slp",
-            duration_s=65.0,
-            hyperparameters={"max_epochs": 4},
-        ),
-        notes="a note",
-        tags=("night",),
-    )
-    done = cli("model-info", model.id)
-    assert done.code == 0
-    words = " ".join(done.out.split())
-    for text in (
-        "Best val loss 0.5, in epoch 3",
-        "tiny 0.1.0 on gpu-1 (RTX)",
-        "Took 1 min 05 s",
-        "Notes a note",
-        "val.px 2",
-        "max_epochs 4",
-        "all as recorded",
-        f"sleap-rtc track --model {model.id} VIDEO.mp4 --remote --worker gpu-1",
-    ):
-        assert text in words
-    (shown,) = cli("model-info", model.id, "--json").document["models"]
-    assert shown["record"]["notes"] == "a note"
-    assert [file["state"] for file in shown["files"]] == ["ok"]
-    msgspec.convert({"models": [shown]}, ModelInfoDocument)
-
-
-@pytest.mark.parametrize(
-    ("do", "state"),
-    [
-        (lambda path: path.unlink(), "missing"),
-        (lambda path: path.write_bytes(b"X" + path.read_bytes()[1:]), "changed"),
-        (lambda path: path.write_bytes(b"short"), "changed"),
-        (lambda path: (path.unlink(), path.symlink_to("elsewhere")), "changed"),
-    ],
-    ids=["gone", "another", "short", "link"],
-)
-def test_files_that_are_not_as_recorded(cli, home, do, state):
-    model = home.model("a")
-    do(model.directory / "best.ckpt")
-    (shown,) = cli("model-info", model.id, "--json").document["models"]
-    assert [file["state"] for file in shown["files"]] == [state]
-    assert "1 not as recorded" in cli("model-info", model.id).out
-
-
-def test_a_pair(cli, home):
-    one = home.model("a")
-    two = home.model("b", model_type="centered_instance")
-    home.alias("flies", one.id, two.id)
-    done = cli("model-info", "flies")
-    assert "flies:centroid" in done.out
-    assert "flies:centered_instance" in done.out
-    assert done.out.count("sleap-rtc track --model flies VIDEO.mp4") == 1
-    assert len(cli("model-info", "flies", "--json").document["models"]) == 2
-
-
-def test_a_folder_that_no_library_knows(cli, tmp_path):
-    done = cli("model-info", tmp_path)
-    assert done.code == 3
-    assert "in no library" in done.err
-
-
-def test_commands_follow_from_where_a_model_is(home):
-    there = home.model(
-        "a", files=False, locations=(GPU,), training=Training(engine="tiny", job="a-job")
-    )
-    assert commands(there) == {"bring home": "sleap-rtc jobs attach a-job --download"}
-    halted = home.model(
-        "b",
-        files=False,
-        status="interrupted",
-        interruption=Interruption(epoch=3, reason="killed"),
-    )
-    assert commands(halted) == {"go on training": f"sleap-rtc train --resume {halted.id}"}
-    pair = Group(alias="my pair", entries=(home.model("c"),))
-    assert commands(pair)["track here"] == "sleap-rtc track --model 'my pair' VIDEO.mp4"
-
-
 def test_where_and_when(home):
-    assert where(home.model("a", files=False).record) == "nowhere"
-    assert where(home.model("b", locations=(GPU,)).record) == "local + gpu-1"
+    assert where(model_shown(home.model("a", files=False))) == "nowhere"
+    assert where(model_shown(home.model("b", locations=(GPU,)))) == "local + gpu-1"
     assert when(NOW) == f"{NOW.astimezone():%Y-%m-%d %H:%M}"
     assert day(NOW) == f"{NOW.astimezone():%Y-%m-%d}"
     assert day(datetime.now(UTC)).startswith("today ")
-
-
-def test_where_training_stopped(cli, home):
-    model = home.model(
-        "a", files=False, status="interrupted", interruption=Interruption(epoch=1, reason="killed")
-    )
-    words = " ".join(cli("model-info", model.id).out.split())
-    assert "Stopped at 1 epoch: killed" in words

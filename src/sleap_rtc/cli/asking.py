@@ -9,6 +9,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from sleap_rtc.cli.app import App
+from sleap_rtc.cli.describing import commands, print_info
 from sleap_rtc.cli.documents import (
     FileShown,
     ModelInfoShown,
@@ -18,7 +19,7 @@ from sleap_rtc.cli.documents import (
     model_shown,
     plain_record,
 )
-from sleap_rtc.cli.listing import commands, print_info, show_models
+from sleap_rtc.cli.listing import show_models
 from sleap_rtc.client.asking import RemoteModel, RemoteModels
 from sleap_rtc.domain.ids import ModelId
 from sleap_rtc.errors import SleapRtcError

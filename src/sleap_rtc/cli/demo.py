@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+from sleap_rtc.cli.app import App
+from sleap_rtc.cli.options import FOLDER
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @click.command()
@@ -18,12 +24,13 @@ import click
 @click.option(
     "--dir",
     "directory",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("demo"),
+    type=FOLDER,
+    default="demo",
     show_default=True,
     help="Where everything is kept; a second run goes on with it.",
 )
-def demo(engine: str, directory: Path) -> None:
+@click.pass_obj
+def demo(app: App, engine: str, directory: Path) -> None:
     """Train, bring home, and track: the whole way on one machine.
 
     A server, a worker and a client run as separate programs, joined by a real
@@ -31,4 +38,4 @@ def demo(engine: str, directory: Path) -> None:
     """
     from sleap_rtc.demo.launch import run  # noqa: PLC0415
 
-    run(directory.absolute(), engine=engine, say=lambda line: click.echo(line, err=True))
+    run(directory.absolute(), engine=engine, say=app.out.say)

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from sleap_rtc.domain.models import ModelRecord
+from sleap_rtc.domain.models import ModelRecord, Tier
 from sleap_rtc.domain.places import Role
 from sleap_rtc.domain.values import to_plain
 from sleap_rtc.jobs.events import JobState
@@ -200,6 +200,7 @@ class ModelShown(Shown, frozen=True):
         created_at: When its record was made.
         path: Its directory here.
         package: Id of its content: the same id is the same content, wherever it is.
+        tags: Sorted.
     """
 
     id: str
@@ -215,6 +216,7 @@ class ModelShown(Shown, frozen=True):
     created_at: datetime
     path: str
     package: str | None
+    tags: tuple[str, ...] = ()
 
 
 class ModelsDocument(Shown, frozen=True):
@@ -233,6 +235,28 @@ class FileShown(Shown, frozen=True):
     state: Literal["ok", "missing", "changed"]
 
 
+class SafetyShown(Shown, frozen=True):
+    """How far a model's files may be trusted.
+
+    Attributes:
+        tier: That of its worst file.
+        why: What was found; empty where nothing was.
+        trusted: Whether a person said yes to it all the same.
+    """
+
+    tier: Tier
+    why: str
+    trusted: bool
+
+
+class EpochShown(Shown, frozen=True):
+    """The losses of one epoch, counted from 0; null where they weren't logged."""
+
+    epoch: int
+    train_loss: float | None
+    val_loss: float | None
+
+
 class ModelInfoShown(Shown, frozen=True):
     """Everything about one model.
 
@@ -240,13 +264,19 @@ class ModelInfoShown(Shown, frozen=True):
         model: As in lists.
         record: All that its record says, as docs/protocol.md describes it.
         files: Each file's state.
+        verified: Whether the files were read and hashed; else their sizes were compared.
         commands: To paste: what for → command.
+        safety: How far its files may be trusted; null where that isn't known.
+        curve: The losses of its epochs, where its log is here.
     """
 
     model: ModelShown
     record: dict[str, Any]
     files: tuple[FileShown, ...]
     commands: dict[str, str]
+    verified: bool = False
+    safety: SafetyShown | None = None
+    curve: tuple[EpochShown, ...] = ()
 
 
 class ModelInfoDocument(Shown, frozen=True):
@@ -281,6 +311,102 @@ class WorkerModelInfoDocument(Shown, frozen=True):
     room: str
     model: ModelInfoShown
     cut: bool
+
+
+class ComparedShown(Shown, frozen=True):
+    """One line of a comparison.
+
+    Attributes:
+        group: ``model``, ``evaluation`` or ``hyperparameters``.
+        name: What is compared.
+        values: One of each model, in their order; null where it isn't known.
+        differs: Whether they are not all the same.
+        best: Numbers of the models with the best value, from 0; empty where none is better.
+    """
+
+    group: Literal["model", "evaluation", "hyperparameters"]
+    name: str
+    values: tuple[Any, ...]
+    differs: bool
+    best: tuple[int, ...]
+
+
+class CompareDocument(Shown, frozen=True):
+    """``compare-models``: every line, also those that don't differ; curves in the models' order."""
+
+    models: tuple[ModelShown, ...]
+    lines: tuple[ComparedShown, ...]
+    curves: tuple[tuple[EpochShown, ...], ...]
+
+
+class TagDocument(Shown, frozen=True):
+    """``tag-model``: what an alias named before, and names now.
+
+    Attributes:
+        alias: The alias.
+        before: Ids of the models that it named; empty where it was free.
+        now: Ids of the models that it names; empty once it is removed.
+        former: The alias that the model had until now, and has no more.
+    """
+
+    alias: str
+    before: tuple[str, ...]
+    now: tuple[str, ...]
+    former: str | None
+
+
+class AliasShown(Shown, frozen=True):
+    """An alias: ids of the model or the pair that it names, and when it was set."""
+
+    alias: str
+    models: tuple[str, ...]
+    changed_at: datetime
+
+
+class AliasesDocument(Shown, frozen=True):
+    """``list-aliases``."""
+
+    aliases: tuple[AliasShown, ...]
+
+
+class WordsShown(Shown, frozen=True):
+    """What people wrote of a model."""
+
+    notes: str
+    tags: tuple[str, ...]
+
+
+class UpdateDocument(Shown, frozen=True):
+    """``update-model``: what it said before, and says now."""
+
+    model: str
+    alias: str | None
+    before: WordsShown
+    now: WordsShown
+
+
+class DeletedShown(Shown, frozen=True):
+    """A model that was deleted.
+
+    Attributes:
+        id: Its id.
+        alias: The alias that it had.
+        size: Bytes of its files.
+        trash: Where they are for 30 days; null where they stay.
+        path: Its directory.
+    """
+
+    id: str
+    alias: str | None
+    size: int
+    trash: str | None
+    path: str
+
+
+class DeletedDocument(Shown, frozen=True):
+    """``delete-model``."""
+
+    models: tuple[DeletedShown, ...]
 
 
 class TrainDocument(Shown, frozen=True):
@@ -449,6 +575,8 @@ class DoctorDocument(Shown, frozen=True):
 
 
 DOCUMENTS: Final[dict[str, type[Shown]]] = {
+    "compare-models": CompareDocument,
+    "delete-model": DeletedDocument,
     "doctor": DoctorDocument,
     "engine-install": EngineDocument,
     "engine-list": EnginesDocument,
@@ -457,6 +585,7 @@ DOCUMENTS: Final[dict[str, type[Shown]]] = {
     "jobs-command": CommandDocument,
     "jobs-logs": LogDocument,
     "jobs-show": JobDocument,
+    "list-aliases": AliasesDocument,
     "list-models": ModelsDocument,
     "login": LoginDocument,
     "model-info": ModelInfoDocument,
@@ -466,8 +595,10 @@ DOCUMENTS: Final[dict[str, type[Shown]]] = {
     "room-list": RoomsDocument,
     "server": ServerDocument,
     "server-code": ServerCodeDocument,
+    "tag-model": TagDocument,
     "track": TrackDocument,
     "train": TrainDocument,
+    "update-model": UpdateDocument,
     "worker": WorkerDocument,
     "worker-list-models": WorkerModelsDocument,
     "worker-model-info": WorkerModelInfoDocument,
@@ -494,6 +625,7 @@ def model_shown(entry: Entry) -> ModelShown:
         created_at=record.created_at,
         path=str(entry.directory),
         package=record.package,
+        tags=record.tags,
     )
 
 

@@ -1,41 +1,31 @@
-"""What ``list-models`` and ``model-info`` do."""
+"""What ``list-models`` does, and the table that other lists of models share."""
 
 from __future__ import annotations
 
 import csv
 import io
-import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import Any, Final
 
 import msgspec
+from msgspec.structs import replace
 
 from sleap_rtc.cli.app import App
-from sleap_rtc.cli.documents import (
-    FileShown,
-    ModelInfoDocument,
-    ModelInfoShown,
-    ModelsDocument,
-    ModelShown,
-    Shown,
-    best_loss,
-    is_local,
-    model_shown,
-    plain_record,
-)
-from sleap_rtc.cli.text import Cell, Column, count, loss
-from sleap_rtc.client.composing import engine_of
-from sleap_rtc.domain.models import ModelRecord
-from sleap_rtc.domain.units import format_bytes, format_duration
-from sleap_rtc.errors import UnknownModel
-from sleap_rtc.files.hashcache import HashCache
-from sleap_rtc.library.checking import state_of
-from sleap_rtc.library.entries import MAX_LIMIT, Entry, Group, Query
+from sleap_rtc.cli.documents import ModelsDocument, ModelShown, Shown, model_shown
+from sleap_rtc.cli.text import Cell, Column, loss
+from sleap_rtc.domain.units import format_bytes
+from sleap_rtc.library.entries import MAX_LIMIT, Entry, Query
+from sleap_rtc.library.layout import KNOWN_TYPES
 from sleap_rtc.library.registry import Registry
+from sleap_rtc.library.rows import Known
 
-NONE_HERE: Final = "No model here fits. sleap-rtc train makes one."
+NONE_HERE: Final = "No model here fits."
+NONE_AT_ALL: Final = (
+    "There are no models here yet. sleap-rtc train makes one, sleap-rtc import-model takes one in."
+)
+_NAMED: Final = 12
+"""Values that a line names."""
 
 STATUS_STYLES: Final = {
     "completed": "good",
@@ -65,14 +55,48 @@ def list_all(app: App, *, csv: bool, **filters: Any) -> None:
         text=filters["search"],
         sort=filters["sort_by"],
         reverse=filters["reverse"],
-        limit=filters["limit"],
     )
     library = app.client().library
-    page = library.list(query)
-    more = _count_more(library, query, page.cursor)
-    shown = tuple(model_shown(entry) for entry in page.entries)
+    entries, more = _first(library, query, filters["limit"])
+    shown = tuple(model_shown(entry) for entry in entries)
     document = ModelsDocument(models=shown, more=more)
-    show_models(app, document, shown, more=more, csv=csv, none=NONE_HERE)
+    none = NONE_HERE if shown or library.list(Query(limit=1)).entries else NONE_AT_ALL
+    show_models(app, document, shown, more=more, csv=csv, none=none)
+    if not shown and none == NONE_HERE:
+        _say_what_there_is(app, library, query)
+
+
+def _first(library: Registry, query: Query, limit: int) -> tuple[list[Entry], int]:
+    """The first models, and how many there are besides."""
+    found: list[Entry] = []
+    cursor = None
+    while True:
+        query = replace(query, limit=min(limit - len(found), MAX_LIMIT), cursor=cursor)
+        page = library.list(query)
+        found += page.entries
+        cursor = page.cursor
+        if cursor is None:
+            return found, 0
+        if len(found) >= limit:
+            return found, library.count(replace(query, cursor=cursor))
+
+
+def _say_what_there_is(app: App, library: Registry, query: Query) -> None:
+    """Of a filter that nothing fits, say what would."""
+    known: tuple[tuple[Known, str, Sequence[str]], ...] = (
+        ("type", "type", query.types),
+        ("tag", "tag", query.tags),
+        ("place", "worker or room", () if query.at is None else (query.at,)),
+    )
+    for field, called, wanted in known:
+        there = library.in_use(field, most=_NAMED + 1)
+        also = KNOWN_TYPES if field == "type" else ()
+        for value in wanted:
+            found = library.in_use(field, value, most=1)
+            if value.casefold() not in (*found, *also):
+                more = ", …" if len(there) > _NAMED else ""
+                names = ", ".join(there[:_NAMED]) + more or "none at all"
+                app.out.say(f"No model here has the {called} {value!r}; there are: {names}.")
 
 
 def show_models(
@@ -93,16 +117,7 @@ def show_models(
     else:
         app.out.show(document, lambda: _table(app, models, none))
     if more:
-        app.out.say(f"{more:,} more; --limit N shows them, --search and the filters find some.")
-
-
-def _count_more(library: Registry, query: Query, cursor: str | None) -> int:
-    more = 0
-    while cursor is not None:
-        page = library.list(msgspec.structs.replace(query, cursor=cursor, limit=MAX_LIMIT))
-        more += len(page.entries)
-        cursor = page.cursor
-    return more
+        app.out.say(f"{more:,} more; --limit N shows them, words and filters find some.")
 
 
 def _table(app: App, models: Sequence[ModelShown], none: str) -> None:
@@ -110,10 +125,10 @@ def _table(app: App, models: Sequence[ModelShown], none: str) -> None:
         app.out.say(none)
         return
     columns = [
-        Column("model", least=24),
+        Column("model", least=16, last=True),
         Column("type"),
-        Column("status", whole=True),
-        Column("where"),
+        Column("status", least=6),
+        Column("where", least=8),
         Column("val loss", right=True, whole=True),
         Column("size", right=True, whole=True),
         Column("when", whole=True),
@@ -123,14 +138,15 @@ def _table(app: App, models: Sequence[ModelShown], none: str) -> None:
             Cell(model.alias or model.id, "name"),
             model.model_type,
             Cell(model.status, STATUS_STYLES[model.status]),
-            _where(model.local, _names(model)),
+            where(model),
             loss(model.best_val_loss),
             format_bytes(model.size) if model.size else "-",
             day(model.created_at),
         ]
         for model in models
     ]
-    app.out.table(columns, rows)
+    with app.out.paged():
+        app.out.table(columns, rows)
 
 
 def _csv(shown: Sequence[ModelShown]) -> str:
@@ -146,17 +162,15 @@ def _csv(shown: Sequence[ModelShown]) -> str:
     return text.getvalue()
 
 
-def where(record: ModelRecord) -> str:
-    """Where a model's files are: ``local``, ``local + gpu-1``, ``gpu-1``, ``nowhere``."""
-    return _where(is_local(record), (at.name for at in record.locations))
+def where(model: ModelShown) -> str:
+    """Where a model's files are: ``local``, ``local + gpu-01``, ``room``, ``nowhere``."""
+    there = [kind if kind == "room" else name for kind, name in places_of(model)]
+    return " + ".join(dict.fromkeys((*(["local"] if model.local else []), *there))) or "nowhere"
 
 
-def _names(model: ModelShown) -> list[str]:
-    return [place.partition(":")[2] for place in model.locations]
-
-
-def _where(local: bool, others: Iterable[str]) -> str:
-    return " + ".join(dict.fromkeys((*(["local"] if local else []), *others))) or "nowhere"
+def places_of(model: ModelShown) -> list[tuple[str, str]]:
+    """The kinds and names of the other places that have a model."""
+    return [(kind, name) for kind, _, name in (at.partition(":") for at in model.locations)]
 
 
 def when(moment: datetime) -> str:
@@ -169,171 +183,3 @@ def day(moment: datetime) -> str:
     local = moment.astimezone()
     today = local.date() == datetime.now().astimezone().date()
     return f"today {local:%H:%M}" if today else f"{local:%Y-%m-%d}"
-
-
-# ── model-info ───────────────────────────────────────────────────────────────
-
-
-def show_info(app: App, name: str) -> None:
-    """Show everything about a model, or about both of a pair.
-
-    Raises:
-        UnknownModel: There is none, or it is a folder that no library knows.
-        AmbiguousName: Several fit.
-    """
-    client = app.client()
-    found = client.library.resolve(name)
-    if isinstance(found, Path):
-        raise UnknownModel(name=name, hint=f"{found} is in no library.")
-    entries = found.entries if isinstance(found, Group) else (found,)
-    infos = [_info(app, entry, client.cache, found) for entry in entries]
-    document = ModelInfoDocument(models=tuple(infos))
-
-    def human() -> None:
-        for number, (entry, info) in enumerate(zip(entries, infos, strict=True)):
-            if number:
-                app.out.data("")
-            print_info(app, entry, info)
-        app.out.title("Commands")
-        app.out.fields(list(infos[0].commands.items()), indent=2)
-
-    app.out.show(document, human)
-
-
-def _info(app: App, entry: Entry, cache: HashCache, named: Entry | Group) -> ModelInfoShown:
-    files = []
-    for file in entry.record.files:
-        app.out.live.update([f"checking {file.path}"])
-        files.append(
-            FileShown(
-                path=file.path,
-                size=file.size,
-                blake3=file.blake3,
-                state=state_of(entry.directory, file, cache),
-            )
-        )
-    app.out.live.clear()
-    return ModelInfoShown(
-        model=model_shown(entry),
-        record=plain_record(entry.record),
-        files=tuple(files),
-        commands=commands(named),
-    )
-
-
-def commands(named: Entry | Group) -> dict[str, str]:
-    """What to type to use a model, or a pair."""
-    entries = named.entries if isinstance(named, Group) else (named,)
-    label = named.alias if isinstance(named, Group) else named.label
-    model = shlex.quote(label)
-    found: dict[str, str] = {}
-    record = entries[0].record
-    if all(is_local(entry.record) for entry in entries):
-        found["track here"] = f"sleap-rtc track --model {model} VIDEO.mp4"
-    workers = [at.name for at in record.locations if at.kind == "worker"]
-    if workers and all(entry.record.package for entry in entries):
-        found["track there"] = (
-            f"sleap-rtc track --model {model} VIDEO.mp4 --remote --worker {workers[0]}"
-        )
-    if record.status == "interrupted":
-        found["go on training"] = f"sleap-rtc train --resume {shlex.quote(entries[0].id)}"
-    if record.training.job and not is_local(record) and record.status == "completed":
-        found["bring home"] = f"sleap-rtc jobs attach {record.training.job} --download"
-    return found
-
-
-def print_info(
-    app: App, entry: Entry, info: ModelInfoShown, *, right: str = "all as recorded"
-) -> None:
-    """Print everything about a model.
-
-    Args:
-        app: The invocation.
-        entry: The model.
-        info: What was found out about it.
-        right: What is said of files that are all right.
-    """
-    record = entry.record
-    metrics, training = record.metrics, record.training
-    app.out.title(entry.label)
-    app.out.fields(
-        [
-            ("Id", record.id),
-            ("Alias", entry.alias or ""),
-            ("Type", record.model_type),
-            ("Status", Cell(record.status, STATUS_STYLES[record.status])),
-            ("Run", record.name),
-            ("Where", _where(info.model.local, _names(info.model))),
-            ("Folder", str(entry.directory)),
-            ("Content", record.package or ""),
-            ("Made", when(record.created_at)),
-            ("Completed", when(record.completed_at) if record.completed_at else ""),
-            ("Best val loss", _best(record)),
-            ("Epochs", "" if metrics.epochs is None else str(metrics.epochs)),
-            ("Trained by", _trainer(entry)),
-            ("Labels", training.dataset_name or ""),
-            ("Took", "" if training.duration_s is None else format_duration(training.duration_s)),
-            ("Job", training.job or ""),
-            ("Points", ", ".join(record.skeleton)),
-            ("Tags", ", ".join(record.tags)),
-            ("Notes", record.notes),
-            ("Same recipe as", record.same_recipe_as or ""),
-            ("Stopped at", _stopped(record)),
-            ("Failed", Cell((record.failure or "").partition("\n")[0], "bad")),
-        ],
-        indent=2,
-    )
-    _print_mapping(app, "Evaluation", metrics.evaluation)
-    _print_mapping(app, "Hyperparameters", training.hyperparameters)
-    _print_files(app, info, right)
-
-
-def _best(record: ModelRecord) -> str:
-    best = best_loss(record)
-    if best is None:
-        return ""
-    epoch = record.metrics.best_epoch
-    return loss(best) + ("" if epoch is None else f", in epoch {epoch + 1}")
-
-
-def _trainer(entry: Entry) -> str:
-    training = entry.record.training
-    parts = (
-        f"{engine_of([entry])} {training.engine_version or ''}".strip(),
-        f"on {training.worker}" if training.worker else "",
-        f"({training.device})" if training.device else "",
-    )
-    return " ".join(part for part in parts if part)
-
-
-def _stopped(record: ModelRecord) -> str:
-    if record.interruption is None:
-        return ""
-    why = f": {record.interruption.reason}" if record.interruption.reason else ""
-    return f"{count(record.interruption.epoch, 'epoch')}{why}"
-
-
-def _print_mapping(app: App, title: str, values: dict[str, Any]) -> None:
-    if values:
-        app.out.title(title)
-        app.out.fields([(name, _short(value)) for name, value in sorted(values.items())], indent=2)
-
-
-def _short(value: Any) -> str:
-    return loss(value) if isinstance(value, float) else str(value)
-
-
-def _print_files(app: App, info: ModelInfoShown, right: str) -> None:
-    if not info.files:
-        return
-    bad = sum(file.state != "ok" for file in info.files)
-    total = f"{count(len(info.files), 'file')}, {format_bytes(sum(f.size for f in info.files))}"
-    app.out.title(f"Files: {total}" + (f", {bad} not as recorded" if bad else f", {right}"))
-    styles = {"ok": "good", "missing": "bad", "changed": "bad"}
-    app.out.table(
-        [Column("file"), Column("size", right=True), Column("state", whole=True)],
-        [
-            [file.path, format_bytes(file.size), Cell(file.state, styles[file.state])]
-            for file in info.files
-        ],
-    )

@@ -47,6 +47,7 @@ SECTIONS: Final[dict[str, tuple[Row, ...]]] = {
         Row("room", "room", "Make, share, join and list rooms."),
         Row("engine", "engine", "List and install what trains and tracks."),
         Row("doctor", "doctor", "Check the set-up, and say how to mend it."),
+        Row("completion", "completion", "Let bash, zsh or fish complete commands and names."),
         Row("demo", "demo", "Train, bring home, and track: the whole way on one machine."),
     ),
     "Train": (
@@ -58,6 +59,11 @@ SECTIONS: Final[dict[str, tuple[Row, ...]]] = {
     "Models": (
         Row("list-models", "models", "List the models of this machine's library."),
         Row("model-info", "models", "Everything about one model."),
+        Row("compare-models", "models", "Show models side by side: what differs, and which is best."),
+        Row("tag-model", "models", "Give a model an alias, or take it away."),
+        Row("list-aliases", "models", "List the aliases, and the models that they name."),
+        Row("update-model", "models", "Change the notes and tags of a model."),
+        Row("delete-model", "models", "Delete models; without --files their files stay where they are."),
         Row("sync", "sync", "Compare this library with what workers have."),
         Row("track", "track", "Run models over videos, here or on a worker."),
     ),
@@ -77,6 +83,9 @@ EPILOG: Final = (
 
 HELP_WIDTH: Final = 100
 """Columns of the help at most: longer lines are hard to read."""
+
+COMPLETE: Final = "_SLEAP_RTC_COMPLETE"
+"""Environment variable by which a shell asks what may come next."""
 
 EXTRAS: Final = {
     "h5py": "labels",
@@ -108,6 +117,10 @@ class Commands(click.Group):
         name = "train" if row.name == "client-train" else row.name
         command = getattr(module, name.replace("-", "_"))
         assert isinstance(command, click.Command)  # noqa: S101 - a row of the table is wrong
+        if COMPLETE in os.environ:
+            from sleap_rtc.cli.completing import add_proposals  # noqa: PLC0415 - only for the shell
+
+            add_proposals(command)
         return add_everywhere(command)
 
     def resolve_command(

@@ -17,13 +17,14 @@ redrawn in place on a terminal; elsewhere it is at most one plain line a second.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
-from sleap_rtc.cli.text import Cell, Column, clean, cut, joined, lay_out, pad, width_of
+from sleap_rtc.cli.text import Cell, Column, clean, cut, joined, lay_out, pad, point_at, width_of
 
 if TYPE_CHECKING:
     import msgspec
@@ -74,6 +75,7 @@ class Output:
         self._environment = os.environ if environment is None else environment
         self._clock = clock
         self._documented = False
+        self._held: list[str] | None = None
         self.live = Live(self, clock)
 
     # ── what there is ────────────────────────────────────────────────────────
@@ -151,6 +153,53 @@ class Output:
         shown = [Cell(clean(cell.text), cell.style) for cell in cells]
         self._write(self.stdout, joined(shown, self._paint_out) + "\n")
 
+    def drawing(self, lines: Sequence[Sequence[Cell]], *, indent: int = 0) -> None:
+        """Lines of a result whose cells stand without gaps: a picture."""
+        for cells in lines:
+            body = "".join(self._paint_out(clean(cell.text), cell.style) for cell in cells)
+            self._write(self.stdout, f"{' ' * indent}{body.rstrip()}\n")
+
+    @contextlib.contextmanager
+    def paged(self) -> Iterator[None]:
+        """Show the results that are printed inside in a pager, where they don't fit the terminal.
+
+        The pager is ``PAGER``, else ``less``; an empty ``PAGER`` or ``cat`` is none.
+        """
+        command = self._pager()
+        if self._held is not None or not command:
+            yield
+            return
+        self._held = []
+        try:
+            yield
+        finally:
+            text, self._held = "".join(self._held), None
+            tall = text.count("\n") >= self._height()
+            if not (tall and _page(command, text, self._environment)):
+                self._write(self.stdout, text)
+
+    def _pager(self) -> list[str]:
+        """What to page with, nothing where that can't be."""
+        plain = self.as_json or self.quiet or self._environment.get("TERM") == "dumb"
+        if plain or not (_is_terminal(self.stdout) and _is_terminal(self.stdin)):
+            return []
+        import shlex  # noqa: PLC0415 - only on a terminal
+
+        try:
+            command = shlex.split(self._environment.get("PAGER", "less"))
+        except ValueError:
+            return []
+        return [] if command == ["cat"] else command
+
+    def _height(self) -> int:
+        given = self._environment.get("LINES", "")
+        if given.isascii() and given.isdigit() and int(given) > 0:
+            return int(given)
+        try:
+            return os.get_terminal_size(self.stdout.fileno()).lines
+        except (OSError, ValueError):
+            return 24
+
     def title(self, text: str) -> None:
         """A heading among the results."""
         self._write(self.stdout, self._paint_out(clean(text), "heading") + "\n")
@@ -170,8 +219,8 @@ class Output:
         self._tell(f"{self.paint('warning:', 'warning', self.stderr)} {clean(text)}")
 
     def error(self, error: SleapRtcError) -> None:
-        """Why it didn't work, and what to do."""
-        self.failure(error.message, error.hint_text)
+        """Why it didn't work, where in what was typed, and what to do."""
+        self.failure(error.message, error.hint_text, marked=self._marked(error.details))
         if self.as_json:
             from sleap_rtc.cli.documents import ErrorDocument, ErrorShown  # noqa: PLC0415
 
@@ -183,9 +232,18 @@ class Output:
             )
             self.show(ErrorDocument(error=shown), lambda: None)
 
-    def failure(self, message: str, hint: str = "") -> None:
+    def _marked(self, details: Mapping[str, str]) -> Sequence[str]:
+        """What was typed, with the mistake marked, where an error says where it is."""
+        try:
+            text, at, length = details["text"], int(details["at"]), int(details["length"])
+        except (KeyError, ValueError):
+            return ()
+        room = self.width(self.stderr) - 2
+        return point_at(text, min(max(at - 1, 0), len(text)), max(length, 1), room)
+
+    def failure(self, message: str, hint: str = "", *, marked: Sequence[str] = ()) -> None:
         """An error's sentence; the lines below its first, a trainer's last words, are indented."""
-        first, *rest = message.splitlines() or [""]
+        first, *rest = *(message.splitlines() or [""]), *marked
         self._tell(f"{self.paint('error:', 'bad', self.stderr)} {clean(first)}")
         for line in rest:
             self._tell(f"  {clean(line)}")
@@ -240,6 +298,9 @@ class Output:
     # ── streams ──────────────────────────────────────────────────────────────
 
     def _write(self, stream: TextIO, text: str) -> None:
+        if self._held is not None and stream is self.stdout:
+            self._held.append(text)
+            return
         try:
             stream.write(text)
         except UnicodeEncodeError:
@@ -325,6 +386,26 @@ class _LogStream:
 
     def flush(self) -> None:
         self._output.stderr.flush()
+
+
+def _page(command: Sequence[str], text: str, environment: Mapping[str, str]) -> bool:
+    """Show text in a pager; False if there is no such program."""
+    import subprocess  # noqa: PLC0415 - only on a terminal, and only for a long result
+
+    # less leaves short text where it is, shows colours, and leaves the screen as it was.
+    env = {"LESS": "FRX", "LV": "-c"} | dict(environment)
+    try:
+        pager = subprocess.Popen(list(command), stdin=subprocess.PIPE, env=env)
+    except OSError:
+        return False
+    data: bytes | None = text.encode("utf-8", "replace")
+    while True:
+        try:
+            pager.communicate(data)
+        except KeyboardInterrupt:  # the pager got it too, and decides what it means
+            data = None
+        else:
+            return True
 
 
 def _columns(stream: TextIO) -> int:

@@ -27,12 +27,14 @@ class Column(NamedTuple):
         right: Whether values stand at the right, as numbers do.
         whole: Whether values are never cut.
         least: Columns that it keeps at least, if it has so many.
+        last: Whether it gives way only when all others are as narrow as they can be: a name.
     """
 
     title: str
     right: bool = False
     whole: bool = False
     least: int = 8
+    last: bool = False
 
 
 class Cell(NamedTuple):
@@ -124,6 +126,7 @@ def _fit(natural: list[int], columns: Sequence[Column], room: int) -> list[int]:
         able = [n for n in range(len(widths)) if widths[n] > least[n]]
         if not able:
             break
+        able = [n for n in able if not columns[n].last] or able
         widest = max(able, key=lambda n: widths[n])
         widths[widest] -= 1
     return widths
@@ -161,6 +164,28 @@ def sparkline(values: Sequence[float | None], width: int) -> str:
     low, high = min(found), max(found)
     span = (high - low) or 1.0
     return "".join(_TICKS[round((value - low) / span * (len(_TICKS) - 1))] for value in found)
+
+
+def point_at(text: str, start: int, length: int, width: int) -> tuple[str, str]:
+    """A line of text, cleaned, and one below it that points at a part.
+
+    Args:
+        text: What the part is of.
+        start: Where it begins, from 0; the end of the text at most.
+        length: How many characters it has, 1 or more.
+        width: Columns to use; of a longer text what is around the part is shown.
+    """
+    before, part = clean(text[:start]), clean(text[start : start + length])
+    after = clean(text[start + length :])
+    marks = "^" * max(min(width_of(part), width // 2), 1)
+    # The part itself stays, then what is before it, then what comes after.
+    room = max(width - len(marks), 0)
+    if width_of(before) > room:
+        before = "…" + _fitting(before[::-1], max(room * 2 // 3, 1) - 1)[::-1]
+    line = before + part + after
+    if width_of(line) > width:
+        line = _fitting(line, width - 1) + "…"
+    return line, " " * width_of(before) + marks
 
 
 def loss(value: float | None) -> str:

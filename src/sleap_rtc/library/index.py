@@ -119,7 +119,7 @@ class Index:
 
         return self._answer(ask)
 
-    def known(self, field: rows.Known, beginning: str = "", *, most: int = 1_000) -> list[str]:
+    def in_use(self, field: rows.Known, beginning: str = "", *, most: int = 1_000) -> list[str]:
         """What models have in a field, in order.
 
         Args:
@@ -130,7 +130,7 @@ class Index:
 
         def ask(db: Database) -> list[str]:
             with db.read() as reader:
-                return rows.known(reader, field, beginning, most)
+                return rows.in_use(reader, field, beginning, most)
 
         return self._answer(ask)
 

@@ -79,7 +79,7 @@ def put(db: sqlite3.Connection, found: Found) -> None:
     kinds = {place.kind for place in record.locations}
     n = _free(db, made)
     db.execute(
-        "INSERT INTO model VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO model VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             n,
             found.directory,
@@ -90,6 +90,7 @@ def put(db: sqlite3.Connection, found: Found) -> None:
             bool(record.files) and record.status != "missing",
             "worker" in kinds,
             "room" in kinds,
+            record.parent,
             record.metrics.epochs,
             made,
             record.name.casefold(),
@@ -186,7 +187,7 @@ def count(db: sqlite3.Connection, query: Query) -> int:
     return int(number)
 
 
-def known(db: sqlite3.Connection, field: Known, beginning: str, most: int) -> list[str]:
+def in_use(db: sqlite3.Connection, field: Known, beginning: str, most: int) -> list[str]:
     """Values of a field that some model has, in order; from its index, one step for each."""
     table, column = _KNOWN[field]
     found: list[str] = []

@@ -11,6 +11,7 @@ CREATE TABLE model (
     here INTEGER NOT NULL,          -- 1 when its files are in this library
     on_worker INTEGER NOT NULL,     -- 1 when a worker has it
     in_room INTEGER NOT NULL,       -- 1 when a room has it
+    parent TEXT,                    -- the model that it was made from
     epochs INTEGER,
     -- Sort keys.
     made INTEGER NOT NULL,          -- creation time, microseconds since 1970
@@ -28,6 +29,7 @@ CREATE INDEX model_by_size ON model (size, n DESC, status, type, source, here, o
 CREATE INDEX model_by_status ON model (status, n);
 CREATE INDEX model_by_source ON model (source, n);
 CREATE INDEX model_by_id ON model (id);
+CREATE INDEX model_by_parent ON model (parent) WHERE parent IS NOT NULL;
 CREATE INDEX model_by_time ON model (made);
 
 -- What a list shows of a model.

@@ -54,6 +54,7 @@ FIELDS: Final[dict[str, Field]] = {
     "type": Field("exact", "its head, as centroid"),
     "tag": Field("exact", "one of its tags"),
     "at": Field("exact", "a worker or a room that has it"),
+    "parent": Field("exact", "the id of the model that it was made from"),
     "status": Field("choice", "where it stands", STATUSES),
     "source": Field("choice", "how it came here", SOURCES),
     "location": Field("choice", "where its files are", PLACES),

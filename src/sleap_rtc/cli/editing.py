@@ -1,0 +1,335 @@
+"""What ``tag-model``, ``list-aliases``, ``update-model`` and ``delete-model`` do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from msgspec.structs import replace
+
+from sleap_rtc.cli.app import App
+from sleap_rtc.cli.documents import (
+    AliasesDocument,
+    AliasShown,
+    DeletedDocument,
+    DeletedShown,
+    TagDocument,
+    UpdateDocument,
+    WordsShown,
+)
+from sleap_rtc.cli.listing import day
+from sleap_rtc.cli.text import Cell, Column, count
+from sleap_rtc.domain import aliases as rules
+from sleap_rtc.domain.ids import ModelId
+from sleap_rtc.domain.models import ModelRecord
+from sleap_rtc.domain.units import format_bytes
+from sleap_rtc.errors import AliasTaken, Cancelled, SleapRtcError, UnknownModel, UsageError
+from sleap_rtc.library.entries import MAX_LIMIT, Entry, Group, Query
+from sleap_rtc.library.registry import Registry
+
+MAX_TAG: Final = 64
+MAX_TAGS: Final = 100
+MAX_NOTES: Final = 1_000
+
+
+# ── aliases ──────────────────────────────────────────────────────────────────
+
+
+def tag(app: App, names: Sequence[str], *, take: bool) -> None:
+    """Give one model, or a top-down pair, an alias.
+
+    Args:
+        app: The invocation.
+        names: The models, then the alias.
+        take: Whether it is taken from another model without asking.
+
+    Raises:
+        AliasTaken: Another model has it, and nobody could be asked.
+        Cancelled: The answer was no.
+        UnknownModel: There is no such model.
+        InvalidName: Not a valid alias.
+    """
+    *wanted, alias = names
+    if not 1 <= len(wanted) <= 2:
+        raise UsageError(
+            message="An alias names one model, or the two of a top-down pair.",
+            hint="sleap-rtc tag-model MODEL ALIAS; sleap-rtc tag-model CENTROID INSTANCE ALIAS",
+        )
+    rules.check(alias)
+    library = app.client().library
+    entries = [_one(library, name) for name in wanted]
+    former = entries[0].alias if len(entries) == 1 else None
+    ids = [entry.id for entry in entries]
+    try:
+        change = library.set_alias(alias, *ids, force=take)
+    except AliasTaken as taken:
+        if take or not app.out.interactive:
+            raise
+        app.out.say(taken.message)
+        if not app.out.ask(f"Let it name {_called(entries)} from now on?", default=False):
+            raise Cancelled(what="The change", hint=taken.hint_text) from None
+        change = library.set_alias(alias, *ids, force=True)
+    if former is not None and (former == alias or ":" in former):  # a pair's stays
+        former = None
+    document = TagDocument(
+        alias=change.alias.name, before=change.before, now=change.alias.models, former=former
+    )
+    before = " and ".join(change.before) if change.before else "no model"
+    if change.before == change.alias.models:
+        told = f"{alias} names {' and '.join(ids)} already."
+    else:
+        told = f"{alias} named {before}; it names {' and '.join(ids)} now."
+    app.out.show(document, lambda: app.out.data(told))
+    if former is not None:
+        app.out.say(f"{ids[0]} was called {former}, and is no more.")
+
+
+def untag(app: App, name: str) -> None:
+    """Remove an alias.
+
+    Args:
+        app: The invocation.
+        name: The alias, or a model that has one.
+
+    Raises:
+        UnknownModel: There is neither.
+        UsageError: The model has no alias of its own.
+    """
+    library = app.client().library
+    alias = None if rules.fault(name) else library.get_alias(name)
+    if alias is None:
+        entry = _one(library, name)
+        own = entry.alias if entry.alias is not None and ":" not in entry.alias else None
+        if own is None:
+            hint = "" if entry.alias is None else f"It is one of the pair {entry.alias}."
+            raise UsageError(message=f"{entry.id} has no alias of its own.", hint=hint)
+        name = own
+    removed = library.remove_alias(name)
+    document = TagDocument(alias=removed.name, before=removed.models, now=(), former=None)
+    told = f"{removed.name} named {' and '.join(removed.models)}; it names no model now."
+    app.out.show(document, lambda: app.out.data(told))
+
+
+def aliases(app: App) -> None:
+    """List every alias."""
+    library = app.client().library
+    found = library.list_aliases()
+    document = AliasesDocument(
+        aliases=tuple(
+            AliasShown(alias=one.name, models=one.models, changed_at=one.changed_at)
+            for one in found
+        )
+    )
+
+    def human() -> None:
+        if not found:
+            app.out.say("No model has an alias; sleap-rtc tag-model MODEL ALIAS gives it one.")
+            return
+        rows: list[list[Cell | str]] = [
+            [
+                Cell(one.name, "name"),
+                " + ".join(one.models),
+                ", ".join(_type_of(library, model) for model in one.models),
+                day(one.changed_at),
+            ]
+            for one in found
+        ]
+        columns = [
+            Column("alias", least=16, last=True),
+            Column("model", whole=True),
+            Column("type"),
+            Column("since", whole=True),
+        ]
+        with app.out.paged():
+            app.out.table(columns, rows)
+
+    app.out.show(document, human)
+
+
+def _type_of(library: Registry, model: ModelId) -> str:
+    try:
+        return library.get(model).record.model_type
+    except SleapRtcError:
+        return "unreadable"
+
+
+# ── notes and tags ───────────────────────────────────────────────────────────
+
+
+def update(
+    app: App,
+    name: str,
+    *,
+    notes: str | None,
+    tags: str | None,
+    add: Sequence[str],
+    remove: Sequence[str],
+) -> None:
+    """Change what people wrote of a model.
+
+    Args:
+        app: The invocation.
+        name: The model.
+        notes: In place of its notes.
+        tags: In place of its tags, with commas between.
+        add: Tags that it gets as well.
+        remove: Tags that it loses.
+
+    Raises:
+        UsageError: Nothing is to be changed, or a text is too long.
+        UnknownModel: There is no such model.
+    """
+    if notes is None and tags is None and not add and not remove:
+        raise UsageError(
+            message="Nothing is to be changed.",
+            hint="Give --notes TEXT, --tags A,B, --add-tag TAG or --remove-tag TAG.",
+        )
+    if notes is not None and len(notes) > MAX_NOTES:
+        raise UsageError(
+            message=f"Notes have up to {MAX_NOTES:,} characters, and these have {len(notes):,}."
+        )
+    instead = None if tags is None else [tag.strip() for tag in tags.split(",") if tag.strip()]
+    for each in (*(instead or ()), *add):
+        _check_tag(each)
+    library = app.client().library
+    entry = _one(library, name)
+    before = _words(entry.record)
+
+    def change(old: ModelRecord) -> ModelRecord:
+        nonlocal before
+        before = _words(old)
+        kept = set(old.tags if instead is None else instead) | set(add)
+        kept -= set(remove)
+        if len(kept) > MAX_TAGS:
+            raise UsageError(message=f"A model has up to {MAX_TAGS} tags, not {len(kept)}.")
+        return replace(old, tags=tuple(sorted(kept)), notes=old.notes if notes is None else notes)
+
+    entry = library.update(entry.id, change)
+    now = _words(entry.record)
+    document = UpdateDocument(model=entry.id, alias=entry.alias, before=before, now=now)
+
+    def human() -> None:
+        app.out.title(entry.label)
+        for what, old, new in (
+            ("tags", ", ".join(before.tags), ", ".join(now.tags)),
+            ("notes", before.notes, now.notes),
+        ):
+            if old != new:
+                app.out.fields([(f"{what} were", old or "none"), (f"{what} are", new or "none")])
+        if before == now:
+            app.out.say("It said so already.")
+
+    app.out.show(document, human)
+    for each in remove:
+        if each not in before.tags:
+            app.out.warn(f"It had no tag {each!r}.")
+
+
+def _check_tag(tag: str) -> None:
+    if not tag.strip() or len(tag) > MAX_TAG or not tag.isprintable():
+        raise UsageError(
+            message=f"{tag[:80]!r} is no tag: a tag has 1 to {MAX_TAG} characters in one line."
+        )
+
+
+def _words(record: ModelRecord) -> WordsShown:
+    return WordsShown(notes=record.notes, tags=record.tags)
+
+
+# ── deleting ─────────────────────────────────────────────────────────────────
+
+
+def delete(app: App, names: Sequence[str], *, files: bool, yes: bool) -> None:
+    """Delete models: their records, and with ``files`` what is in their directories.
+
+    Args:
+        app: The invocation.
+        names: The models; a pair's alias is both.
+        files: Whether files go to the trash; else they stay where they are.
+        yes: Whether nothing is asked.
+
+    Raises:
+        UsageError: Nobody can be asked.
+        Cancelled: The answer was no.
+        UnknownModel: One isn't there; nothing was deleted.
+    """
+    library = app.client().library
+    entries = {entry.id: entry for name in names for entry in _all_of(library, name)}
+    for entry in entries.values():
+        _tell(app, library, entry, files=files)
+    if not yes:
+        if not app.out.interactive:
+            raise UsageError(
+                message="Nobody can be asked whether to delete.", hint="Add --yes to delete."
+            )
+        size = format_bytes(sum(entry.record.size for entry in entries.values()))
+        what = (
+            f"{count(len(entries), 'model')} and {size}" if files else count(len(entries), "model")
+        )
+        if not app.out.ask(f"Delete {what}?", default=False):
+            raise Cancelled(what="The deletion", hint="Nothing was deleted.")
+    deleted = []
+    for entry in entries.values():
+        trash = library.delete(entry.id, files=files)
+        deleted.append(
+            DeletedShown(
+                id=entry.id,
+                alias=entry.alias,
+                size=entry.record.size,
+                trash=None if trash is None else str(trash),
+                path=str(entry.directory),
+            )
+        )
+
+    def human() -> None:
+        for one in deleted:
+            place = f"its files are in {one.trash} for 30 days" if one.trash else "its files stay"
+            app.out.data(f"{one.alias or one.id} is deleted; {place}")
+
+    app.out.show(DeletedDocument(models=tuple(deleted)), human)
+
+
+def _tell(app: App, library: Registry, entry: Entry, *, files: bool) -> None:
+    """What a model is, who uses it, and what would become of its files."""
+    record = entry.record
+    size = format_bytes(record.size) if record.size else "no files"
+    app.out.say(f"{entry.label}: {record.model_type}, {record.status}, {size}", "name")
+    if entry.alias is not None and ":" in entry.alias:
+        app.out.say(f"  The pair {entry.alias.partition(':')[0]} ends with it.")
+    elif entry.alias is not None:
+        app.out.say(f"  The alias {entry.alias} will be free.")
+    children = library.list(Query(text=f"parent:{entry.id}", limit=MAX_LIMIT)).entries
+    if children:
+        app.out.say(f"  Made from it: {', '.join(child.label for child in children[:10])}")
+    for place in record.locations:
+        app.out.say(f"  {place.kind} {place.name} still has it.")
+    if record.files and any(file.link for file in record.files):
+        app.out.say("  It is imported by link: the files themselves are not touched.")
+    elif record.files and not files:
+        app.out.say(f"  Its files stay in {entry.directory}; --files moves them to the trash.")
+
+
+def _all_of(library: Registry, name: str) -> tuple[Entry, ...]:
+    found = library.resolve(name)
+    if isinstance(found, Path):
+        raise UnknownModel(name=name, hint=f"{found} is in no library.")
+    return found.entries if isinstance(found, Group) else (found,)
+
+
+def _one(library: Registry, name: str) -> Entry:
+    """The one model of a name.
+
+    Raises:
+        UsageError: It names a pair.
+        UnknownModel: It names none.
+    """
+    found = _all_of(library, name)
+    if len(found) > 1:
+        members = " and ".join(f"{name}:{entry.record.model_type}" for entry in found)
+        raise UsageError(message=f"{name} names a pair.", hint=f"Name one of it: {members}.")
+    return found[0]
+
+
+def _called(entries: Sequence[Entry]) -> str:
+    return " and ".join(entry.label for entry in entries)
