@@ -13,7 +13,7 @@ from websockets.asyncio.server import ServerConnection, serve
 
 from sleap_rtc.auth.keys import SigningKey
 from sleap_rtc.domain.ids import RoomId
-from sleap_rtc.domain.places import WorkerInfo
+from sleap_rtc.domain.places import Presence, WorkerInfo
 from sleap_rtc.domain.values import encode
 from sleap_rtc.errors import (
     Conflict,
@@ -36,6 +36,7 @@ from sleap_rtc.protocol.signaling import (
     Absent,
     Challenge,
     Done,
+    Entered,
     Present,
     Refused,
     Relayed,
@@ -475,3 +476,43 @@ async def test_an_answer_of_the_wrong_kind_is_an_error() -> None:
             await client.start()
             with pytest.raises(ProtocolError, match="another question"):
                 await client.get_membership(RoomId("a" * 32))
+
+
+def _present(number: int, room: str) -> Present:
+    return Present(
+        presence=Presence(
+            device=STRANGER.device,
+            connection=f"c{number}",
+            room=RoomId(room),
+            name="gpu",
+            kind="worker",
+        )
+    )
+
+
+@pytest.mark.usefixtures("no_waiting")
+async def test_a_server_fills_no_memory_with_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rooms that this device isn't in are nothing to it, and those that it is in have an end."""
+    monkeypatch.setattr(signaling, "MAX_PRESENT", 3)
+    room, other = "a" * 32, "b" * 32
+
+    async def script(peer: ServerConnection) -> None:
+        await peer.send(from_server.encode(CHALLENGE), text=True)
+        await peer.recv()
+        await peer.send(from_server.encode(WELCOME), text=True)
+        for number in range(9):
+            await peer.send(from_server.encode(_present(number, other)), text=True)
+        await peer.recv()
+        await peer.send(from_server.encode(Entered(id=1)), text=True)
+        for number in range(4):
+            await peer.send(from_server.encode(_present(number, room)), text=True)
+        await peer.wait_closed()
+
+    async with odd_server(script) as address:
+        client = SignalingClient(address, device=STRANGER.device, sign=STRANGER.sign, name="x")
+        async with client:
+            await client.start()
+            await client.enter_room(RoomId(room), chain=("x",), name="x", kind="client")
+            lost = await wait_for(client, Disconnected)
+            assert "more than 3 devices" in lost.error.message
+            assert client.present(RoomId(other)) == ()

@@ -185,6 +185,20 @@ def test_answers_are_kept_for_a_while_only() -> None:
     assert machine.handle(request("0"), 100) == [Asked("0", Describe(), 10)]
 
 
+def test_long_answers_are_kept_for_a_shorter_while() -> None:
+    machine = make()
+    for number in range(17):
+        machine.handle(request(str(number)), 100)
+        machine.answer(str(number), Accepted(), size=64 * 1024)
+    kept = [number for number in range(17) if str(number) in machine._answers]
+    assert kept == list(range(1, 17))
+    for number in range(100, 200):
+        machine.handle(request(str(number)), 100)
+        machine.refuse(str(number), UnknownModel(name="x" * 1_000, hint="y" * 1_000))
+    assert sum(size for _, size in machine._answers.values()) <= session.KEPT_BYTES
+    assert machine.handle(request("199"), 100) == [Send(machine._answers["199"][0])]
+
+
 def test_a_withdrawn_request_is_as_if_never_asked() -> None:
     machine = make()
     assert machine.handle(Withdraw(id="a"), 100) == []

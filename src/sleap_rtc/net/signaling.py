@@ -75,6 +75,8 @@ from sleap_rtc.protocol.signaling import (
 
 DEADLINE: Final = 10.0
 """Seconds that a request may take, unless its caller says otherwise."""
+MAX_PRESENT: Final = 10_000
+"""Devices that may be online in one room; servers allow fewer."""
 MAX_EVENTS: Final = 10_000
 """Events that wait to be read, before the connection is given up."""
 
@@ -306,9 +308,8 @@ class SignalingClient:
                 self._take_answer(message)
             case MembersTold() | ChainTold():
                 self._take_answer(message)
-            case Present(presence=presence):
-                self._present.setdefault(presence.room, {})[presence.connection] = presence
-                self._emit(message)
+            case Present():
+                self._take_present(message)
             case Absent():
                 self._take_absent(message)
             case Relayed() | MembershipNews():
@@ -327,6 +328,16 @@ class SignalingClient:
             self._emit(RoomEntered(room=room, present=message.present))
         if not call.answer.done():
             call.answer.set_result(message)
+
+    def _take_present(self, message: Present) -> None:
+        presence = message.presence
+        online = self._present.get(presence.room)
+        if online is None:
+            return  # a room that this device isn't in is nothing to it
+        if len(online) >= MAX_PRESENT and presence.connection not in online:
+            raise ProtocolError(peer="the server", why=f"more than {MAX_PRESENT} devices in a room")
+        online[presence.connection] = presence
+        self._emit(message)
 
     def _take_absent(self, message: Absent) -> None:
         if self._connected is not None and message.connection == self._connected.connection:

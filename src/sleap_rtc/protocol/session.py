@@ -8,15 +8,16 @@ It is given messages and the time, and returns what to do::
 
 Rules: a request is answered once; one that arrives again while it is worked on
 is dropped, and one that arrives again after that gets the same answer (the last
-:data:`~sleap_rtc.protocol.link.MAX_REQUESTS` answers are kept). One that was
-withdrawn is as if it had never been asked. An answer that comes after its
-deadline, or to nothing, is dropped. Anything heard counts as a sign of life, not
-only pongs.
+:data:`~sleap_rtc.protocol.link.MAX_REQUESTS` answers are kept, of up to
+:data:`KEPT_BYTES` together). One that was withdrawn is as if it had never been
+asked. An answer that comes after its deadline, or to nothing, is dropped.
+Anything heard counts as a sign of life, not only pongs.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import Final
 
 import msgspec
 
@@ -30,6 +31,9 @@ from sleap_rtc.errors import (
 )
 from sleap_rtc.protocol import link
 from sleap_rtc.protocol.link import Failure, Frame, NoticeBody, Reply, ReplyBody, RequestBody
+
+KEPT_BYTES: Final = 1024 * 1024
+"""Bytes of all answers that are kept: whoever asks for long ones costs no more than others."""
 
 
 class Send(msgspec.Struct, frozen=True):
@@ -98,7 +102,8 @@ class Session:
         self._peer = peer
         self._waiting: dict[str, tuple[float, float]] = {}
         self._working: set[str] = set()
-        self._answers: OrderedDict[str, Frame] = OrderedDict()
+        self._answers: OrderedDict[str, tuple[Frame, int]] = OrderedDict()
+        self._kept = 0
         self._heard_at = now
         self._ping_at = now
         self._pings: dict[int, float] = {}
@@ -136,13 +141,15 @@ class Session:
             return []
         return [Send(link.Withdraw(id=id))]
 
-    def answer(self, id: str, body: ReplyBody) -> list[Effect]:  # noqa: A002
-        """Answer the peer's request."""
-        return self._close(id, Reply(id=id, body=body))
+    def answer(self, id: str, body: ReplyBody, *, size: int = 0) -> list[Effect]:  # noqa: A002
+        """Answer the peer's request; ``size`` is the answer's, in bytes."""
+        return self._close(id, Reply(id=id, body=body), size)
 
     def refuse(self, id: str, error: SleapRtcError) -> list[Effect]:  # noqa: A002
         """Refuse the peer's request."""
-        return self._close(id, Failure(id=id, **to_wire(error)))
+        failure = Failure(id=id, **to_wire(error))
+        size = len(failure.message) + len(failure.hint) + sum(map(len, failure.details.values()))
+        return self._close(id, failure, size)
 
     def handle(self, frame: Frame, now: float) -> list[Effect]:
         """Take a message that has arrived.
@@ -207,7 +214,7 @@ class Session:
         if frame.id in self._working:
             return []
         if frame.id in self._answers:
-            return [Send(self._answers[frame.id])]
+            return [Send(self._answers[frame.id][0])]
         if len(self._working) >= link.MAX_REQUESTS:
             why = f"more than {link.MAX_REQUESTS} requests at a time"
             raise ProtocolError(peer=self._peer, why=why)
@@ -225,11 +232,12 @@ class Session:
             return []
         return [Answered(id, result)]
 
-    def _close(self, id: str, frame: Reply | Failure) -> list[Effect]:  # noqa: A002
+    def _close(self, id: str, frame: Reply | Failure, size: int) -> list[Effect]:  # noqa: A002
         if id not in self._working:
             return []
         self._working.discard(id)
-        self._answers[id] = frame
-        while len(self._answers) > link.MAX_REQUESTS:
-            self._answers.popitem(last=False)
+        self._answers[id] = frame, size
+        self._kept += size
+        while len(self._answers) > link.MAX_REQUESTS or self._kept > KEPT_BYTES:
+            self._kept -= self._answers.popitem(last=False)[1][1]
         return [Send(frame)]

@@ -431,8 +431,8 @@ class Channel:
         try:
             async with asyncio.timeout(asked.within_s):
                 body = await self._handler(self, asked.body, asked.id)
-            _check_size(asked.id, body)
-            effects = self._session.answer(asked.id, body)
+            size = _size(asked.id, body)
+            effects = self._session.answer(asked.id, body, size=size)
         except SleapRtcError as error:
             effects = self._session.refuse(asked.id, error)
         except TimeoutError:
@@ -449,9 +449,10 @@ class Channel:
             self._carry_out(effects)
 
 
-def _check_size(request: str, body: ReplyBody) -> None:
-    """An answer that no message can hold is an error that says so."""
+def _size(request: str, body: ReplyBody) -> int:
+    """An answer's size in bytes; one that no message can hold is an error that says so."""
     try:
-        link_codec.encode(Reply(id=request, body=body))
+        data = link_codec.encode(Reply(id=request, body=body))
     except ValueError as error:
         raise DataError(what="The answer", why=f"it is too large to be sent ({error})") from None
+    return len(data)

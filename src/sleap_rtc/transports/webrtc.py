@@ -56,6 +56,9 @@ LONG: Final = 32 * 1024
 """Bytes from which a binary message is taken for one of a row, which a shorter one ends."""
 TOGETHER: Final = 32
 """Messages of a row that the event loop takes at once at most: 2 MiB."""
+MAX_BEHIND: Final = 4 * 1024 * 1024
+"""Bytes of text that may be queued above what is room for: a peer that doesn't read the answers to
+its questions is cut off then, for nothing else would stop it from asking."""
 RESTART_AFTER_S: Final = 2.0
 """Seconds of a broken network path after which the offerer looks for another."""
 
@@ -290,6 +293,11 @@ class WebRtc:
     def _send(self, data: bytes, *, binary: bool) -> None:
         if self.closed or self._channel is None:
             raise self._lost()
+        if not binary and self._queued > self._high + MAX_BEHIND:
+            self._queued = self._channel.buffered_amount()
+            if self._queued > self._high + MAX_BEHIND:
+                self.abandon("it doesn't read what it asked for")
+                raise self._lost()
         try:
             self._channel.send(data, binary)
             self._queued += len(data)
