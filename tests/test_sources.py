@@ -28,6 +28,8 @@ TESTED_BY: Final = {
     "__main__.py": "endtoend/test_demo.py",
     "cli/asking.py": "endtoend/test_library.py",
     "cli/care_documents.py": "cli/test_documents.py",
+    "cli/keep_documents.py": "cli/test_documents.py",
+    "cli/registry.py": "cli/test_keeping.py",
     "cli/demo.py": "endtoend/test_demo.py",
     "cli/sync.py": "endtoend/test_library.py",
     "cli/syncing.py": "endtoend/test_library.py",

@@ -65,6 +65,10 @@ SECTIONS: Final[dict[str, tuple[Row, ...]]] = {
         Row("update-model", "models", "Change the notes and tags of a model."),
         Row("delete-model", "models", "Delete models; without --files their files stay where they are."),
         Row("sync", "sync", "Compare this library with what workers have."),
+        Row("export-registry", "registry", "Write every record and alias to a JSON file."),
+        Row("import-registry", "registry", "Merge records and aliases from another library."),
+        Row("backup", "registry", "Save the whole library to one archive."),
+        Row("restore", "registry", "Bring back what backup saved."),
         Row("track", "track", "Run models over videos, here or on a worker."),
     ),
     "Machines": (

@@ -1,0 +1,231 @@
+"""What ``export-registry``, ``import-registry``, ``backup`` and ``restore`` do."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from sleap_rtc.cli.app import App
+from sleap_rtc.cli.keep_documents import (
+    BackupDocument,
+    ExportDocument,
+    LeftOutShown,
+    MergeDocument,
+    OutcomeShown,
+)
+from sleap_rtc.cli.text import Cell, Column, count
+from sleap_rtc.domain.units import format_bytes, format_duration
+from sleap_rtc.errors import AlreadyExists, NotFound
+from sleap_rtc.library import backup, manifest, migration, portable
+from sleap_rtc.library.finder import Unreadable
+from sleap_rtc.library.merging import Fate, Kind, Outcome, Report
+
+MAX_OUTCOMES: Final = 10_000
+_SHOWN: Final = 20
+_STYLES: Final[dict[Fate, str]] = {
+    "added": "good",
+    "renamed": "warning",
+    "known": "dim",
+    "deleted": "warning",
+    "taken": "warning",
+    "refused": "bad",
+}
+_WORDS: Final[dict[Fate, str]] = {
+    "added": "new here",
+    "renamed": "new, under another id",
+    "known": "here already",
+    "deleted": "deleted here",
+    "taken": "name in use",
+    "refused": "not usable",
+}
+
+
+def export(app: App, path: Path, *, replacing: bool) -> None:
+    """Write the library's manifest to a file."""
+    with _forced(path):
+        written = portable.export(
+            app.client().library, path, as_of=datetime.now(UTC), replacing=replacing
+        )
+    left_out = _left_out(written.unreadable)
+    document = ExportDocument(
+        path=str(path), models=written.models, aliases=written.aliases, left_out=left_out
+    )
+    app.out.show(document, lambda: app.out.data(str(path)))
+    app.out.say(f"{count(written.models, 'model')} and {_aliases(written.aliases)} written.")
+    _warn_left_out(app, written.unreadable)
+
+
+def import_(app: App, path: Path, *, revive: bool) -> None:
+    """Merge a manifest, or a registry of the public sleap-rtc, into the library."""
+    library = app.client().library
+    progress = _Progress(app, "taking in", _number)
+    with _missing(path):
+        old = path.suffix in (".yaml", ".yml")
+        contents = None if old else manifest.read(path)
+        if contents is None or contents.version.partition(".")[0] in ("0", "1", ""):
+            report = Report(str(path))
+            migration.take_over(
+                library, migration.read(path), report, source=path.absolute(), told=progress
+            )
+        else:
+            report = portable.take_in(
+                library, contents, source=str(path), revive=revive, told=progress
+            )
+    show_report(app, report)
+
+
+def back_up(app: App, path: Path, *, contents: bool, replacing: bool) -> None:
+    """Save the library to an archive."""
+    with _forced(path):
+        saved = backup.save(
+            app.client().library,
+            path,
+            now=datetime.now(UTC),
+            contents=contents,
+            replacing=replacing,
+            moved=_Progress(app, "saving", format_bytes),
+        )
+    document = BackupDocument(
+        path=str(path),
+        size=path.stat().st_size,
+        models=saved.models,
+        aliases=saved.aliases,
+        files_size=saved.size,
+        left_out=_left_out(saved.left_out),
+    )
+    app.out.show(document, lambda: app.out.data(str(path)))
+    app.out.say(
+        f"{count(saved.models, 'model')} and {_aliases(saved.aliases)} saved, "
+        f"{format_bytes(document.size)}."
+    )
+    _warn_left_out(app, saved.left_out)
+
+
+def restore(app: App, path: Path, *, revive: bool) -> None:
+    """Bring back what an archive holds."""
+    app.goes_on = "The models that were restored are whole; the same command goes on."
+    with _missing(path):
+        report = backup.restore(
+            app.client().library,
+            path,
+            revive=revive,
+            moved=_Progress(app, "restoring", format_bytes),
+        )
+    show_report(app, report)
+
+
+def show_report(app: App, report: Report) -> None:
+    """What became of models and aliases: a table of what needs a look, and the numbers."""
+    outcomes = report.outcomes[:MAX_OUTCOMES]
+    document = MergeDocument(
+        source=report.source,
+        models=_counts(report, "model"),
+        aliases=_counts(report, "alias"),
+        outcomes=tuple(
+            OutcomeShown(kind=o.kind, name=o.name, fate=o.fate, now=o.now, why=o.why)
+            for o in outcomes
+        ),
+        more=report.counts.total() - len(outcomes),
+    )
+    app.out.show(document, lambda: _table(app, report))
+    for kind in ("model", "alias"):
+        numbers = [f"{number:,} {_WORDS[fate]}" for fate, number in _fates(report, kind)]
+        if numbers:
+            app.out.say(f"{'Models' if kind == 'model' else 'Aliases'}: {', '.join(numbers)}.")
+    if not report.counts:
+        app.out.say("There is no model in it.")
+
+
+def _table(app: App, report: Report) -> None:
+    """What is new, and whatever has something to say; the rest is in the numbers."""
+    telling = [o for o in report.outcomes if o.why or (o.kind, o.fate) == ("model", "added")]
+    if not telling:
+        return
+    columns = [
+        Column("name", least=16),
+        Column("what"),
+        Column("fate", whole=True),
+        Column("why"),
+    ]
+    app.out.table(columns, [_row(outcome) for outcome in telling[:_SHOWN]])
+    if len(telling) > _SHOWN:
+        app.out.say(f"{len(telling) - _SHOWN:,} more; --json lists them.")
+
+
+def _row(outcome: Outcome) -> list[Cell | str]:
+    return [
+        Cell(outcome.name, "name"),
+        outcome.kind,
+        Cell(_WORDS[outcome.fate], _STYLES[outcome.fate]),
+        outcome.why,
+    ]
+
+
+def _fates(report: Report, kind: Kind) -> Iterator[tuple[Fate, int]]:
+    for fate in _WORDS:
+        number = report.counts[kind, fate]
+        if number:
+            yield fate, number
+
+
+def _counts(report: Report, kind: Kind) -> dict[str, int]:
+    return {str(fate): number for fate, number in _fates(report, kind)}
+
+
+class _Progress:
+    """Shows how far something is, and how long it may take still."""
+
+    def __init__(self, app: App, doing: str, form: Callable[[int], str]) -> None:
+        self._app = app
+        self._doing = doing
+        self._form = form
+        self._began = time.monotonic()
+
+    def __call__(self, done: int, of: int) -> None:
+        took = time.monotonic() - self._began
+        text = f"{self._doing}: {self._form(done)} of {self._form(of)}"
+        if 0 < done < of and took > 1:
+            text += f", {format_duration(took * (of - done) / done)} left"
+        self._app.out.live.update([text], plain=text)
+
+
+def _number(value: int) -> str:
+    return f"{value:,}"
+
+
+def _aliases(number: int) -> str:
+    return f"{number:,} alias{'' if number == 1 else 'es'}"
+
+
+def _left_out(found: Iterable[Unreadable]) -> tuple[LeftOutShown, ...]:
+    return tuple(LeftOutShown(directory=each.directory, why=each.why) for each in found)
+
+
+def _warn_left_out(app: App, left_out: tuple[Unreadable, ...]) -> None:
+    for each in left_out[:_SHOWN]:
+        app.out.warn(f"{each.directory}: {each.why}")
+    if len(left_out) > _SHOWN:
+        app.out.warn(f"{len(left_out) - _SHOWN:,} more; --json lists them.")
+
+
+@contextlib.contextmanager
+def _forced(path: Path) -> Iterator[None]:
+    try:
+        with _missing(path.parent):
+            yield
+    except AlreadyExists as error:
+        raise AlreadyExists(what=str(path), hint="--force replaces it.") from error
+
+
+@contextlib.contextmanager
+def _missing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        if path.exists():
+            raise
+        raise NotFound(message=f"There is no {path}.") from error
