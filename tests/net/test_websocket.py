@@ -159,6 +159,7 @@ async def test_a_cancelled_close_still_frees_the_socket() -> None:
     async def deaf(peer: ServerConnection) -> None:
         peer.transport.pause_reading()  # so the closing handshake never ends
         await over.wait()
+        peer.transport.abort()  # nor does this side wait for its end
 
     async with websocket_server(deaf) as address:
         link = await WebSocket.open(address, "/x")
