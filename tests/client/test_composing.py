@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from sleap_rtc.client.composing import compose_tracking, compose_training
-from sleap_rtc.domain.models import ModelRecord, Training
+from sleap_rtc.client.composing import Located, compose_tracking, compose_training
+from sleap_rtc.domain.packages import PackageRef
 from sleap_rtc.errors import InvalidConfig, InvalidLabels, NotFound, UsageError
-from sleap_rtc.jobs.spec import TrainSpec
-from sleap_rtc.library.entries import Entry
+from sleap_rtc.jobs.spec import ModelRef, TrainSpec
 
 ROOM = "a" * 32
 CONFIG = """
@@ -114,33 +113,34 @@ def test_a_configuration_that_is_no_file_is_named(labels, tmp_path):
         compose(labels, [tmp_path])
 
 
-def entry(engine: str, package: str | None = "1" * 64) -> Entry:
-    record = ModelRecord(
-        id="0a1b2c3d",
-        name="run",
-        model_type="centroid",
-        status="completed",
-        source="worker-pull",
-        created_at="2026-01-02T03:04:05Z",
-        package=package,
-        training=Training(engine=engine),
-    )
-    return Entry(record=record, alias=None, directory=Path("/nowhere"))
+def located(engine: str, offered: PackageRef | None = None) -> Located:
+    model = ModelRef(id="0a1b2c3d", package="1" * 64, offered=offered)
+    return Located(ref=model, label="flies", model_type="centroid", engine=engine)
 
 
 def test_videos_become_a_job_for_the_engine_that_trained(tmp_path):
     video = tmp_path / "day 1.mp4"
     video.write_bytes(b"frames")
-    made = compose_tracking([video], [entry("tiny")], room=ROOM, frames=(0, 9))
+    made = compose_tracking([video], [located("tiny")], room=ROOM, frames=(0, 9))
     assert made.spec.engine == "tiny"
     assert made.spec.work.videos == ("videos/0/day 1.mp4",)
     assert made.spec.work.models[0].package == "1" * 64
+    assert made.offered == ()
+
+
+def test_a_model_that_the_worker_may_lack_is_offered_with_the_job(tmp_path):
+    video = tmp_path / "v.mp4"
+    video.write_bytes(b"frames")
+    package = PackageRef(id="1" * 64, size=7, files=2, listing=90)
+    made = compose_tracking([video], [located("tiny", package)], room=ROOM)
+    assert made.offered == ("0a1b2c3d",)
+    assert made.spec.offered == (made.spec.inputs, package)
 
 
 def test_tracking_needs_the_video_and_models_of_one_engine(tmp_path):
     with pytest.raises(NotFound, match=r"no video .*gone\.mp4"):
-        compose_tracking([tmp_path / "gone.mp4"], [entry("tiny")], room=ROOM)
+        compose_tracking([tmp_path / "gone.mp4"], [located("tiny")], room=ROOM)
     video = tmp_path / "v.mp4"
     video.write_bytes(b"frames")
     with pytest.raises(UsageError, match="can't run together"):
-        compose_tracking([video], [entry("tiny"), entry("sleap-nn")], room=ROOM)
+        compose_tracking([video], [located("tiny"), located("sleap-nn")], room=ROOM)

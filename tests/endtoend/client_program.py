@@ -138,9 +138,12 @@ async def act(client: AsyncClient) -> None:
             ) as follower:
                 await follow(follower)
         case "track":
-            models = client.resolve_models([asked["model"]])
+            worker = asked.get("worker", "gpu-1")
+            models = await client.locate_models([asked["model"]], worker)
+            for model in models:
+                say("located", id=model.ref.id, content=model.ref.package, there=model.there)
             composed = client.compose_tracking([asked["video"]], models)
-            async with client.submit(composed, output=asked["output"]) as follower:
+            async with client.submit(composed, worker=worker, output=asked["output"]) as follower:
                 await follow(follower)
         case "attach":
             async with client.attach(asked["job"]) as follower:

@@ -171,7 +171,8 @@ class Machine:
         kept = {k: v for k, v in os.environ.items() if not k.startswith("SLEAP_RTC_")}
         kept |= {"SLEAP_RTC_HOME": str(self.home), "SLEAP_RTC_NAME": self.name}
         kept |= {"SLEAP_RTC_ENGINES": str(self.lab.root / "engines"), "OMP_NUM_THREADS": "1"}
-        kept |= {"SLEAP_RTC_INSECURE": "1"} | env
+        # The disks that tests make are small.
+        kept |= {"SLEAP_RTC_INSECURE": "1", "SLEAP_RTC_WORKER_KEEP_FREE": "0"} | env
         arguments = [sys.executable, *command]
         if self.network is not None:
             arguments = [sys.executable, str(HERE / "in_network.py"), *arguments]

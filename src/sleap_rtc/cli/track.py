@@ -50,7 +50,7 @@ def _is_number(text: str) -> bool:
 )
 @click.option("--frames", type=FrameRange(), help="First and last frame, counted from 0.")
 @click.option("--tracking", is_flag=True, help="Link identities over time.")
-@click.option("--remote", is_flag=True, help="On a worker that has the models.")
+@click.option("--remote", is_flag=True, help="On a worker, which fetches what it lacks from here.")
 @options.room
 @click.option("--worker", metavar="NAME", help="The worker, with --remote.")
 @options.limit_rate

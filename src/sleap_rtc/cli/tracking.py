@@ -12,12 +12,12 @@ from sleap_rtc.cli.following import finish, follow, print_predictions
 from sleap_rtc.cli.screen import BAR, moved
 from sleap_rtc.cli.text import bar, count
 from sleap_rtc.client.api import AsyncClient
-from sleap_rtc.client.composing import engine_of
-from sleap_rtc.client.tracking import Resolved, output_path
+from sleap_rtc.client.composing import Located, engine_of, one_engine
+from sleap_rtc.client.tracking import Resolved, output_path, resolve_names
 from sleap_rtc.domain.places import Presence
 from sleap_rtc.domain.units import format_bytes, format_duration
 from sleap_rtc.engines.base import Stepped
-from sleap_rtc.errors import AlreadyExists, Conflict, NotFound, UnknownModel, UsageError
+from sleap_rtc.errors import AlreadyExists, NotFound, UnknownModel, UsageError
 from sleap_rtc.library.entries import Entry
 
 
@@ -98,20 +98,19 @@ def track_remotely(app: App, wanted: Wanted) -> None:
     """Track on a worker, and bring the predictions here.
 
     Raises:
-        UnknownModel: The worker hasn't got a model.
-        Conflict: What the worker has under a model's id isn't what is here.
+        UnknownModel: A model is neither here nor on the worker.
         SleapRtcError: It can't be done, or it failed.
     """
     app.goes_on = "Nothing was sent."
     client = app.client()
     outputs = _outputs(wanted)
-    models = client.resolve_models(wanted.models)
-    presence = app.run(
-        client.choose_worker(engine_of(models.entries), worker=wanted.worker, room=wanted.room)
-    )
-    _tell(app, models, presence.name)
-    for entry in models.entries:
-        app.run(_check_there(client, entry, presence, wanted.room))
+    worker = wanted.worker or _choose(app, client, wanted)
+    models = app.run(client.locate_models(wanted.models, worker, room=wanted.room))
+    engine = one_engine(model.engine for model in models)
+    app.run(client.choose_worker(engine, worker=worker, room=wanted.room))
+    for model in models:
+        _tell_located(app, model, worker)
+    app.out.say(f"Runs on  {worker}, with {engine}")
 
     def hashing(done: int, total: int) -> None:
         app.out.live.update(
@@ -136,7 +135,7 @@ def track_remotely(app: App, wanted: Wanted) -> None:
         client,
         lambda c: c.submit(
             composed,
-            worker=presence.name,
+            worker=worker,
             output=client.settings.home / "predictions" / composed.spec.id,
             targets=dict(zip(composed.files, outputs, strict=True)),
         ),
@@ -144,24 +143,32 @@ def track_remotely(app: App, wanted: Wanted) -> None:
     finish(app, client, followed, ask=False, overwrite=wanted.overwrite)
 
 
-async def _check_there(
-    client: AsyncClient, entry: Entry, presence: Presence, room: str | None
-) -> None:
-    """See that the worker has the same model, not another one of that name."""
+def _choose(app: App, client: AsyncClient, wanted: Wanted) -> str:
+    """The worker that is taken when none is named: one with the engine of the models here."""
     try:
-        told = await client.find_model(entry.id, presence.name, room=room)
-    except UnknownModel:
-        raise UnknownModel(
-            name=entry.label,
-            hint=f"{presence.name} hasn't got it. It can track with the models that it trained; "
-            "without --remote this machine does it.",
-        ) from None
-    there = None if told.package is None else told.package.id
-    if there != entry.record.package:
-        raise Conflict(
-            message=f"Model {entry.id} on {presence.name} has other content "
-            f"({(there or 'none')[:12]}) than here ({(entry.record.package or 'none')[:12]}).",
-            hint="Track without --remote, or with the id of the model that you mean.",
+        entries = resolve_names(client.library, wanted.models)
+    except UnknownModel as error:
+        hint = "If a worker has it, name the worker: --worker NAME."
+        raise UnknownModel(name=error.details["name"], hint=hint) from None
+    chosen: Presence = app.run(client.choose_worker(engine_of(entries), room=wanted.room))
+    return chosen.name
+
+
+def _tell_located(app: App, model: Located, worker: str) -> None:
+    """Which model runs, and where its content is from."""
+    offered = model.ref.offered
+    where = (
+        f"{worker} has it" if offered is None else f"{format_bytes(offered.size)} go to {worker}"
+    )
+    app.out.say(
+        f"Model    {model.label}: {model.model_type}, id {model.ref.id}, "
+        f"content {model.ref.package[:12]}; {where}"
+    )
+    if model.other is not None:
+        content = (model.other.package or "unknown")[:12]
+        app.out.warn(
+            f"On {worker} that name is another model's: id {model.other.id}, content {content}. "
+            "The one of this machine is used."
         )
 
 

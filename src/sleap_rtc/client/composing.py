@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from sleap_rtc.domain.ids import JobId, RoomId, make_uuid7
+from sleap_rtc.domain.ids import JobId, ModelId, RoomId, make_uuid7
+from sleap_rtc.domain.models import ModelRecord
 from sleap_rtc.domain.packages import check_path, ref
 from sleap_rtc.engines.base import ConfigSummary
+from sleap_rtc.engines.registry import DEFAULT
 from sleap_rtc.engines.registry import engine as find_engine
-from sleap_rtc.errors import FilesMissing, InvalidConfig, InvalidLabels, NotFound, UsageError
+from sleap_rtc.errors import InvalidConfig, InvalidLabels, NotFound, UsageError
 from sleap_rtc.files.hashcache import HashCache
 from sleap_rtc.files.packing import Packed, pack
 from sleap_rtc.jobs.spec import JobSpec, ModelRef, TrackSpec, TrainSpec, TrainStage
@@ -33,6 +35,26 @@ _CONFIG_HINT: Final = (
 Progress = Callable[[int, int], None]
 
 
+class Located(msgspec.Struct, frozen=True, kw_only=True):
+    """A model that a job on a worker runs.
+
+    Attributes:
+        ref: Its id and content, and its package where this machine offers it.
+        label: What it is called.
+        model_type: Its head.
+        engine: What runs it.
+        there: Whether the worker has it, as far as is known.
+        other: The model that the worker calls by that name, if it is another one.
+    """
+
+    ref: ModelRef
+    label: str
+    model_type: str
+    engine: str
+    there: bool = False
+    other: ModelRecord | None = None
+
+
 class Composed(msgspec.Struct, frozen=True):
     """A job and where its inputs are.
 
@@ -40,6 +62,7 @@ class Composed(msgspec.Struct, frozen=True):
         spec: The job.
         packed: Its package.
         files: Path in the package → path on this machine.
+        offered: Ids of models of this machine's library that the worker can fetch from here.
         labels: What the label file holds, for training.
         configs: What the configurations say, for training.
     """
@@ -47,6 +70,7 @@ class Composed(msgspec.Struct, frozen=True):
     spec: JobSpec
     packed: Packed
     files: dict[str, Path]
+    offered: tuple[ModelId, ...] = ()
     labels: LabelsReport | None = None
     configs: tuple[ConfigSummary, ...] = ()
 
@@ -131,7 +155,7 @@ def compose_training(
 
 def compose_tracking(
     videos: Sequence[Path],
-    models: Sequence[Entry],
+    models: Sequence[Located],
     *,
     room: RoomId,
     frames: tuple[int, int] | None = None,
@@ -152,7 +176,6 @@ def compose_tracking(
 
     Raises:
         NotFound: A video isn't there.
-        FilesMissing: A model's files have never been complete.
         UsageError: Models of different engines.
     """
     files: dict[str, Path] = {}
@@ -161,21 +184,18 @@ def compose_tracking(
             raise NotFound(message=f"There is no video {video}.")
         files[check_path(f"videos/{number}/{video.name}")] = video
     names = tuple(files)
-    refs = []
-    for entry in models:
-        if entry.record.package is None:
-            raise FilesMissing(name=entry.label, files="all of them, they were never complete")
-        refs.append(ModelRef(id=entry.record.id, package=entry.record.package))
+    refs = tuple(model.ref for model in models)
     packed = pack(files, cache=cache, progress=progress)
     spec = JobSpec(
         id=new_job_id(),
-        engine=engine_of(models),
-        work=TrackSpec(models=tuple(refs), videos=names, frames=frames, tracking=tracking),
+        engine=one_engine(model.engine for model in models),
+        work=TrackSpec(models=refs, videos=names, frames=frames, tracking=tracking),
         inputs=ref(packed.package),
         room=room,
         name=videos[0].name,
     )
-    return Composed(spec=spec, packed=packed, files=files)
+    offered = tuple(model.ref.id for model in models if model.ref.offered is not None)
+    return Composed(spec=spec, packed=packed, files=files, offered=offered)
 
 
 def engine_of(models: Sequence[Entry]) -> str:
@@ -184,12 +204,21 @@ def engine_of(models: Sequence[Entry]) -> str:
     Raises:
         UsageError: They are of different engines.
     """
-    engines = {entry.record.training.engine or "sleap-nn" for entry in models}
-    if len(engines) != 1:
+    return one_engine(entry.record.training.engine or DEFAULT for entry in models)
+
+
+def one_engine(engines: Iterable[str]) -> str:
+    """The engine that all models have.
+
+    Raises:
+        UsageError: They have several.
+    """
+    found = sorted(set(engines))
+    if len(found) != 1:
         raise UsageError(
-            message=f"These models can't run together: their engines are {', '.join(engines)}."
+            message=f"These models can't run together: their engines are {', '.join(found)}."
         )
-    return engines.pop()
+    return found[0]
 
 
 def _check_labels(labels: Path) -> LabelsReport:

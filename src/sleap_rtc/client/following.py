@@ -54,7 +54,7 @@ from sleap_rtc.transports.base import Sources
 from sleap_rtc.transports.blocks import BlockClient
 from sleap_rtc.transports.channel import Channel
 from sleap_rtc.transports.link import Link, State
-from sleap_rtc.transports.serving import ServedPackage
+from sleap_rtc.transports.serving import ServedPackage, serve_model
 from sleap_rtc.transports.throttle import Throttle
 
 ONCE_S: Final = 60.0
@@ -139,7 +139,7 @@ class Follower:
         self._throttle = throttle
         self._following = False
         self._upto: int | None = None
-        self._served: ServedPackage | None = None
+        self._served: list[ServedPackage] = []
         self._sources = Sources()
         self._updates: Inbox[Update | SleapRtcError | None] = Inbox(on_room=self._room_again)
         self._paused = False
@@ -175,8 +175,8 @@ class Follower:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._online.unwatch(self.link)
         await self.link.__aexit__(None, None, None)
-        if self._served is not None:
-            self._served.close()
+        for served in self._served:
+            served.close()
 
     @property
     def caught_up(self) -> bool:
@@ -225,9 +225,10 @@ class Follower:
 
     async def _say_again(self, channel: Channel) -> None:
         """After every connection: what the worker forgot with the last one."""
-        if self._served is not None:
-            body = OfferFiles(package=ref(self._served.packed.package))
-            await channel.request(body, id=f"offer-{self.link.session}-{id(channel)}", within_s=30)
+        for number, served in enumerate(self._served):
+            body = OfferFiles(package=ref(served.packed.package))
+            id_ = f"offer-{number}-{self.link.session}-{id(channel)}"
+            await channel.request(body, id=id_, within_s=30)
         if self._following and not self._paused:
             self._upto = None
             id_ = f"follow-{id(channel)}"
@@ -239,10 +240,15 @@ class Follower:
     async def _begin(self) -> None:
         """Offer the inputs while they may be wanted, submit what was never sent, and follow."""
         unsent = self.job.state == "unsent"
-        if unsent or self.job.state in ("queued", "assigned", "preparing"):
+        if unsent or self.job.state in ("queued", "assigned", "preparing", "paused"):
             await self._offer(required=unsent)
         if unsent:
             await self.link.request(SubmitJob(spec=self.job.spec), within_s=ONCE_S, id=self.job.id)
+        else:
+            # The link may have come up before there was anything to offer.
+            for served in self._served:
+                body = OfferFiles(package=ref(served.packed.package))
+                await self.link.request(body, within_s=ONCE_S)
         self._following = True
         await self._catch_up()
 
@@ -259,13 +265,22 @@ class Follower:
             )
             if packed.package.id != self.job.spec.inputs.id:
                 raise SourceChanged(path=next(iter(self.job.files.values())))
+            self._keep(ServedPackage(packed))
+            for model in self.job.offered:
+                entry = self._registry.get(model)
+                self._keep(
+                    await asyncio.to_thread(
+                        serve_model, entry.record, entry.directory, cache=self._cache
+                    )
+                )
         except SleapRtcError as error:
             if required:
                 raise
-            logger.warning("the job's inputs can't be offered any more: {}", error)
-            return
-        self._served = ServedPackage(packed)
-        self.link.offer(packed.package.id, self._served)
+            logger.warning("what the job needs can't be offered any more: {}", error)
+
+    def _keep(self, served: ServedPackage) -> None:
+        self._served.append(served)
+        self.link.offer(served.packed.package.id, served)
 
     def _noticed(self, body: NoticeBody) -> None:
         if not isinstance(body, JobHappened) or body.job != self.job.id:

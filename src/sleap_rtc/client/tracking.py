@@ -47,6 +47,21 @@ def resolve_models(registry: Registry, names: Sequence[str]) -> Resolved:
     """
     if not names:
         raise UsageError(message="Tracking needs a model.", hint="Add --model NAME.")
+    entries = resolve_names(registry, names)
+    for entry in entries:
+        if not is_whole(entry):
+            raise FilesMissing(name=entry.label, files=", ".join(_gone(entry)) or "all of them")
+    return Resolved(entries=entries)
+
+
+def resolve_names(registry: Registry, names: Sequence[str]) -> tuple[Entry, ...]:
+    """The models that were named, whether their files are here or not.
+
+    Raises:
+        UnknownModel: One isn't here.
+        AmbiguousName: A prefix fits several.
+        UsageError: A path that no library knows.
+    """
     entries: list[Entry] = []
     for name in names:
         found = registry.resolve(name)
@@ -59,11 +74,16 @@ def resolve_models(registry: Registry, names: Sequence[str]) -> Resolved:
                 message=f"{found} is a directory that this library doesn't know.",
                 hint="Name a model of the library; sleap-rtc list-models shows them.",
             )
-    for entry in entries:
-        gone = [f.path for f in entry.record.files if not (entry.directory / f.path).is_file()]
-        if gone or not entry.record.files:
-            raise FilesMissing(name=entry.label, files=", ".join(gone) or "all of them")
-    return Resolved(entries=tuple(entries))
+    return tuple(entries)
+
+
+def is_whole(entry: Entry) -> bool:
+    """Whether a model's files are all here."""
+    return bool(entry.record.files) and not _gone(entry)
+
+
+def _gone(entry: Entry) -> list[str]:
+    return [f.path for f in entry.record.files if not (entry.directory / f.path).is_file()]
 
 
 def output_path(video: Path, given: Path | None, *, many: bool) -> Path:
