@@ -30,8 +30,9 @@ from sleap_rtc.auth.store import DeviceStore, RoomEntry
 from sleap_rtc.client import rooms as rooms_
 from sleap_rtc.client.approvals import Approvals
 from sleap_rtc.client.asking import WorkerLibrary, open_library
-from sleap_rtc.client.composing import Composed, compose_tracking, compose_training
+from sleap_rtc.client.composing import Composed, Located, compose_tracking, compose_training
 from sleap_rtc.client.following import ONCE_S, Follower, Update
+from sleap_rtc.client.locating import locate, offered_here
 from sleap_rtc.client.online import Online
 from sleap_rtc.client.submitted import SubmittedJob, SubmittedJobs, meant
 from sleap_rtc.client.tracking import Resolved, resolve_models, track_here
@@ -218,17 +219,29 @@ class AsyncClient:
     def compose_tracking(
         self,
         videos: Paths,
-        models: Resolved,
+        models: Resolved | Sequence[Located],
         *,
         room: str | None = None,
         frames: tuple[int, int] | None = None,
         tracking: bool = False,
         progress: Hashing | None = None,
     ) -> Composed:
-        """Hash what a remote tracking needs; see ``client/composing.py``."""
+        """Hash what a remote tracking needs; see ``client/composing.py``.
+
+        Args:
+            videos: The videos.
+            models: What :meth:`locate_models` found for a worker; or models of this library, which
+                any worker that lacks them can fetch from here.
+            room: The room; by default the only one.
+            frames: First and last frame, both included.
+            tracking: Whether identities are linked over time.
+            progress: Told of bytes hashed and bytes in all.
+        """
+        if isinstance(models, Resolved):
+            models = [offered_here(entry, self.cache) for entry in models.entries]
         return compose_tracking(
             [Path(path).absolute() for path in videos],
-            models.entries,
+            models,
             room=self.room(room).room,
             frames=frames,
             tracking=tracking,
@@ -275,6 +288,7 @@ class AsyncClient:
                 device=chosen.device,
                 submitted_at=datetime.now(UTC),
                 files={name: str(path) for name, path in composed.files.items()},
+                offered=composed.offered,
                 download=download,
                 alias=alias,
                 output=None if output is None else str(Path(output).absolute()),
@@ -453,6 +467,22 @@ class AsyncClient:
             yield library
 
     # ── models ───────────────────────────────────────────────────────────────
+
+    async def locate_models(
+        self, names: Sequence[str], worker: str, *, room: str | None = None
+    ) -> tuple[Located, ...]:
+        """Models for a job on a worker, by what both sides have; see ``client/locating.py``.
+
+        Raises:
+            UnknownModel: One is neither here nor there.
+            FilesMissing: The files of one are neither here nor there.
+        """
+        entry = self.room(room)
+        async with self.online(entry) as online:
+            presence = await online.find_worker(entry, worker)
+            link = Link(online.switchboard, room=entry.room, locate=lambda: presence, name=worker)
+            async with link:
+                return await locate(names, registry=self.library, link=link, cache=self.cache)
 
     def resolve_models(self, names: Sequence[str]) -> Resolved:
         """The models of this library that were named, with their files; for tracking."""
