@@ -30,6 +30,7 @@ TESTED_BY: Final = {
     "cli/care_documents.py": "cli/test_documents.py",
     "cli/keep_documents.py": "cli/test_documents.py",
     "cli/registry.py": "cli/test_keeping.py",
+    "cli/commands.py": "cli/test_main.py",
     "cli/demo.py": "endtoend/test_demo.py",
     "cli/sync.py": "endtoend/test_library.py",
     "cli/syncing.py": "endtoend/test_library.py",

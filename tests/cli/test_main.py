@@ -15,7 +15,8 @@ import pytest
 
 from sleap_rtc import errors
 from sleap_rtc.cli import main as main_
-from sleap_rtc.cli.main import EXTRAS, ROWS, SECTIONS, cli
+from sleap_rtc.cli.commands import cli
+from sleap_rtc.cli.main import EXTRAS, ROWS, SECTIONS
 
 # What no command needs to explain itself.
 HEAVY = {

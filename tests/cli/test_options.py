@@ -6,7 +6,8 @@ import click
 import pytest
 
 from sleap_rtc.cli.app import App
-from sleap_rtc.cli.main import ROWS, cli
+from sleap_rtc.cli.commands import cli
+from sleap_rtc.cli.main import ROWS
 from sleap_rtc.cli.options import LEVELS, PathType, read_secret
 from sleap_rtc.config import all_settings
 from sleap_rtc.errors import UsageError

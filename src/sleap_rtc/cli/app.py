@@ -6,8 +6,6 @@ import os
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
-import click
-
 from sleap_rtc.cli.output import Output
 
 if TYPE_CHECKING:
@@ -83,6 +81,8 @@ class App:
 
     def fail(self, error: SleapRtcError) -> NoReturn:
         """End with an error whose document was shown already."""
+        import click  # noqa: PLC0415 - --help stays quick
+
         self.out.failure(error.message, error.hint_text)
         raise click.exceptions.Exit(error.exit_code)
 

@@ -2,7 +2,7 @@
 
 A command's module is imported when the command is run or helped with::
 
-    sleap-rtc --help          this file
+    sleap-rtc --help          this file and cli/overview.py, without click
     sleap-rtc train --help    and cli/train.py
     sleap-rtc train …         and everything that trains
 
@@ -14,18 +14,16 @@ Exit codes::
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
-import click
-
 from sleap_rtc.cli.app import App
-from sleap_rtc.cli.options import add_everywhere, everywhere
 
 if TYPE_CHECKING:
+    import click
+
     from sleap_rtc.errors import SleapRtcError
 
 
@@ -59,11 +57,11 @@ SECTIONS: Final[dict[str, tuple[Row, ...]]] = {
     "Models": (
         Row("list-models", "models", "List the models of this machine's library."),
         Row("model-info", "models", "Everything about one model."),
-        Row("compare-models", "models", "Show models side by side: what differs, and which is best."),
+        Row("compare-models", "models", "Show models side by side, and which is best."),
         Row("tag-model", "models", "Give a model an alias, or take it away."),
         Row("list-aliases", "models", "List the aliases, and the models that they name."),
         Row("update-model", "models", "Change the notes and tags of a model."),
-        Row("delete-model", "models", "Delete models; without --files their files stay where they are."),
+        Row("delete-model", "models", "Delete models; files stay unless --files is given."),
         Row("sync", "sync", "Compare this library with what workers have."),
         Row("export-registry", "registry", "Write every record and alias to a JSON file."),
         Row("import-registry", "registry", "Merge records and aliases from another library."),
@@ -80,6 +78,8 @@ SECTIONS: Final[dict[str, tuple[Row, ...]]] = {
 
 ROWS: Final = {row.name: row for rows in SECTIONS.values() for row in rows}
 
+ABOUT: Final = "Train SLEAP models on any machine you can reach, and keep every model."
+
 EPILOG: Final = (
     "Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 conflict, 5 network, "
     "6 not permitted, 130 interrupted or cancelled."
@@ -90,6 +90,8 @@ HELP_WIDTH: Final = 100
 
 COMPLETE: Final = "_SLEAP_RTC_COMPLETE"
 """Environment variable by which a shell asks what may come next."""
+
+_HELP: Final = (["--help"], ["-h"])
 
 EXTRAS: Final = {
     "h5py": "labels",
@@ -103,73 +105,6 @@ EXTRAS: Final = {
     "zmq": "worker",
 }
 """Package that may be missing → the extra that brings it."""
-
-
-class Commands(click.Group):
-    """The commands, each imported when it is needed."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Every command's name, in the order of the sections."""
-        return [row.name for row in ROWS.values() if not row.hidden]
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of this name, imported."""
-        row = ROWS.get(cmd_name)
-        if row is None:
-            return None
-        module = importlib.import_module(f"sleap_rtc.cli.{row.module}")
-        name = "train" if row.name == "client-train" else row.name
-        command = getattr(module, name.replace("-", "_"))
-        assert isinstance(command, click.Command)  # noqa: S101 - a row of the table is wrong
-        if COMPLETE in os.environ:
-            from sleap_rtc.cli.completing import add_proposals  # noqa: PLC0415 - only for the shell
-
-            add_proposals(command)
-        return add_everywhere(command)
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """The command that is meant; a mistyped one is told what is near."""
-        name = args[0]
-        if name not in ROWS and not name.startswith("-"):
-            import difflib  # noqa: PLC0415 - only for a mistake
-
-            near = difflib.get_close_matches(name, self.list_commands(ctx), n=3, cutoff=0.5)
-            meant = f" Did you mean {' or '.join(near)}?" if near else ""
-            raise click.UsageError(f"There is no command {name[:80]!r}.{meant}", ctx=ctx)
-        return super().resolve_command(ctx, args)
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The commands by section, from the table: nothing is imported."""
-        for title, rows in SECTIONS.items():
-            with formatter.section(title):
-                formatter.write_dl([(row.name, row.help) for row in rows if not row.hidden])
-
-
-@click.group(
-    cls=Commands,
-    epilog=EPILOG,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-@everywhere(hidden=False)
-@click.option(
-    "--version",
-    is_flag=True,
-    is_eager=True,
-    expose_value=False,
-    help="Show the version and exit.",
-    callback=lambda ctx, _param, given: _version(ctx) if given else None,
-)
-def cli() -> None:
-    """Train SLEAP models on any machine you can reach, and keep every model."""
-
-
-def _version(ctx: click.Context) -> NoReturn:
-    from sleap_rtc import __version__  # noqa: PLC0415 - only here
-
-    ctx.obj.out.raw(f"sleap-rtc {__version__}")
-    ctx.exit()
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -188,6 +123,14 @@ def run(arguments: Sequence[str], app: App | None = None) -> int:
         The exit code.
     """
     app = app or App()
+    if list(arguments) in _HELP and COMPLETE not in os.environ:
+        from sleap_rtc.cli.overview import overview  # noqa: PLC0415 - it imports this
+
+        return _printed(app, overview(min(app.out.width(), HELP_WIDTH)))
+    import click  # noqa: PLC0415 - most of the time that --help would take
+
+    from sleap_rtc.cli.commands import cli  # noqa: PLC0415 - it imports this
+
     try:
         code: Any = cli.main(
             list(arguments),
@@ -204,14 +147,26 @@ def run(arguments: Sequence[str], app: App | None = None) -> int:
     except click.ClickException as error:
         return _report(app, _from_click(error), arguments)
     except BrokenPipeError:
-        # Whoever read the output has read enough. Python would complain about it once more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 1
+        return _read_enough()
     except Exception as error:  # noqa: BLE001 - told here, as a sentence or as a bug, in one place
         return _report(app, _sentence(app, error), arguments)
     finally:
         app.close()
     return code if isinstance(code, int) else 0
+
+
+def _printed(app: App, text: str) -> int:
+    try:
+        app.out.raw(text)
+    except BrokenPipeError:
+        return _read_enough()
+    return 0
+
+
+def _read_enough() -> int:
+    """Whoever read the output has read enough; Python would complain about it once more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return 1
 
 
 def _interrupted(app: App) -> int:

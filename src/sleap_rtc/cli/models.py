@@ -124,7 +124,7 @@ def model_info(app: App, name: str, verify: bool) -> None:
 @click.option("--format", "form", type=click.Choice(("table", "json", "csv")), default="table")
 @click.pass_obj
 def compare_models(app: App, names: tuple[str, ...], everything: bool, form: str) -> None:
-    """Show models side by side: what differs, and which is best.
+    """Show models side by side, and which is best.
 
     Each NAME is an id, 4 or more characters of one, an alias, or a path; a pair's
     alias is both of its models. Their validation losses are drawn together.
@@ -197,7 +197,7 @@ def update_model(
 @yes
 @click.pass_obj
 def delete_model(app: App, names: tuple[str, ...], files: bool, yes: bool) -> None:
-    """Delete models; without --files their files stay where they are.
+    """Delete models; files stay unless --files is given.
 
     What it is, who uses it and how large it is are shown first. A record is kept
     for 30 days, and so are files in the trash; files of models that are imported

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
+from sleap_rtc.cli.overview import OPTIONS
+
 if TYPE_CHECKING:
     from sleap_rtc.cli.app import App
 
@@ -69,14 +71,14 @@ def _everywhere(*, hidden: bool) -> list[click.Option]:
             is_flag=True,
             expose_value=False,
             callback=_set_json,
-            help="Print the result as JSON, alone, on standard output.",
+            help=OPTIONS["--json"][1],
         ),
         click.Option(
             ["-q", "--quiet"],
             is_flag=True,
             expose_value=False,
             callback=_set_quiet,
-            help="Print the result's names alone, and no progress.",
+            help=OPTIONS["--quiet"][1],
         ),
         click.Option(
             ["--home"],
@@ -84,7 +86,7 @@ def _everywhere(*, hidden: bool) -> list[click.Option]:
             expose_value=False,
             callback=_set_flag,
             hidden=hidden,
-            help="Keys, rooms, library and settings.",
+            help=OPTIONS["--home"][1],
         ),
         click.Option(
             ["--log-level"],
@@ -92,7 +94,7 @@ def _everywhere(*, hidden: bool) -> list[click.Option]:
             expose_value=False,
             callback=_set_flag,
             hidden=hidden,
-            help="The least that is logged.",
+            help=OPTIONS["--log-level"][1],
         ),
         click.Option(
             ["--insecure"],
@@ -101,7 +103,7 @@ def _everywhere(*, hidden: bool) -> list[click.Option]:
             expose_value=False,
             callback=_set_flag,
             hidden=hidden,
-            help="Speak without TLS beyond this machine, on a trusted network.",
+            help=OPTIONS["--insecure"][1],
         ),
         click.Option(
             ["--debug"],
@@ -109,7 +111,7 @@ def _everywhere(*, hidden: bool) -> list[click.Option]:
             expose_value=False,
             callback=_set_debug,
             hidden=hidden,
-            help="Log everything.",
+            help=OPTIONS["--debug"][1],
         ),
     ]
 

@@ -20,11 +20,13 @@ import msgspec
 
 from sleap_rtc.cli.app import App
 from sleap_rtc.cli.care_documents import CARE
+from sleap_rtc.cli.commands import cli
 from sleap_rtc.cli.documents import DOCUMENTS, Shown
+from sleap_rtc.cli.import_documents import IMPORTS
 from sleap_rtc.cli.keep_documents import KEEPING
-from sleap_rtc.cli.main import SECTIONS, cli
+from sleap_rtc.cli.main import SECTIONS
 
-ALL: Final = DOCUMENTS | CARE | KEEPING
+ALL: Final = DOCUMENTS | CARE | IMPORTS | KEEPING
 """Name of the schema's file → the document, of every command."""
 WIDTH: Final = 90
 EXIT_CODES: Final = {
