@@ -22,7 +22,7 @@ next sets an alias of the model removes the other.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
@@ -127,13 +127,24 @@ class Aliases:
         found = self._naming(model.id, hints)
         own = [alias for alias in found if len(alias.models) == 1]
         if own:
-            return max(own, key=_rank).name
-        return f"{max(found, key=_rank).name}:{model.model_type}" if found else None
+            return max(own, key=rank).name
+        return f"{max(found, key=rank).name}:{model.model_type}" if found else None
 
     def all(self) -> tuple[Alias, ...]:
         """Every alias, by name; damaged ones are logged and left out."""
         read = (self._read_or_skip(key) for key in self.keys())
         return tuple(sorted((a for a in read if a), key=lambda alias: rules.key(alias.name)))
+
+    def each(self) -> Iterator[tuple[str, Alias | DataError]]:
+        """Every alias that names something, with its key, in no order; or why it can't be read."""
+        for key in self.keys():
+            try:
+                found = self._read(key)
+            except DataError as error:
+                yield key, error
+                continue
+            if found is not None and found.value.models:
+                yield key, found.value
 
     def keys(self) -> list[str]:
         """The casefolded names of all aliases, in no order, removed ones too."""
@@ -253,7 +264,7 @@ class Aliases:
     def _keep_one(self, model: ModelId, directory: Path) -> None:
         """Of all own aliases of a model keep the one with the highest sequence."""
         own = [alias for alias in self._at(model, directory) if len(alias.models) == 1]
-        for alias in sorted(own, key=_rank)[:-1]:
+        for alias in sorted(own, key=rank)[:-1]:
             found = self._read(rules.key(alias.name))
             if found and found.value == alias:
                 self._append(found.top, self._without_models(alias), alias.models)
@@ -332,7 +343,8 @@ def did_you_mean(names: list[str]) -> str | None:
     return f"Did you mean {' or '.join(names)}?" if names else None
 
 
-def _rank(alias: Alias) -> tuple[int, str]:
+def rank(alias: Alias) -> tuple[int, str]:
+    """Of a model's own aliases the one with the highest rank is its name."""
     return alias.sequence, rules.key(alias.name)
 
 

@@ -70,6 +70,21 @@ def create(directory: Path, record: ModelRecord) -> None:
         sync_directory(directory)
 
 
+def look(directory: Path) -> chain.Revision[ModelRecord] | None:
+    """The record as its chain has it, with the number of the newest revision; None without one.
+
+    Raises:
+        Damaged: No revision can be read.
+        NewerFormat: The newest revision was written by a later sleap-rtc.
+    """
+
+    def fault(record: ModelRecord) -> str:
+        known = record.directory == directory.name
+        return "" if known else f"it is the record of {record.directory}"
+
+    return chain.read(directory / RECORD, ModelRecord, fault=fault)
+
+
 def read(directory: Path) -> Revision:
     """The record of the model in a directory.
 
@@ -117,11 +132,7 @@ def update(directory: Path, change: Change) -> Revision:
 
 
 def _read(directory: Path) -> chain.Revision[ModelRecord]:
-    def fault(record: ModelRecord) -> str:
-        known = record.directory == directory.name
-        return "" if known else f"it is the record of {record.directory}"
-
-    found = chain.read(directory / RECORD, ModelRecord, fault=fault)
+    found = look(directory)
     if found is None:
         raise UnknownModel(name=directory.name)
     return found

@@ -464,6 +464,10 @@ class Registry(LifeCycle):
         """What an alias names, None if there is no such alias."""
         return self._finder.aliases.lookup(alias)
 
+    def read_aliases(self) -> Iterator[tuple[str, Alias | DataError]]:
+        """Every alias by its casefolded name, in no order; or why it can't be read."""
+        return self._finder.aliases.each()
+
     @timed
     def list_aliases(self) -> tuple[Alias, ...]:
         """Every alias, by name."""

@@ -1,0 +1,145 @@
+"""Looking for damage in a whole library: what a bad disk, a crash or a strange hand left.
+
+===================  ===========================================  ====================
+what                 how it is now                                mended by
+===================  ===========================================  ====================
+`unreadable`         no revision of a record can be read          repair-model
+`older`              the newest revisions can't be read, and an   repair-model
+                     older one stands
+`newer`              a later sleap-rtc wrote it                   an update
+`second-alias`       a model has two of its own; the later one    `mend_aliases`
+                     (the higher sequence) is its name
+`alias-to-nothing`   an alias names models that aren't here       `mend_aliases`
+`alias-unreadable`   what an alias says can't be read             tag-model --force
+===================  ===========================================  ====================
+
+Nothing is changed by looking.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from typing import Final, Literal
+
+import msgspec
+
+from sleap_rtc.domain.ids import ModelId
+from sleap_rtc.errors import DataError, NewerFormat, NotFound
+from sleap_rtc.library import layout, records
+from sleap_rtc.library.aliases import Alias, rank
+from sleap_rtc.library.registry import Registry
+
+Kind = Literal[
+    "unreadable", "older", "newer", "second-alias", "alias-to-nothing", "alias-unreadable"
+]
+
+OF_ALIASES: Final[frozenset[Kind]] = frozenset(("second-alias", "alias-to-nothing"))
+"""What :func:`mend_aliases` mends."""
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """Something that isn't as it should be.
+
+    Attributes:
+        kind: What it is.
+        name: A model's id, or an alias.
+        why: One sentence.
+    """
+
+    kind: Kind
+    name: str
+    why: str
+
+
+class Examination(msgspec.Struct, frozen=True):
+    """What was found.
+
+    Attributes:
+        findings: Aliases first, then models.
+        models: Number of models that were looked at, deleted ones too.
+        whole: Whether there was time for all.
+    """
+
+    findings: tuple[Finding, ...]
+    models: int
+    whole: bool
+
+
+def examine(registry: Registry, *, seconds: float | None = None) -> Examination:
+    """Look at every alias, and at every model's record.
+
+    Args:
+        registry: The library.
+        seconds: How long to go on at most; None looks at all.
+    """
+    end = None if seconds is None else time.monotonic() + seconds
+    findings = list(_aliases(registry))
+    models = 0
+    for name in layout.names(registry.models_dir):
+        if end is not None and time.monotonic() > end:
+            return Examination(findings=tuple(findings), models=models, whole=False)
+        models += 1
+        findings += _record(registry, name)
+    return Examination(findings=tuple(findings), models=models, whole=True)
+
+
+def mend_aliases(registry: Registry, findings: Iterable[Finding]) -> list[str]:
+    """Remove aliases that name nothing, and second ones.
+
+    Args:
+        registry: The library.
+        findings: Those of other kinds are left alone.
+
+    Returns:
+        The aliases that were removed.
+
+    Raises:
+        OutOfSpace: The disk is full; those before are removed.
+    """
+    removed = []
+    # What was found may have changed since: it is looked at once more.
+    still = {(each.kind, each.name) for each in _aliases(registry)}
+    for each in findings:
+        if each.kind in OF_ALIASES and (each.kind, each.name) in still:
+            with contextlib.suppress(NotFound):
+                removed.append(registry.remove_alias(each.name).name)
+    return removed
+
+
+def _aliases(registry: Registry) -> Iterator[Finding]:
+    own: defaultdict[ModelId, list[Alias]] = defaultdict(list)
+    for key, found in registry.read_aliases():
+        if isinstance(found, DataError):
+            yield Finding(kind="alias-unreadable", name=key, why=found.message)
+            continue
+        gone = [model for model in found.models if not registry.exists(model)]
+        if gone:
+            why = f"{' and '.join(gone)} {'is' if len(gone) == 1 else 'are'} not here"
+            yield Finding(kind="alias-to-nothing", name=found.name, why=why)
+        elif len(found.models) == 1:
+            own[found.models[0]].append(found)
+    for model, aliases in own.items():
+        first, *others = sorted(aliases, key=rank, reverse=True)
+        for each in others:
+            why = f"model {model} is called {first.name}, which is later"
+            yield Finding(kind="second-alias", name=each.name, why=why)
+
+
+def _record(registry: Registry, name: str) -> Iterator[Finding]:
+    directory = registry.models_dir / name
+    parsed = layout.parse(name)
+    model = parsed[1] if parsed else name
+    try:
+        found = records.look(directory)
+    except NewerFormat as error:
+        yield Finding(kind="newer", name=model, why=error.message)
+    except (DataError, OSError) as error:
+        why = error.message if isinstance(error, DataError) else str(error)
+        yield Finding(kind="unreadable", name=model, why=why)
+    else:
+        if found is not None and found.number < found.top:
+            why = f"revision {found.top} can't be read; {found.number} stands"
+            yield Finding(kind="older", name=model, why=why)
