@@ -28,7 +28,7 @@ from typing import Any
 
 import pytest
 
-from sleap_rtc.client.api import Client
+from sleap_rtc.client.synchronous import Client
 from sleap_rtc.config import Settings, load
 from sleap_rtc.domain.models import ModelRecord
 from sleap_rtc.domain.values import decode

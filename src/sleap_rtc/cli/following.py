@@ -24,18 +24,16 @@ from sleap_rtc.cli.screen import JobScreen
 from sleap_rtc.cli.text import Cell, Column, loss
 from sleap_rtc.client.api import AsyncClient
 from sleap_rtc.client.following import Follower
+from sleap_rtc.client.outcome import failure
 from sleap_rtc.client.submitted import SubmittedJob, short
 from sleap_rtc.client.tracking import deliver
 from sleap_rtc.domain.aliases import check
 from sleap_rtc.errors import (
     AliasTaken,
-    Cancelled,
     InvalidName,
     SleapRtcError,
-    TrainingFailed,
     UnknownModel,
     UnknownRoom,
-    from_wire,
 )
 from sleap_rtc.jobs.lifecycle import ENDED, SETTLED, JobView
 from sleap_rtc.jobs.spec import TrackSpec
@@ -282,27 +280,6 @@ def _used(client: AsyncClient, model: str, package: str) -> UsedModelShown:
     return UsedModelShown(
         id=model, alias=entry.alias, model_type=entry.record.model_type, package=package
     )
-
-
-def failure(job: SubmittedJob, view: JobView) -> SleapRtcError | None:
-    """Why a job that is settled isn't completed; None while it may still become so."""
-    what = f"Job {short(job.id)}"
-    name = short(job.id)
-    match view.state:
-        case "failed" if view.error is not None:
-            told = view.error
-            return from_wire(told.code, {}, message=told.message, hint=told.hint)
-        case "failed":
-            return TrainingFailed(what=what, why=view.reason or "the worker didn't say why")
-        case "cancelled":
-            return Cancelled(what=what)
-        case "interrupted":
-            why = f": {view.reason}" if view.reason else ""
-            return SleapRtcError(
-                message=f"{what} was interrupted{why}. Its checkpoint is on {job.worker}.",
-                hint=f"It goes on with: sleap-rtc jobs retry {name}",
-            )
-    return None
 
 
 def shown_error(error: SleapRtcError | None) -> ErrorShown | None:

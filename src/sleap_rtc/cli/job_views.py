@@ -16,10 +16,11 @@ from sleap_rtc.cli.documents import (
     LogDocument,
     StageShown,
 )
-from sleap_rtc.cli.following import Followed, failure, finish, follow, room_name, shown_error
+from sleap_rtc.cli.following import Followed, finish, follow, room_name, shown_error
 from sleap_rtc.cli.listing import day, when
 from sleap_rtc.cli.text import Cell, Column, loss
 from sleap_rtc.client.api import AsyncClient
+from sleap_rtc.client.outcome import failure
 from sleap_rtc.client.submitted import SubmittedJob, short
 from sleap_rtc.domain.ids import JobId
 from sleap_rtc.domain.units import format_duration

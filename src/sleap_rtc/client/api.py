@@ -8,16 +8,12 @@ Asynchronously::
             async for update in training.updates():
                 print(update)
 
-and in one call::
-
-    from sleap_rtc import Client
-    models = Client().train("flies.pkg.slp", ["centroid.yaml"], worker="gpu-1", alias="flies")
+Without ``async``, and in one call: ``client/synchronous.py``.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,12 +23,14 @@ from typing import Final, TypeVar
 import msgspec
 
 from sleap_rtc.auth.store import DeviceStore, RoomEntry
+from sleap_rtc.client import members as members_
 from sleap_rtc.client import rooms as rooms_
 from sleap_rtc.client.approvals import Approvals
 from sleap_rtc.client.asking import WorkerLibrary, open_library
 from sleap_rtc.client.composing import Composed, Located, compose_tracking, compose_training
-from sleap_rtc.client.following import ONCE_S, Follower, Update
+from sleap_rtc.client.following import ONCE_S, Follower
 from sleap_rtc.client.locating import locate, offered_here
+from sleap_rtc.client.members import RoomMember
 from sleap_rtc.client.online import Online
 from sleap_rtc.client.submitted import SubmittedJob, SubmittedJobs, meant
 from sleap_rtc.client.tracking import Resolved, resolve_models, track_here
@@ -46,7 +44,6 @@ from sleap_rtc.engines.registry import DEFAULT
 from sleap_rtc.errors import EngineMissing, NotFound, UsageError
 from sleap_rtc.files.hashcache import HashCache
 from sleap_rtc.jobs.events import Command, JobState
-from sleap_rtc.library.entries import Entry
 from sleap_rtc.library.registry import Registry
 from sleap_rtc.protocol.link import (
     CommandJob,
@@ -162,7 +159,19 @@ class AsyncClient:
         """Take a worker that was set up anew; see :func:`sleap_rtc.client.rooms.accept_worker`."""
         return await rooms_.accept_worker(self.settings, self.room(room), name)
 
+    async def members(self, room: str | None = None) -> list[RoomMember]:
+        """Everybody in a room of this device; see :func:`sleap_rtc.client.members.members`."""
+        return await members_.members(self.settings, self.room(room))
+
+    async def remove_member(self, name: str, *, room: str | None = None) -> RoomMember:
+        """Put a device out of a room; see :func:`sleap_rtc.client.members.remove`."""
+        return await members_.remove(self.settings, self.room(room), name)
+
     # ── jobs ─────────────────────────────────────────────────────────────────
+
+    def jobs(self) -> list[SubmittedJob]:
+        """The jobs that this machine submitted, the newest first, as they were last seen."""
+        return self.submitted.all()
 
     def compose_training(
         self,
@@ -457,6 +466,7 @@ class AsyncClient:
 
         Raises:
             UnknownWorker: It isn't online.
+            UsageError: Several are online, and none is named.
             PeerUnreachable: It can't be reached.
         """
         entry = self.room(room)
@@ -559,96 +569,3 @@ class AsyncClient:
             link = Link(online.switchboard, room=entry.room, locate=lambda: presence, name=worker)
             async with link:
                 return [await link.request(body, within_s=ONCE_S) for body in bodies]
-
-
-class Client:
-    """The same, without ``async``: each call returns when it is done. Not for several threads.
-
-    Args:
-        settings: By default those of the environment and the home's file.
-    """
-
-    def __init__(self, settings: Settings | None = None) -> None:
-        self._settings = settings or load()
-
-    def login(self, server: str, *, code: str | None = None) -> rooms_.SignedIn:
-        """Sign in at a server."""
-        return self._run(lambda client: client.login(server, code=code))
-
-    def create_room(self, name: str, *, server: str | None = None) -> rooms_.CreatedRoom:
-        """Make a room."""
-        return self._run(lambda client: client.create_room(name, server=server))
-
-    def invite(
-        self, room: str | None = None, *, role: Role = "member", uses: int = 1, hours: float = 24.0
-    ) -> str:
-        """An invite link."""
-        return rooms_.invite(
-            self._settings,
-            rooms_.find_room(DeviceStore(self._settings.home), room).room,
-            role=role,
-            uses=uses,
-            hours=hours,
-        )
-
-    def join(self, link: str, *, name: str | None = None) -> RoomEntry:
-        """Join a room by an invite link."""
-        return self._run(lambda client: client.join(link, name=name))
-
-    def rooms(self) -> list[RoomEntry]:
-        """The rooms that this device is in."""
-        return DeviceStore(self._settings.home).rooms()
-
-    def workers(self, room: str | None = None) -> list[Presence]:
-        """The workers that are online in a room."""
-        return self._run(lambda client: client.workers(room))
-
-    def train(
-        self,
-        labels: str | Path,
-        configs: Paths,
-        *,
-        worker: str | None = None,
-        room: str | None = None,
-        engine: str = DEFAULT,
-        alias: str | None = None,
-        on_update: Callable[[Update], None] = lambda _: None,
-    ) -> tuple[Entry, ...]:
-        """Train on a worker and bring the models home.
-
-        Args:
-            labels: The label file.
-            configs: One configuration per model.
-            worker: The worker's name; by default the least busy one.
-            room: The room; by default the only one.
-            engine: The trainer.
-            alias: What the models are called at home.
-            on_update: Called with everything that happens.
-
-        Returns:
-            The models, in the order of the configurations; fewer if the job didn't complete.
-
-        Raises:
-            SleapRtcError: It can't be done; the sentence says why.
-        """
-
-        async def work(client: AsyncClient) -> tuple[Entry, ...]:
-            composed = client.compose_training(labels, configs, engine=engine, room=room)
-            async with client.submit(composed, worker=worker, alias=alias) as follower:
-                async for update in follower.updates():
-                    on_update(update)
-                models = follower.job.models
-                return tuple(client.library.get(models[key]) for key in sorted(models, key=int))
-
-        return self._run(work)
-
-    def command(self, job: str, command: Command) -> None:
-        """Command a job that this machine submitted."""
-        self._run(lambda client: client.command(job, command))
-
-    def _run(self, work: Callable[[AsyncClient], Coroutine[None, None, T]]) -> T:
-        async def run() -> T:
-            async with AsyncClient(self._settings) as client:
-                return await work(client)
-
-        return asyncio.run(run())
