@@ -51,3 +51,10 @@ def test_discarded(make_packed: MakePacked, tmp_path: Path) -> None:
     packed = make_packed({"a": 10})
     stage(tmp_path / "incoming", packed).discard()
     assert not folder_of(tmp_path / "incoming", packed.package.id, "there").exists()
+
+
+def test_discarded_within_its_block(make_packed: MakePacked, tmp_path: Path) -> None:
+    packed = make_packed({"a": 10})
+    with stage(tmp_path / "incoming", packed) as staged:
+        staged.discard()
+    assert list((tmp_path / "incoming").iterdir()) == []

@@ -69,7 +69,9 @@ class Claim:
             self._fd = -1
 
     def remove(self) -> None:
-        """Remove the folder with everything in it, and let go of it."""
+        """Remove the folder with everything in it, and let go of it; twice is once."""
+        if self._fd < 0:
+            return
         # The lock goes last, so that nobody claims a folder that is half removed.
         for entry in self.directory.iterdir():
             if entry.name == LOCK:
