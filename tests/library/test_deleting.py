@@ -74,3 +74,33 @@ def test_the_sweep_takes_what_is_old_and_no_more(
     assert {path.name for path in registry.incoming.iterdir()} == {".tmp-new", "pull"}
     assert registry.get(kept.id) == kept
     assert registry.sweep() == 0
+
+
+def test_a_delete_that_was_cut_short_is_finished_by_the_sweep(
+    registry: Registry, arrive: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = arrive()
+
+    def die(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("sleap_rtc.library.placing.move_out", die)
+        with pytest.raises(KeyboardInterrupt):
+            registry.delete(entry.id)
+    assert (entry.directory / "best.ckpt").exists()
+    registry.sweep()
+    assert [path.name for path in entry.directory.iterdir()] == [".record"]
+    (trash,) = (registry.models_dir / ".trash").iterdir()
+    assert (trash / "best.ckpt").read_text() == "weights"
+    registry.sweep()
+    assert list((registry.models_dir / ".trash").iterdir()) == [trash]
+
+
+def test_files_that_were_to_stay_are_left_by_the_sweep(
+    registry: Registry, arrive: Callable[..., Any]
+) -> None:
+    entry = arrive()
+    registry.delete(entry.id, files=False)
+    registry.sweep()
+    assert (entry.directory / "best.ckpt").exists()

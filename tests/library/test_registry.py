@@ -188,3 +188,25 @@ def test_where_a_model_is_besides(registry: Registry, record_of: RecordOf, clock
     place = Location(kind="worker", name="gpu-01", last_seen=clock())
     registry.update(model, lambda old: replace(old, locations=(place,)))
     assert [e.id for e in registry.list(Query(where="worker")).entries] == [model]
+
+
+def test_a_damaged_index_is_kept_aside_and_what_came_back_is_told(
+    open_registry: Callable[[], Registry], record_of: RecordOf, tmp_path: Path
+) -> None:
+    first = open_registry()
+    for n in range(3):
+        first.register(record_of(str(n)))
+    assert len(first.list().entries) == 3
+    assert first.recovered is None
+    first.close()
+    for number in range(5):
+        (database,) = (tmp_path / "index").rglob("*.sqlite")
+        database.write_bytes(b"garbage %d" % number * 1_000)
+        registry = open_registry()
+        assert len(registry.list().entries) == 3
+        recovered = registry.recovered
+        assert recovered is not None
+        assert recovered.models == 3
+        assert recovered.aside.read_bytes().startswith(b"garbage %d" % number)
+        registry.close()
+    assert len(list((tmp_path / "index").rglob("damaged-*"))) == 3

@@ -11,7 +11,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
@@ -46,7 +46,13 @@ def delete(finder: Finder, entry: Entry, *, trash: Path | None, now: datetime) -
         OutOfSpace: The disk is full; either nothing happened, or the same call goes on.
     """
     with changing(finder.models, [entry.directory.name]):
-        revision = records.update(entry.directory, lambda old: replace(old, deleted_at=now))
+        revision = records.update(
+            entry.directory,
+            # That its files go is part of the record: whoever finds them still there finishes.
+            lambda old: replace(
+                old, deleted_at=now, status=old.status if trash is None else "missing"
+            ),
+        )
         removed = finder.aliases.remove_from(revision.record, revision.hints)
         if trash is not None:
             placing.move_out(entry.directory, trash, keep=lambda name: name == layout.RECORD)
@@ -55,12 +61,26 @@ def delete(finder: Finder, entry: Entry, *, trash: Path | None, now: datetime) -
     )
 
 
+def finish(directory: Path, trash: Path) -> None:
+    """Finish a delete that was cut short: what its files are goes to the trash.
+
+    Args:
+        directory: A deleted model's.
+        trash: Where its files go.
+    """
+    with contextlib.suppress(UnknownModel, DataError, FileNotFoundError):
+        record = records.read(directory).record
+        left = any(item.name != layout.RECORD for item in directory.iterdir())
+        if left and record.deleted_at is not None and record.status == "missing":
+            placing.move_out(directory, trash, keep=lambda name: name == layout.RECORD)
+
+
 def sweep(models: Path, tombstones: Iterable[str], oldest: datetime) -> int:
     """Remove what was deleted before a time, and what was abandoned for a day.
 
     Args:
         models: The library.
-        tombstones: Directories of models that may be due.
+        tombstones: Directories of deleted models.
         oldest: What was deleted earlier goes, UTC.
 
     Returns:
@@ -77,8 +97,7 @@ def sweep(models: Path, tombstones: Iterable[str], oldest: datetime) -> int:
                     directory.rmdir()
                 removed += 1
     for folder in _entries(models / layout.TRASH):
-        match = _TRASHED.fullmatch(folder.name)
-        if match is not None and match[1] < oldest.strftime(STAMP):
+        if is_old_trash(folder.name, oldest):
             shutil.rmtree(folder)
             removed += 1
     for folder in _entries(models / layout.INCOMING):
@@ -86,6 +105,12 @@ def sweep(models: Path, tombstones: Iterable[str], oldest: datetime) -> int:
         if folder.name.startswith(TEMPORARY) and age > _ABANDONED_S:
             shutil.rmtree(folder, ignore_errors=True)
     return removed
+
+
+def is_old_trash(name: str, oldest: datetime) -> bool:
+    """Whether a folder in the trash is of before a time, by its name."""
+    match = _TRASHED.fullmatch(name)
+    return match is not None and match[1] < oldest.astimezone(UTC).strftime(STAMP)
 
 
 def due(now: datetime) -> datetime:

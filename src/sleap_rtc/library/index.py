@@ -28,6 +28,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
 from hashlib import blake2b
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -54,12 +55,26 @@ _NAME: Final = re.compile(r"[0-9a-f]{16}\.sqlite")
 _SMALL: Final = 5_000
 """Models up to which the tree is looked through at once: some 50 ms."""
 _BATCH: Final = 200
+_DAMAGED: Final = "damaged-"
+_KEPT_DAMAGED: Final = 3
 _MAPPED: Final = 4 * 10**9
 """Bytes of the index that are read through a memory map."""
 _TRUSTED_AGE_NS: Final = 2_000_000_000
 """A directory's time stamp tells of every change only when it is older than its clock is coarse."""
 
 _T = TypeVar("_T")
+
+
+class Recovered(msgspec.Struct, frozen=True):
+    """What was built anew in place of a damaged index.
+
+    Attributes:
+        models: Number of models, from their records.
+        aside: Where the damaged database is now.
+    """
+
+    models: int
+    aside: Path
 
 
 class Index:
@@ -88,6 +103,7 @@ class Index:
         self._marks_stamp = 0
         self._seen: frozenset[str] = frozenset()
         self._looking: threading.Thread | None = None
+        self.recovered: Recovered | None = None
 
     def page(self, query: Query) -> Page:
         """One page of a list.
@@ -167,7 +183,27 @@ class Index:
             logger.bind(library=str(self._models), why=str(error)).warning(
                 "the library's index is unusable and is built anew"
             )
-            return ask(self._rebuild(instead_of=name))
+            aside = self._set_aside(name) if isinstance(error, sqlite3.DatabaseError) else None
+            db = self._rebuild(instead_of=name)
+            if aside is not None:
+                self.recovered = Recovered(models=_count(db), aside=aside)
+                logger.bind(aside=str(aside), models=self.recovered.models).warning(
+                    "the library's index was damaged and built anew from the records"
+                )
+            return ask(db)
+
+    def _set_aside(self, name: str) -> Path | None:
+        """Keep a damaged database under a name with the time; None if another process has."""
+        folder = self._place()
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+        aside = folder / f"{_DAMAGED}{stamp}-{secrets.token_hex(4)}.db"
+        try:
+            (folder / name).rename(aside)
+        except OSError:
+            return None
+        for old in sorted(folder.glob(f"{_DAMAGED}*.db"))[:-_KEPT_DAMAGED]:
+            old.unlink(missing_ok=True)
+        return aside
 
     def _open(self, name: str) -> Database:
         with self._opening:
@@ -324,6 +360,12 @@ def stamp_of(directory: Path) -> int:
 
 def _schema() -> Traversable:
     return files("sleap_rtc.library") / "migrations"
+
+
+def _count(db: Database) -> int:
+    with db.read() as reader:
+        (count,) = reader.execute("SELECT count(*) FROM model").fetchone()
+        return int(count)
 
 
 def _note(writer: sqlite3.Connection, what: str) -> None:

@@ -46,7 +46,7 @@ from sleap_rtc.library.aliases import Alias, AliasChange
 from sleap_rtc.library.claiming import Claims, Fate, same_files, same_job
 from sleap_rtc.library.entries import MAX_LIMIT, Entry, Group, Page, Query
 from sleap_rtc.library.finder import Finder, Unreadable
-from sleap_rtc.library.index import Index
+from sleap_rtc.library.index import Index, Recovered
 from sleap_rtc.library.lifecycle import LifeCycle
 from sleap_rtc.library.marks import changing
 from sleap_rtc.library.rows import Known
@@ -106,6 +106,11 @@ class Registry(LifeCycle):
         at: TracebackType | None,
     ) -> None:
         self.close()
+
+    @property
+    def recovered(self) -> Recovered | None:
+        """What was built anew in place of a damaged index, if one was met."""
+        return self._index.recovered
 
     @property
     def incoming(self) -> Path:
@@ -403,12 +408,17 @@ class Registry(LifeCycle):
     def sweep(self) -> int:
         """Remove what was deleted more than 30 days ago; to be called when idle.
 
+        A delete that a crash cut short is finished: its files go to the trash.
+
         Returns:
             Number of models and trash folders that were removed.
         """
         oldest = deleting.due(self._clock())
-        tombstones = self._index.tombstones(round(oldest.timestamp() * 1e6))
-        return deleting.sweep(self.models_dir, tombstones, oldest)
+        now_us = round(self._clock().timestamp() * 1e6)
+        deleted = self._index.tombstones(now_us + 1)
+        for name in deleted:
+            deleting.finish(self.models_dir / name, self.claims.trash(name))
+        return deleting.sweep(self.models_dir, deleted, oldest)
 
     @timed
     def write_manifest(self) -> None:
