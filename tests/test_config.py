@@ -62,6 +62,7 @@ def test_flag_beats_environment_beats_file_beats_default() -> None:
 def test_every_setting_can_be_set_in_every_place() -> None:
     texts = {
         "home": "/h",
+        "drive": "hdd",
         "log_level": "debug",
         "log_format": "json",
         "ice_servers": "stun:a:1",

@@ -154,6 +154,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Annotated[int, Meta(ge=1)] | None,
         About("Bytes per second of transfers, as 10MB.", flag="--limit-rate"),
     ] = None
+    drive: Annotated[
+        Literal["auto", "ssd", "hdd", "network", "memory", "unknown"],
+        About("Kind of the drives that models are on, where it can't be told."),
+    ] = "auto"
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], About("The least that is logged.")
     ] = "info"

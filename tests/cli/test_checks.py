@@ -73,6 +73,14 @@ def test_a_disk_that_is_nearly_full(app, monkeypatch):
     assert look(app)["disk (home)"].status == "broken"
 
 
+def test_the_kind_of_drive(app, monkeypatch):
+    assert look(app)["drive"].status in ("ok", "note")
+    monkeypatch.setenv("SLEAP_RTC_DRIVE", "hdd")
+    found = look(App(app.out))["drive"]
+    assert found.status == "ok"
+    assert found.message == "a hard disk (set); 1 file at once"
+
+
 def test_a_home_that_cannot_be_written(app, own_home, monkeypatch):
     (own_home / ".sleap-rtc").mkdir()
 

@@ -37,6 +37,7 @@ from sleap_rtc.config import Settings
 from sleap_rtc.domain.units import format_bytes, format_duration
 from sleap_rtc.engines import registry as engines
 from sleap_rtc.errors import DataError, EngineMissing, NotTrusted, SleapRtcError
+from sleap_rtc.files.drives import Kind, drive_of
 from sleap_rtc.files.durable import TEMPORARY
 from sleap_rtc.files.space import free_space
 from sleap_rtc.net.address import ServerAddress, parse_server
@@ -52,6 +53,15 @@ SKEW_S: Final = 60.0
 MUCH_SKEW_S: Final = 300.0
 """Seconds from which certificates are refused."""
 ASK_S: Final = 10.0
+
+
+_DRIVES: Final[dict[Kind, str]] = {
+    "ssd": "an SSD",
+    "hdd": "a hard disk",
+    "network": "a network drive",
+    "memory": "memory",
+    "unknown": "of unknown kind",
+}
 
 
 def examine(app: App) -> Iterator[CheckShown]:
@@ -148,6 +158,17 @@ def _disks(settings: Settings) -> Iterator[CheckShown]:
             status = "broken" if free < FULL_DISK else "warning"
         words = f"{format_bytes(free)} free where {place} is"
         yield _check(f"disk ({name})", status, words, "Make room, or move it elsewhere.")
+    yield _drive(settings)
+
+
+def _drive(settings: Settings) -> CheckShown:
+    """What the library is on, which decides how many files are hashed and copied at once."""
+    drive = drive_of(settings.home, override=settings.drive)
+    words = f"{_DRIVES[drive.kind]} ({drive.why}); {count(drive.streams, 'file')} at once"
+    if drive.kind == "unknown":
+        hint = "If you know it, set drive = \"ssd\" or \"hdd\" in config.toml: imports may be faster."
+        return _check("drive", "note", words, hint)
+    return _check("drive", "ok", words)
 
 
 def _engines() -> Iterator[CheckShown]:

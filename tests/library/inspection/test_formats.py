@@ -30,31 +30,31 @@ FORMATS = {
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_a_whole_file_is_known_by_its_content(samples, written, tmp_path, name):
-    found = look(written(name, samples.whole(tmp_path)[name]))
+def test_a_whole_file_is_known_by_its_content(whole, written, tmp_path, name):
+    found = look(written(name, whole(tmp_path)[name]))
     assert (found.format, found.tier) == FORMATS[name]
     assert found.sentence == ""
     assert found.weights
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_a_cut_is_found_at_every_offset(samples, written, tmp_path, name):
-    whole = samples.whole(tmp_path)[name]
-    step = max(len(whole) // 150, 1)
-    path = written(name, whole)
-    for length in {*range(0, len(whole), step), *range(len(whole) - 20, len(whole))}:
-        path.write_bytes(whole[:length])
+def test_a_cut_is_found_at_every_offset(whole, written, tmp_path, name):
+    content = whole(tmp_path)[name]
+    step = max(len(content) // 150, 1)
+    path = written(name, content)
+    for length in {*range(0, len(content), step), *range(len(content) - 20, len(content))}:
+        path.write_bytes(content[:length])
         with pytest.raises(DataError):
-            assert look(path) is None, f"after {length} of {len(whole)} bytes"
+            assert look(path) is None, f"after {length} of {len(content)} bytes"
 
 
 @given(data=st.data())
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
-def test_any_bytes_give_an_answer_or_an_error(samples, tmp_path_factory, data):
+def test_any_bytes_give_an_answer_or_an_error(whole, tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("any")
-    whole = samples.whole(folder)
-    name = data.draw(st.sampled_from(sorted(whole)))
-    content = bytearray(whole[name])
+    made = whole(folder)
+    name = data.draw(st.sampled_from(sorted(made)))
+    content = bytearray(made[name])
     for _ in range(data.draw(st.integers(0, 6))):
         at = data.draw(st.integers(0, len(content) - 1))
         content[at : at + 1] = data.draw(st.binary(max_size=9))

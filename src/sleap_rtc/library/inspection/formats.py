@@ -25,7 +25,7 @@ import contextlib
 import os
 import tarfile
 import zipfile
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Final, Literal
 
 import msgspec
@@ -109,30 +109,33 @@ class Looked(msgspec.Struct, frozen=True):
 _SHOWN: Final = 5
 
 
-def look(path: Path) -> Looked:
+def look(path: Path, *, name: str | None = None) -> Looked:
     """Look into a file. Nothing in it is run or loaded.
 
     Args:
         path: The file; a link in the last part of its path is refused.
+        name: What it is called where it is used; by default the last part of its path.
 
     Raises:
         Damaged: It was cut, or contradicts itself.
         UnsafePath: A link, or no regular file.
         OSError: It can't be read.
     """
+    name = path.name if name is None else name
+    suffix = PurePath(name).suffix.lower()
     fd = open_file(path)
     try:
-        looked = _look(Content(fd, path.name), path)
+        looked = _look(Content(fd, name), path, suffix)
     finally:
         os.close(fd)
     endings = _OWN_ENDINGS.get(looked.format)
-    if endings is None or path.suffix.lower() in endings or looked.tier != "safe":
+    if endings is None or suffix in endings or looked.tier != "safe":
         return looked
-    why = f"it is {looked.format} by its content, and its name says {path.suffix or 'nothing'}"
+    why = f"it is {looked.format} by its content, and its name says {suffix or 'nothing'}"
     return msgspec.structs.replace(looked, tier="unknown", found=(why,))
 
 
-def _look(content: Content, path: Path) -> Looked:
+def _look(content: Content, path: Path, suffix: str) -> Looked:
     head = content.head(512)
     if content.size < _SMALLEST:
         why = "it is empty" if not content.size else f"it has {content.size} bytes and no more"
@@ -157,7 +160,7 @@ def _look(content: Content, path: Path) -> Looked:
     if onnx.may_be(head):
         with contextlib.suppress(Damaged):
             return Looked(format="onnx", tier="safe", beside=onnx.check(content))
-    named = next((kind for kind, own in _OWN_ENDINGS.items() if path.suffix.lower() in own), None)
+    named = next((kind for kind, own in _OWN_ENDINGS.items() if suffix in own), None)
     if named is not None:
         raise content.damaged(f"it is not {named}, as its name says; it may have been cut")
     return Looked(format="unknown", tier="unknown", found=("its format isn't known",))

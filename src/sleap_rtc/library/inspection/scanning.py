@@ -57,7 +57,7 @@ def scan(path: Path) -> Verdict:
     if path.suffix in _WITHOUT_PICKLES:
         return Verdict(clean=True)
     try:
-        looked = look(Path(os.path.realpath(path, strict=True)))
+        looked = look(Path(os.path.realpath(path, strict=True)), name=path.name)
     except (DataError, OSError) as error:
         return Verdict(clean=False, sentence=f"it can't be read as a checkpoint ({error})")
     if looked.tier == "safe" or (looked.tier == "scanned" and looked.format in _TODAYS):

@@ -1,0 +1,296 @@
+"""What ``import-model`` does: asks, shows how far it is, and tells what became of each model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from sleap_rtc.cli.app import App
+from sleap_rtc.cli.documents import ErrorShown, model_shown
+from sleap_rtc.cli.import_documents import ImportDocument, ImportedShown, NotImportedShown
+from sleap_rtc.cli.text import Cell, Column, bar, count
+from sleap_rtc.client.approvals import Approvals
+from sleap_rtc.domain import aliases
+from sleap_rtc.domain.models import Tier, safety_of
+from sleap_rtc.domain.units import format_bytes
+from sleap_rtc.errors import AliasTaken, SleapRtcError
+from sleap_rtc.library.entries import Entry
+from sleap_rtc.library.importing.examining import Examined
+from sleap_rtc.library.importing.finding import Skipped
+from sleap_rtc.library.importing.importer import (
+    Imported,
+    Importer,
+    Questions,
+    Result,
+    Stage,
+    Wishes,
+    check_type,
+    check_wishes,
+)
+from sleap_rtc.library.layout import KNOWN_TYPES
+
+QUIET_S: Final = 1.0
+"""Seconds of work before its progress is shown."""
+
+_STAGES: Final[dict[Stage, str]] = {
+    "looking": "looking at",
+    "unpacking": "unpacking",
+    "reading": "reading",
+    "copying": "copying",
+}
+_SAFETY: Final[dict[Tier, tuple[str, str]]] = {
+    "safe": ("safe", "good"),
+    "scanned": ("scanned", "good"),
+    "unknown": ("unknown", "warning"),
+    "flagged": ("flagged", "bad"),
+}
+
+
+def import_all(app: App, paths: Sequence[Path], *, yes: bool, **wishes: Any) -> None:
+    """Import everything that the paths hold.
+
+    Args:
+        app: The invocation.
+        paths: As the person named them.
+        yes: Whether nothing is asked.
+        wishes: Fields of `Wishes`.
+
+    Raises:
+        SleapRtcError: Nothing was imported, with the first reason.
+    """
+    wanted = Wishes(**wishes)
+    check_wishes(wanted, paths)
+    client = app.client()
+    results: list[Result] = []
+    app.goes_on = "Nothing was imported."
+    importer = Importer(
+        client.library,
+        wanted,
+        cache=client.cache,
+        drive=client.settings.drive,
+        questions=Person(app) if app.out.interactive and not yes else Questions(),
+        progress=Progress(app),
+    )
+    for result in importer.run(paths):
+        app.out.live.clear()
+        results.append(result)
+        done = sum(isinstance(each, Imported) for each in results)
+        if done:
+            app.goes_on = f"{count(done, 'model is', 'models are')} imported; nothing is half done."
+        if isinstance(result, Imported) and result.entry.record.trust is not None:
+            _approve(client.settings.home, result.entry)
+    app.out.live.clear()
+    _tell(app, results)
+
+
+class Person(Questions):
+    """Asks whoever sits at the terminal."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    def model_type(self, examined: Examined) -> str | None:
+        """The head of a model whose files don't tell it; an empty answer skips the model."""
+        out = self._app.out
+        out.say(f"Nothing tells what type of model {examined.candidate.path} is.")
+        out.say(f"The trainer's types are {', '.join(KNOWN_TYPES)}.")
+        while answer := out.prompt("Type (empty skips it):"):
+            try:
+                check_type(answer)
+            except SleapRtcError as error:
+                out.warn(error.message)
+            else:
+                return answer
+        return None
+
+    def alias(self, entry: Entry, proposed: str) -> str | None:
+        """The alias for a model; an empty answer takes the proposed one, ``-`` none."""
+        out = self._app.out
+        offered = f"[{proposed}, - for none]" if proposed else "[none]"
+        while True:
+            answer = out.prompt(f"Alias of {entry.record.model_type} {entry.id} {offered}:")
+            if not answer:
+                return proposed or None
+            if answer == "-":
+                return None
+            why = aliases.fault(answer)
+            if not why:
+                return answer
+            out.warn(f"{answer!r} can't be an alias: {why}.")
+
+
+class Progress:
+    """Shows how far it is, once something takes longer than a second.
+
+    It may be called from several threads.
+    """
+
+    def __init__(self, app: App) -> None:
+        self._out = app.out
+        self._about: tuple[str, str] | None = None
+        self._since = time.monotonic()
+
+    def __call__(self, stage: Stage, name: str, done: int, total: int) -> None:
+        """Take in how far it is."""
+        now = time.monotonic()
+        if self._about != (stage, name):
+            self._about, self._since = (stage, name), now
+        if now - self._since < QUIET_S:
+            return
+        words = f"{_STAGES[stage]} {name}"
+        amount = format_bytes(done) if done else ""
+        if total:
+            amount += f" of {format_bytes(total)}"
+            words += f" {bar(done / total, 20)}"
+        self._out.live.update([f"{words} {amount}"], plain=f"{_STAGES[stage]} {name}: {amount}")
+
+
+def _approve(home: Path, entry: Entry) -> None:
+    """A yes at import is a yes to running it here: the same person, the same machine."""
+    trust = entry.record.trust
+    approvals = Approvals(home / "trusted")
+    for file in entry.record.files:
+        if trust is not None and file.path in trust.files and not approvals.has(file.blake3):
+            approvals.approve(file.blake3, f"{file.path} of model {entry.id}: {file.found}")
+
+
+# ── what became of it ────────────────────────────────────────────────────────
+
+
+def _tell(app: App, results: Sequence[Result]) -> None:
+    """Show the results, and end with the exit code that they have."""
+    imported = [result for result in results if isinstance(result, Imported)]
+    skipped = [result for result in results if isinstance(result, Skipped)]
+    if len(results) == 1 and skipped:
+        raise skipped[0].error
+    document = ImportDocument(
+        imported=tuple(_imported(result) for result in imported),
+        skipped=tuple(_skipped(result) for result in skipped),
+    )
+    app.out.show(document, lambda: _print(app, results))
+    for result in imported:
+        _warn(app, result)
+    if not imported and skipped:
+        app.fail(skipped[0].error)
+    if any(result.wanted for result in imported):
+        raise click.exceptions.Exit(AliasTaken.exit_code)
+
+
+def _print(app: App, results: Sequence[Result]) -> None:
+    if len(results) == 1 and isinstance(results[0], Imported):
+        _print_one(app, results[0])
+        return
+    rows: list[list[Cell | str]] = []
+    for result in results:
+        if isinstance(result, Skipped):
+            why = result.error.message.removeprefix(f"{result.path}: ").rstrip(".")
+            rows.append([str(result.path), Cell("skipped", "warning"), "", "", "", why])
+            continue
+        record = result.entry.record
+        safety = safety_of(record)
+        rows.append(
+            [
+                str(result.path),
+                Cell("here already", "dim") if result.known else Cell("imported", "good"),
+                Cell(result.entry.label, "name"),
+                record.model_type,
+                format_bytes(record.size),
+                Cell(*_SAFETY[safety.tier]),
+            ]
+        )
+    if app.out.quiet:
+        for result in results:
+            if isinstance(result, Imported):
+                app.out.data(result.entry.id)
+        return
+    columns = [
+        Column("found", least=16),
+        Column("what", whole=True),
+        Column("model", least=12),
+        Column("type", least=10),
+        Column("size", right=True, whole=True),
+        Column("safety, or why not", least=16),
+    ]
+    app.out.table(columns, rows)
+    added = sum(isinstance(r, Imported) and not r.known for r in results)
+    known = sum(isinstance(r, Imported) and r.known for r in results)
+    parts = [f"{count(added, 'model')} imported"]
+    parts += [f"{known} here already"] if known else []
+    parts += [f"{len(results) - added - known} skipped"] if len(results) > added + known else []
+    app.out.say(", ".join(parts) + ".")
+
+
+def _print_one(app: App, result: Imported) -> None:
+    record = result.entry.record
+    if app.out.quiet:
+        app.out.data(record.id)
+        return
+    ways = {
+        "link": "links to where they are",
+        "copy": "copied into the library",
+        "move": "unpacked into the library",
+        "adopt": "they were in the library",
+    }
+    safety = safety_of(record)
+    word, style = _SAFETY[safety.tier]
+    why = f": {safety.why}" if safety.why else ""
+    app.out.title("Here already, nothing was added" if result.known else "Imported")
+    app.out.fields(
+        [
+            ("Id", record.id),
+            ("Alias", Cell(result.entry.alias or "", "name")),
+            ("Type", record.model_type),
+            ("Size", f"{format_bytes(record.size)}, {count(len(record.files), 'file')}"),
+            ("Files", "" if result.known else ways[result.way]),
+            ("Safety", Cell(f"{word}{why}{', trusted by you' if safety.trusted else ''}", style)),
+            ("Points", ", ".join(record.skeleton)),
+            ("From", str(result.path)),
+            ("Folder", str(result.entry.directory)),
+        ],
+        indent=2,
+    )
+    app.out.say(f"sleap-rtc model-info {result.entry.label} shows everything about it.", "dim")
+
+
+def _warn(app: App, result: Imported) -> None:
+    for note in result.notes[:5]:
+        app.out.warn(f"{result.path.name}: {note}")
+    if len(result.notes) > 5:
+        app.out.warn(f"{result.path.name}: {len(result.notes) - 5} more things; --json shows all.")
+    if result.wanted:
+        free = " or ".join(result.suggestions)
+        hint = f" Free is {free}: sleap-rtc tag-model {result.entry.id} ALIAS" if free else ""
+        app.out.warn(f"The alias {result.wanted!r} names another model; this one has none.{hint}")
+
+
+def _imported(result: Imported) -> ImportedShown:
+    safety = safety_of(result.entry.record)
+    return ImportedShown(
+        model=model_shown(result.entry),
+        source=str(result.path),
+        added=not result.known,
+        way=result.way,
+        safety=safety.tier,
+        found=safety.why,
+        trusted=safety.trusted,
+        wanted_alias=result.wanted,
+        suggestions=result.suggestions,
+        notes=result.notes,
+    )
+
+
+def _skipped(result: Skipped) -> NotImportedShown:
+    error = result.error
+    return NotImportedShown(
+        source=str(result.path),
+        error=ErrorShown(
+            code=error.code,
+            message=error.message,
+            hint=error.hint_text,
+            exit_code=error.exit_code,
+        ),
+    )
