@@ -166,7 +166,7 @@ def _drive(settings: Settings) -> CheckShown:
     drive = drive_of(settings.home, override=settings.drive)
     words = f"{_DRIVES[drive.kind]} ({drive.why}); {count(drive.streams, 'file')} at once"
     if drive.kind == "unknown":
-        hint = "If you know it, set drive = \"ssd\" or \"hdd\" in config.toml: imports may be faster."
+        hint = 'If you know it, set drive = "ssd" or "hdd" in config.toml: imports may be faster.'
         return _check("drive", "note", words, hint)
     return _check("drive", "ok", words)
 
