@@ -11,6 +11,8 @@ from sleap_rtc.auth.store import RoomEntry
 from sleap_rtc.cli.app import App
 from sleap_rtc.cli.documents import (
     InviteDocument,
+    MemberRemovedDocument,
+    MembersDocument,
     RoomCreatedDocument,
     RoomDocument,
     RoomsDocument,
@@ -116,3 +118,26 @@ def test_a_certificate_that_has_ended(make_output):
         room=made.room, name="old", server="https://x.example", role="owner", chain=made.owner_chain
     )
     assert room_shown(entry).expires_at is None
+
+
+def test_members_are_listed_and_removed(owner, cli, tmp_path):
+    anna = tmp_path / "anna"
+    link = cli("--home", owner, "room", "invite").out.strip()
+    assert cli("--home", anna, "room", "join", link).code == 0
+    told = cli("--home", owner, "room", "members", "--json")
+    members = msgspec.convert(told.document, MembersDocument).members
+    assert sorted(one.role for one in members) == ["member", "owner"]
+    (guest,) = [one for one in members if not one.this_device]
+    assert "this device" in cli("--home", owner, "room", "members").out
+    assert cli("--home", anna, "room", "members").code == 6
+    key = guest.device[:12]
+    asked = cli("--home", owner, "room", "remove", key)
+    assert (asked.code, "--yes" in asked.err) == (2, True)
+    gone = cli("--home", owner, "room", "remove", key, "--yes", "--json")
+    assert msgspec.convert(gone.document, MemberRemovedDocument).removed.device == guest.device
+    left = msgspec.convert(
+        cli("--home", owner, "room", "members", "--json").document, MembersDocument
+    )
+    assert [one.role for one in left.members] == ["owner"]
+    assert cli("--home", anna, "workers").code == 6
+    assert cli("--home", owner, "room", "remove", key, "--yes").code == 3

@@ -35,9 +35,16 @@ from sleap_rtc.auth.signed import open_signed, seal
 from sleap_rtc.domain.ids import DeviceId, RoomId
 from sleap_rtc.domain.models import Utc
 from sleap_rtc.domain.places import Role
-from sleap_rtc.domain.values import Document, Value
+from sleap_rtc.domain.values import Document, Value, decode
 from sleap_rtc.errors import NotTrusted
-from sleap_rtc.protocol.signed import NO_DIGEST, Chain, KeyId, RoomName, SignedMembership
+from sleap_rtc.protocol.signed import (
+    MAX_PAYLOAD,
+    NO_DIGEST,
+    Chain,
+    KeyId,
+    RoomName,
+    SignedMembership,
+)
 
 _WHAT: Final = "the membership list"
 
@@ -136,6 +143,14 @@ def open_membership(offered: SignedMembership, *, room: RoomId) -> Membership:
         NewerFormat: A later version's list.
     """
     return _open(offered, room)[0]
+
+
+def listed(membership: Membership) -> tuple[ListedMember, ...]:
+    """Everybody whom a list names, whose signature was checked before; nobody without a list."""
+    if membership.signed is None:
+        return ()
+    payload = membership.signed.signed.payload
+    return decode(MembershipList, payload, what=_WHAT, limit=MAX_PAYLOAD).members
 
 
 def adopt(

@@ -99,6 +99,40 @@ class InviteDocument(Shown, frozen=True):
     expires_at: datetime
 
 
+class MemberShown(Shown, frozen=True):
+    """A member of a room.
+
+    Attributes:
+        name: What it is called in the room.
+        role: What it may do.
+        device: Its key.
+        expires_at: When its certificates end; an owner's device renews them before.
+        seen_at: When it last entered the room.
+        this_device: Whether it is this one.
+    """
+
+    name: str
+    role: Role
+    device: str
+    expires_at: datetime
+    seen_at: datetime
+    this_device: bool
+
+
+class MembersDocument(Shown, frozen=True):
+    """``room members``."""
+
+    room: str
+    members: tuple[MemberShown, ...]
+
+
+class MemberRemovedDocument(Shown, frozen=True):
+    """``room remove``: who is no member any more."""
+
+    room: str
+    removed: MemberShown
+
+
 class WorkerAcceptedDocument(Shown, frozen=True):
     """``workers --accept-new``: the worker's key from now on, and the one that it had before."""
 
@@ -593,6 +627,8 @@ DOCUMENTS: Final[dict[str, type[Shown]]] = {
     "room-invite": InviteDocument,
     "room-join": RoomDocument,
     "room-list": RoomsDocument,
+    "room-members": MembersDocument,
+    "room-remove": MemberRemovedDocument,
     "server": ServerDocument,
     "server-code": ServerCodeDocument,
     "tag-model": TagDocument,

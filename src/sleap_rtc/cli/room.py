@@ -1,4 +1,4 @@
-"""``room``: making, sharing, joining and listing rooms."""
+"""``room``: making, sharing, joining and listing rooms, and who is in them."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from sleap_rtc.cli import options
 from sleap_rtc.cli.app import App
 from sleap_rtc.cli.options import read_secret
 
 if TYPE_CHECKING:
     from sleap_rtc.auth.store import RoomEntry
-    from sleap_rtc.cli.documents import RoomShown
+    from sleap_rtc.cli.documents import MemberShown, RoomShown
+    from sleap_rtc.client.members import RoomMember
     from sleap_rtc.domain.places import Role
 
 ROLES: Final = ("member", "worker", "viewer")
@@ -19,7 +21,7 @@ ROLES: Final = ("member", "worker", "viewer")
 
 @click.group()
 def room() -> None:
-    """Make, share, join and list rooms.
+    """Make, share, join and list rooms, and see who is in them.
 
     A room is where clients and workers meet. Whoever makes one owns it; everybody
     else joins by an invite link.
@@ -147,6 +149,81 @@ def list_(app: App) -> None:
     app.out.show(RoomsDocument(rooms=tuple(rooms)), human)
 
 
+@room.command()
+@click.argument("name", metavar="[ROOM]", required=False)
+@click.pass_obj
+def members(app: App, name: str | None) -> None:
+    """List the members of a room that this device owns.
+
+    Their certificates are renewed by an owner's device, whenever it is online.
+    """
+    from sleap_rtc.cli.documents import MembersDocument  # noqa: PLC0415 - --help stays quick
+    from sleap_rtc.cli.text import Cell, Column  # noqa: PLC0415
+    from sleap_rtc.domain.ids import fingerprint  # noqa: PLC0415
+
+    client = app.client()
+    entry = client.room(name)
+    found = app.run(client.members(entry.room))
+
+    def human() -> None:
+        columns = [
+            Column("member"),
+            Column("role", whole=True),
+            Column("seen", whole=True),
+            Column("until", whole=True),
+            Column("key"),
+        ]
+        rows = [
+            [
+                Cell(f"{one.name} (this device)" if one.me else one.name, "name"),
+                one.role,
+                f"{one.seen.astimezone():%Y-%m-%d}",
+                f"{one.expires.astimezone():%Y-%m-%d}",
+                fingerprint(one.device),
+            ]
+            for one in found
+        ]
+        app.out.table(columns, rows)
+
+    shown = tuple(member_shown(one) for one in found)
+    app.out.show(MembersDocument(room=entry.name, members=shown), human)
+
+
+@room.command()
+@click.argument("member")
+@click.option("--room", "name", metavar="ROOM", help="The room; by default the only one.")
+@options.yes
+@click.pass_obj
+def remove(app: App, member: str, name: str | None, yes: bool) -> None:
+    """Remove a member from a room that this device owns.
+
+    MEMBER is its name, or the first 8 digits or more of its key. Whoever is online
+    ends its connections to it at once. Its jobs go on.
+    """
+    from sleap_rtc.cli.documents import MemberRemovedDocument  # noqa: PLC0415 - --help stays quick
+    from sleap_rtc.domain.ids import fingerprint  # noqa: PLC0415
+    from sleap_rtc.errors import Cancelled, UsageError  # noqa: PLC0415
+
+    client = app.client()
+    entry = client.room(name)
+    if not yes:
+        if not app.out.interactive:
+            raise UsageError(message=f"Remove {member} from {entry.name}?", hint="Add --yes.")
+        if not app.out.ask(f"Remove {member} from room {entry.name}?", default=False):
+            raise Cancelled(what="Removing a member")
+    gone = app.run(client.remove_member(member, room=entry.room))
+    document = MemberRemovedDocument(room=entry.name, removed=member_shown(gone))
+    app.out.show(
+        document,
+        lambda: app.out.fields(
+            [
+                ("Removed", f"{gone.name}, {gone.role} of {entry.name}"),
+                ("Key", fingerprint(gone.device)),
+            ]
+        ),
+    )
+
+
 def given_link(app: App, link: str) -> str:
     """An invite link from the command line, a prompt or standard input."""
     if link != "-":
@@ -171,4 +248,18 @@ def room_shown(entry: RoomEntry) -> RoomShown:
         expires = None
     return RoomShown(
         room=entry.room, name=entry.name, server=entry.server, role=entry.role, expires_at=expires
+    )
+
+
+def member_shown(member: RoomMember) -> MemberShown:
+    """A member as it is shown."""
+    from sleap_rtc.cli.documents import MemberShown  # noqa: PLC0415 - --help stays quick
+
+    return MemberShown(
+        name=member.name,
+        role=member.role,
+        device=member.device,
+        expires_at=member.expires,
+        seen_at=member.seen,
+        this_device=member.me,
     )

@@ -239,7 +239,8 @@ class Online:
                 except SleapRtcError as error:
                     logger.bind(code=error.code).warning("certificates aren't renewed: {}", error)
 
-    async def _compare_lists(self, room: RoomId) -> None:
+    async def newest_list(self, room: RoomId) -> None:
+        """Have the newest membership list that the server has, and give it this device's."""
         newer = await self._tending.newest_list(room)
         if newer is not None:
             self._apply(newer)
@@ -282,7 +283,7 @@ class Online:
                 case RoomEntered():
                     self._present[event.room] = {p.connection: p for p in event.present}
                     self._announce()
-                    self._spawn(self._compare_lists(event.room))
+                    self._spawn(self.newest_list(event.room))
                 case RoomLost():
                     self._lose(event)
                 case MembershipNews():

@@ -26,6 +26,7 @@ from sleap_rtc.auth.issue import grant, make_room, needs_renewal
 from sleap_rtc.auth.membership import check_member
 from sleap_rtc.auth.signed import chain_from_texts
 from sleap_rtc.auth.store import DeviceStore, RoomEntry
+from sleap_rtc.domain.ids import RoomId
 from sleap_rtc.errors import DataError, InvalidName, NotTrusted
 from sleap_rtc.protocol.signed import Chain
 
@@ -120,7 +121,9 @@ def renewals(
     made: list[Chain] = []
     for texts in due:
         try:
-            member = check_member(_standing(chain_from_texts(tuple(texts)), entry, now), membership)
+            member = check_member(
+                standing(chain_from_texts(tuple(texts)), room=entry.room, now=now), membership
+            )
             chain = _renew(store, entry, member, now) if member.device != key.device else None
         except (NotTrusted, DataError, InvalidName) as error:
             logger.debug("not renewed: {}", error)
@@ -130,11 +133,16 @@ def renewals(
     return made
 
 
-def _standing(chain: Chain, entry: RoomEntry, now: datetime) -> Member:
-    """Whom a chain proves, or did not long ago."""
+def standing(chain: Chain, *, room: RoomId, now: datetime) -> Member:
+    """Whom a chain proves, or did not long ago.
+
+    Raises:
+        NotTrusted: Nobody, for a month.
+        DataError: It is no chain.
+    """
     for back in _LOOK_BACK:
         try:
-            return verify_chain(chain, room=entry.room, now=now - back, who="A member")
+            return verify_chain(chain, room=room, now=now - back, who="A member")
         except NotTrusted as error:
             refused = error
     raise refused
