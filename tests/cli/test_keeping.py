@@ -163,3 +163,35 @@ def test_many_outcomes_are_cut(cli, elsewhere, tmp_path):
     assert len(done.out.splitlines()) == 21
     assert "6 more; --json lists them." in done.err
     assert "1 not usable" in done.err
+
+
+def test_the_public_sleap_rtcs_models_are_taken_over_by_any_command(cli, home):
+    folder = home.root / "models" / "centroid_3f2a9c01"
+    folder.mkdir(parents=True)
+    (folder / "best.ckpt").write_text("weights")
+    entry = {"id": "3f2a9c01", "model_type": "centroid", "local_path": str(folder)}
+    gone = {"id": "3f2a9c02", "model_type": "centroid", "local_path": "/nowhere"}
+    models = {each["id"]: each for each in (entry, gone)}
+    (home.root / "models" / "manifest.json").write_text(
+        json.dumps({"version": "1.0", "models": models, "aliases": {"fly": "3f2a9c01"}})
+    )
+    done = cli("list-models", "--json")
+    assert done.code == 0
+    assert {model["id"] for model in json.loads(done.out)["models"]} == set(models)
+    assert "2 models of the public sleap-rtc taken over." in done.err
+    assert "model 3f2a9c02: without its files: /nowhere is not there" in done.err
+    assert "taken over" not in cli("model-info", "fly").err
+
+
+def test_a_damaged_index_is_told(cli, home, filled):
+    with home.library as library:
+        library.list()
+        databases = list(library._index._place().glob("*.sqlite"))
+    for database in databases:
+        database.write_bytes(b"garbage" * 1_000)
+    done = cli("list-models")
+    assert done.code == 0
+    assert "flies" in done.out
+    assert (
+        "The library's index was damaged and is built anew from the records of 1 models" in done.err
+    )

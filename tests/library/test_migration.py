@@ -20,7 +20,7 @@ def opened(models: Path, tmp_path: Path, clock: Any) -> Iterator[Callable[[], An
     registries = []
 
     def open_one() -> tuple[Registry, tuple[Report, ...]]:
-        found = migration.open_library(models, clock=clock, index_dir=tmp_path / "index")
+        found = migration.open_registry(models, clock=clock, index_dir=tmp_path / "index")
         registries.append(found[0])
         return found
 

@@ -65,13 +65,24 @@ class App:
 
         if self._client is None:
             self._client = AsyncClient(self.settings())
+            if self._client.taken_over:
+                from sleap_rtc.cli.keeping import tell_taken_over  # noqa: PLC0415 - once
+
+                tell_taken_over(self, self._client.taken_over)
         return self._client
 
     def close(self) -> None:
         """Close what was opened."""
         self.out.live.clear()
         if self._client is not None:
-            self._client.library.close()
+            library = self._client.library
+            library.close()
+            recovered = library.recovered
+            if recovered is not None:
+                self.out.warn(
+                    "The library's index was damaged and is built anew from the records of "
+                    f"{recovered.models:,} models; the damaged one is kept as {recovered.aside}."
+                )
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run asynchronous work to its end."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -138,6 +138,19 @@ def show_report(app: App, report: Report) -> None:
             app.out.say(f"{'Models' if kind == 'model' else 'Aliases'}: {', '.join(numbers)}.")
     if not report.counts:
         app.out.say("There is no model in it.")
+
+
+def tell_taken_over(app: App, reports: Sequence[Report]) -> None:
+    """What became of models in registries of the public sleap-rtc; in words, beside any result."""
+    for report in reports:
+        new = report.count("model", "added", "renamed")
+        app.out.say(f"{count(new, 'model')} of the public sleap-rtc taken over.")
+        app.out.say(f"Its registry is kept as {report.source}.")
+        telling = [outcome for outcome in report.outcomes if outcome.why]
+        for outcome in telling[:_SHOWN]:
+            app.out.warn(f"{outcome.kind} {outcome.name}: {outcome.why}")
+        if len(telling) > _SHOWN:
+            app.out.warn(f"{len(telling) - _SHOWN:,} more.")
 
 
 def _table(app: App, report: Report) -> None:

@@ -23,7 +23,10 @@ revive = click.option(
 @replace
 @click.pass_obj
 def export_registry(app: App, file: Path, force: bool) -> None:
-    """Write every record and alias to a JSON file; the models' files are not in it."""
+    """Write every record and alias to a JSON file.
+
+    The models' files are not in it: backup saves them, too.
+    """
     from sleap_rtc.cli.keeping import export  # noqa: PLC0415 - --help stays quick
 
     export(app, file, replacing=force)
@@ -34,7 +37,7 @@ def export_registry(app: App, file: Path, force: bool) -> None:
 @revive
 @click.pass_obj
 def import_registry(app: App, file: Path, include_deleted: bool) -> None:
-    """Merge a registry into this machine's library.
+    """Merge records and aliases from another library.
 
     FILE is what export-registry wrote, a library's manifest.json, or a registry of
     the public sleap-rtc. What is here stays as it is: nothing is replaced, no alias
@@ -55,9 +58,9 @@ def import_registry(app: App, file: Path, include_deleted: bool) -> None:
 @replace
 @click.pass_obj
 def backup(app: App, file: Path, with_linked: bool, force: bool) -> None:
-    """Save the whole library, with the models' files, to one archive.
+    """Save the whole library to one archive.
 
-    FILE ends with .tar or .tar.gz; weights hardly get smaller by compression.
+    The models' files are in it. FILE ends with .tar or .tar.gz; weights hardly get smaller by compression.
     """
     from sleap_rtc.cli.keeping import back_up  # noqa: PLC0415 - --help stays quick
 
@@ -69,9 +72,9 @@ def backup(app: App, file: Path, with_linked: bool, force: bool) -> None:
 @revive
 @click.pass_obj
 def restore(app: App, file: Path, include_deleted: bool) -> None:
-    """Bring back what backup saved; every file is checked by its hash.
+    """Bring back what backup saved.
 
-    Into a library that has models it is merged: nothing that is here is replaced.
+    Every file is checked by its hash. Into a library that has models it is merged: nothing that is here is replaced.
     Interrupted, it leaves whole models, and the same command goes on.
     """
     from sleap_rtc.cli.keeping import restore as bring_back  # noqa: PLC0415 - --help stays quick

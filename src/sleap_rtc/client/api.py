@@ -44,7 +44,7 @@ from sleap_rtc.engines.registry import DEFAULT
 from sleap_rtc.errors import EngineMissing, NotFound, UsageError
 from sleap_rtc.files.hashcache import HashCache
 from sleap_rtc.jobs.events import Command, JobState
-from sleap_rtc.library.registry import Registry
+from sleap_rtc.library.migration import open_registry
 from sleap_rtc.protocol.link import (
     CommandJob,
     FindModel,
@@ -83,12 +83,15 @@ class AsyncClient:
 
     Args:
         settings: By default those of the environment and the home's file.
+
+    Attributes:
+        taken_over: What became of models in the public sleap-rtc's registry, if it was found now.
     """
 
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or load()
         home = self.settings.home
-        self.library = Registry(home / "models")
+        self.library, self.taken_over = open_registry(home / "models")
         self.submitted = SubmittedJobs(home / "jobs")
         self.devices = DeviceStore(home)
         self.cache = HashCache(home / "hashes")

@@ -62,7 +62,7 @@ def pending(models: Path) -> tuple[Path, ...]:
     return tuple(path for path in found if not _report_path(models, path).exists())
 
 
-def open_library(
+def open_registry(
     models: Path,
     *,
     told: Told = lambda _done, _of: None,

@@ -40,6 +40,7 @@ from sleap_rtc.files.claim import Claim
 from sleap_rtc.files.hashcache import HashCache
 from sleap_rtc.jobs.lifecycle import JobView
 from sleap_rtc.library import layout
+from sleap_rtc.library.migration import open_registry
 from sleap_rtc.library.registry import Registry
 from sleap_rtc.net.events import RoomLost
 from sleap_rtc.transports.throttle import Throttle
@@ -94,7 +95,7 @@ async def run_worker(
     own = msgspec.structs.replace(settings, home=root, name=name)
     with Claim(root, what=f"The worker directory {root}"):
         own, entry = await _place_in_room(settings, own, room)
-        with Registry(root / "models") as registry:
+        with open_registry(root / "models")[0] as registry:
             approvals = Approvals(settings.home / "trusted")
             await _Worker(own, entry, name, registry, approvals).run(on_ready)
 
