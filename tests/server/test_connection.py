@@ -13,15 +13,20 @@ from typing import Any
 import pytest
 
 from sleap_rtc.auth.keys import SigningKey
+from sleap_rtc.auth.signed import chain_to_texts
 from sleap_rtc.config import ServerSettings
+from sleap_rtc.domain.values import encode
 from sleap_rtc.net.limits import SourceLimits
 from sleap_rtc.protocol.signaling import (
     SIGN_IN_CONTEXT,
     Challenge,
+    CreateRoom,
     Done,
+    EnterRoom,
     FromServer,
     GetMembership,
     LeaveRoom,
+    PutMembership,
     Refused,
     SignedIn,
     SignIn,
@@ -37,6 +42,7 @@ from sleap_rtc.server.hub import Hub
 from sleap_rtc.server.limits import MAX_OUTBOX, WRITE_COST, Pending
 from sleap_rtc.server.metrics import ServerMetrics
 from sleap_rtc.server.requests import Desk
+from sleap_rtc.server.rooms import Visitor
 from sleap_rtc.server.store import Store
 from sleap_rtc.testing.made_room import MadeRoom
 
@@ -424,3 +430,40 @@ def test_the_host_that_a_request_names(header: bytes, scheme: str, host: str) ->
     scope = {"headers": [(b"x", b"y"), (b"host", header)], "scheme": scheme}
     assert module._host_header(scope) == host
     assert module._host_header({}) == ""
+
+
+# ── lists ────────────────────────────────────────────────────────────────────
+
+
+async def test_an_entry_is_checked_again_when_a_list_came_meanwhile(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the check and the entry a list may remove whoever enters."""
+    made = MadeRoom(now=datetime.now(UTC))
+    key, owner = made.key(10), Visitor(connection="o", device=made.owner.device)
+    store = hub.desk._store
+    code = store.new_code(now=made.now)
+    store.register_by_code(made.owner.device, code=code, name="x", program="", now=made.now)
+    create = CreateRoom(id=1, room=made.room, name="lab", chain=chain_to_texts(made.owner_chain))
+    assert isinstance(await hub.perform(owner, create), Done)
+    removal = made.next_list(revoked=(key.device,)).signed
+    assert removal is not None
+    put = PutMembership(id=2, room=made.room, signed=encode(removal).decode())
+    check = hub.desk.check_entry
+    loop = asyncio.get_running_loop()
+
+    def slow(device: Any, request: EnterRoom) -> Any:
+        found = check(device, request)
+        if hub._lists_changed == 0:
+            told = asyncio.run_coroutine_threadsafe(hub.perform(owner, put), loop).result(10)
+            assert isinstance(told, Done)
+        return found
+
+    monkeypatch.setattr(hub.desk, "check_entry", slow)
+    enter = EnterRoom(
+        id=3, room=made.room, chain=chain_to_texts(made.joined(key)), name="gpu", kind="worker"
+    )
+    told = await hub.perform(Visitor(connection="w", device=key.device), enter)
+    assert isinstance(told, Refused)
+    assert told.code == "not_trusted"
+    assert hub.rooms.online(made.room) == ()
