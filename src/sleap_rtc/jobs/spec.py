@@ -11,7 +11,7 @@ from typing import Annotated, Final
 
 from msgspec import Meta
 
-from sleap_rtc.domain.ids import JobId, RoomId
+from sleap_rtc.domain.ids import JobId, PackageId, RoomId
 from sleap_rtc.domain.models import Hex64, Id, Line, ModelType, Package
 from sleap_rtc.domain.packages import PackageRef
 from sleap_rtc.domain.values import Document, Value
@@ -105,6 +105,12 @@ class JobSpec(Document, frozen=True):
     inputs: PackageRef
     room: Annotated[RoomId, Meta(pattern=r"\A[a-z2-7]{32}\Z")]
     name: Line = ""
+
+    @property
+    def needed(self) -> set[PackageId]:
+        """Every package that the job reads, by its content."""
+        models = self.work.models if isinstance(self.work, TrackSpec) else ()
+        return {self.inputs.id, *(model.package for model in models)}
 
     @property
     def offered(self) -> tuple[PackageRef, ...]:

@@ -50,10 +50,14 @@ from sleap_rtc.worker.job_directory import JobDirectory, JobStore
 from sleap_rtc.worker.manager import JobManager
 from sleap_rtc.worker.preparing import Preparer
 from sleap_rtc.worker.runner.recovery import recover
+from sleap_rtc.worker.sweeping import Sweeper
 from sleap_rtc.worker.waiting import Waiting
 
 REPORT_EVERY_S: Final = 60.0
 """Seconds between reports of what this worker has, besides those at each change."""
+
+SWEEP_EVERY_S: Final = 1_800.0
+"""Seconds between looks at what can be removed."""
 
 
 class WorkerReady(msgspec.Struct, frozen=True):
@@ -134,8 +138,9 @@ class _Worker:
             cache=cache,
             throttle=throttle,
         )
+        store = JobStore(root / "jobs")
         self._jobs = JobManager(
-            JobStore(root / "jobs"),
+            store,
             prepare=preparer,
             recover=self._recover,
             clock=_now,
@@ -143,6 +148,14 @@ class _Worker:
                 most=settings.working.max_waiting, most_each=settings.working.max_waiting_each
             ),
             on_change=self._changed.set,
+        )
+        self._sweeper = Sweeper(
+            root=root,
+            store=store,
+            registry=registry,
+            view=self._jobs.view,
+            keep_inputs=settings.working.keep_inputs,
+            keep_partial=settings.working.keep_partial,
         )
         answers.jobs = self._jobs
         self._answers = answers
@@ -153,6 +166,7 @@ class _Worker:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         jobs = asyncio.create_task(self._jobs.run())
+        sweeping = asyncio.create_task(self._sweep())
         try:
             online = Online(
                 self._settings,
@@ -172,6 +186,7 @@ class _Worker:
                 finally:
                     await _end(report)
         finally:
+            await _end(sweeping)
             await _end(jobs)
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
@@ -188,6 +203,17 @@ class _Worker:
     def _room_lost(self, event: RoomLost) -> None:
         self._lost = event.error
         self._stop.set()
+
+    async def _sweep(self) -> None:
+        """Now and then, when there is nothing better to do."""
+        while True:
+            await asyncio.sleep(SWEEP_EVERY_S)
+            if not self._jobs.idle:
+                continue
+            try:
+                await self._sweeper.sweep(self._jobs.needed)
+            except (SleapRtcError, OSError) as error:
+                logger.warning("not swept: {}", error)
 
     async def _report(self, online: Online) -> None:
         while True:

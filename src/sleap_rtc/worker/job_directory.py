@@ -112,9 +112,14 @@ class JobDirectory(msgspec.Struct, frozen=True):
         """The output of a tracking job."""
         return self.root / "predictions"
 
+    @property
+    def stages(self) -> Path:
+        """What the engine was asked for, and wrote."""
+        return self.root / "stages"
+
     def stage(self, number: int) -> Path:
         """The folder of a stage."""
-        return self.root / "stages" / str(number)
+        return self.stages / str(number)
 
     def read_spec(self) -> JobSpec:
         """The specification.

@@ -17,14 +17,15 @@ out from the log, when it starts again, what is to be done::
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from datetime import datetime
 from typing import Final, Literal, Protocol
 
 from loguru import logger
 
-from sleap_rtc.domain.ids import DeviceId, JobId
+from sleap_rtc.domain.ids import DeviceId, JobId, PackageId
 from sleap_rtc.domain.packages import PackageRef
 from sleap_rtc.errors import (
     Busy,
@@ -135,9 +136,13 @@ class JobManager:
         """Whether nothing is at work."""
         return self._present is None and self._waiting.is_empty
 
-    def waiting(self) -> Iterator[JobSpec]:
-        """What the jobs that wait are asked to do."""
-        return iter(self._waiting)
+    def needed(self) -> set[PackageId]:
+        """The packages of all jobs at work or waiting."""
+        found = {package for spec in self._waiting for package in spec.needed}
+        if self._present is not None:
+            with contextlib.suppress(SleapRtcError):
+                found |= self._store.get(self._present).read_spec().needed
+        return found
 
     # ── what peers ask ───────────────────────────────────────────────────────
 
