@@ -35,6 +35,7 @@ class MemoryTrust:
         self.membership = Membership(room=room)
         self.seen: dict[DeviceId, DeviceId] = {}
         self.name = ""
+        self.features = FEATURES
         self.workers: dict[str, DeviceId] = {}
 
     def setup(self, **given: object) -> Setup:
@@ -44,7 +45,7 @@ class MemoryTrust:
             room=self.room,
             membership=self.membership,
             versions=LINK_VERSIONS,
-            features=FEATURES,
+            features=self.features,
             seen_invites=self.seen,
             name=self.name,
             known_worker=self.workers.get(given["expected_worker"]),

@@ -14,10 +14,12 @@ import msgspec
 import pytest
 from blake3 import blake3
 
+from sleap_rtc.client.asking import WorkerLibrary
 from sleap_rtc.domain.packages import BLOCK, FileEntry, listing_of, package, ref
 from sleap_rtc.domain.places import WorkerInfo
 from sleap_rtc.errors import (
     DeadlineExceeded,
+    FeatureMissing,
     LinkLost,
     NetworkError,
     NotFound,
@@ -30,6 +32,7 @@ from sleap_rtc.errors import (
     UnknownModel,
 )
 from sleap_rtc.protocol import frames
+from sleap_rtc.protocol.library import LibraryChanged, ListModels, ModelsTold
 from sleap_rtc.protocol.link import Accepted, Describe, Description, FindModel, ListJobs
 from sleap_rtc.protocol.peering import Answer, Offer
 from sleap_rtc.testing import netns
@@ -131,6 +134,52 @@ async def test_the_peers_error_arrives_as_the_same_class(pair):
     async with pair.link() as link:
         with pytest.raises(UnknownModel, match="no model 'zebra'"):
             await link.request(FindModel(name="zebra"))
+
+
+@pytest.mark.parametrize("old", ["worker", "client"])
+async def test_an_older_peer_is_not_asked_what_it_cant_understand(pair, old):
+    """It would end the connection over a message of an unknown kind."""
+    asked = []
+
+    async def handler(channel, body, request):
+        asked.append(type(body))
+        return await answers(channel, body, request)
+
+    pair.worker.handler = handler
+    getattr(pair, old).trust.features = ("blocks", "jobs", "models")
+    library = WorkerLibrary("worker")
+    async with pair.link(on_up=library.again, on_notice=library.noticed) as link:
+        library.link = link
+        for question in (library.page(ListModels()), library.info("fly"), library.exists("fly")):
+            with pytest.raises(FeatureMissing, match=r"older sleap-rtc.* what is in its library"):
+                await question
+        with pytest.raises(FeatureMissing):
+            await library.part("0a1b2c3d", ("0" * 64,))
+        # All the rest goes on as ever, over the same connection.
+        await link.request(Describe())
+        with pytest.raises(UnknownModel):
+            await link.request(FindModel(name="fly"))
+    assert asked == [Describe, FindModel]
+    assert pair.states == ["up", "closed"]
+
+
+async def test_peers_of_one_age_ask_about_libraries_and_tell_of_changes(pair):
+    told = asyncio.Queue()
+
+    async def handler(channel, body, request):
+        if isinstance(body, ListModels):
+            await channel.tell(LibraryChanged(models=("0a1b2c3d",)))
+            return ModelsTold(models=())
+        return await answers(channel, body, request)
+
+    pair.worker.handler = handler
+    library = WorkerLibrary("worker")
+    library.on_change = told.put_nowait
+    async with pair.link(on_up=library.again, on_notice=library.noticed) as link:
+        library.link = link
+        assert await library.page(ListModels()) == ModelsTold(models=())
+        async with asyncio.timeout(10):
+            assert await told.get() == ("0a1b2c3d",)
 
 
 async def test_a_request_without_an_answer_ends_at_its_deadline(pair):
