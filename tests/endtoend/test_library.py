@@ -14,7 +14,7 @@ import msgspec
 import pytest
 from blake3 import blake3
 
-from sleap_rtc.cli.care_documents import SyncDocument
+from sleap_rtc.cli.care_documents import RepairDocument, SyncDocument
 from sleap_rtc.cli.documents import (
     ModelsDocument,
     WorkerModelInfoDocument,
@@ -63,6 +63,10 @@ def typed(lab: Any, *arguments: object, answers: str = "", code: int = 0) -> Don
     )
     assert done.returncode == code, done.stderr
     return Done(done.returncode, done.stdout, done.stderr)
+
+
+def below(folder: Path) -> list[str]:
+    return [str(path) for path in folder.rglob("*") if path.is_file()]
 
 
 def put(
@@ -201,6 +205,48 @@ async def test_answers_are_kept_until_something_changes(lab) -> None:
                 await changed.wait()
         assert len((await library.page(ListModels())).models) == 2
         assert await library.exists("00000001", "00000002") == (True, True)
+
+
+def test_what_is_broken_here_comes_from_a_worker_that_has_it(lab) -> None:
+    theirs, mine = lab.worker.directory / "models", lab.client.home / "models"
+    files = {
+        "best.ckpt": b"weights " * 400_000,
+        "logs/training_log.csv": b"epoch\n",
+        "config.yaml": b"c: 1\n",
+    }
+    put(theirs, 1, files=files)
+    entry = put(mine, 2, files=files)  # the same content has another id here
+    lab.worker.begin()
+    typed(lab, "sync")
+    best = entry.directory / "best.ckpt"
+    best.write_bytes(b"WEIGHTS " * 400_000)
+    (entry.directory / "logs" / "training_log.csv").unlink()
+
+    assert "gpu-1" in typed(lab, "repair-model", "00000002", code=3).err  # nobody to be asked
+    done = typed(lab, "repair-model", "00000002", "--yes", "--json").as_(RepairDocument)
+    assert done.whole
+    assert sorted((file.path, file.was, file.source) for file in done.files) == [
+        ("best.ckpt", "changed", "worker:gpu-1"),
+        ("logs/training_log.csv", "missing", "worker:gpu-1"),
+    ]
+    for name, content in files.items():
+        assert (entry.directory / name).read_bytes() == content
+    (trash,) = (mine / ".trash").iterdir()
+    assert (trash / "best.ckpt").read_bytes().startswith(b"WEIGHTS ")
+    assert not below(mine / ".incoming")
+    assert typed(lab, "model-info", "00000002").out.count("changed") == 0
+
+    # What the worker hasn't got either stays as it is, and the rest is mended.
+    best.unlink()
+    (entry.directory / "config.yaml").unlink()
+    (theirs / "centroid_00000001" / "config.yaml").write_bytes(b"C: 1\n")
+    done = typed(lab, "repair-model", "00000002", "--from-worker", "gpu-1", code=3)
+    assert "config.yaml" in done.err
+    assert best.read_bytes() == files["best.ckpt"]
+    assert not (entry.directory / "config.yaml").exists()
+    other = put(mine, 3)
+    (other.directory / "best.ckpt").unlink()
+    typed(lab, "repair-model", "00000003", "--from-worker", "gpu-1", code=3)
 
 
 def test_a_worker_whose_library_cannot_be_read_says_so(lab) -> None:

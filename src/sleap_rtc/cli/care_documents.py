@@ -51,7 +51,79 @@ class SyncDocument(Shown, frozen=True):
     unreached: tuple[UnreachedShown, ...]
 
 
+class RepairedFileShown(Shown, frozen=True):
+    """A file that wasn't the one that the record lists.
+
+    Attributes:
+        path: In the model.
+        was: ``missing``, ``changed`` (another content), or ``broken-link`` (imported by link, and
+            what it led to is gone).
+        now: ``ok``, or as it was.
+        source: Where the right content came from: a path, or ``worker:gpu-1``; null where it did
+            not.
+    """
+
+    path: str
+    was: Literal["missing", "changed", "broken-link"]
+    now: Literal["ok", "missing", "changed", "broken-link"]
+    source: str | None
+
+
+class RepairDocument(Shown, frozen=True):
+    """``repair-model``.
+
+    Attributes:
+        id: The model's id.
+        alias: Its alias.
+        whole: Whether everything is as its record lists it now.
+        record: Whether damaged revisions of the record were moved aside.
+        aliases: Second aliases of its own, which were removed.
+        files: Those with a fault.
+    """
+
+    id: str
+    alias: str | None
+    whole: bool
+    record: Literal["good", "mended"]
+    aliases: tuple[str, ...]
+    files: tuple[RepairedFileShown, ...]
+
+
+class CleanedShown(Shown, frozen=True):
+    """Something that the library doesn't need.
+
+    Attributes:
+        kind: ``partial`` (transfers that were cut), ``abandoned`` (models that were never
+            finished), ``trash`` (deleted more than 30 days ago), ``records`` (models whose files
+            are nowhere), ``broken-links`` (models that link to files that are gone, or on a drive
+            that isn't there), ``files`` (directories that no library knows).
+        path: Where it is.
+        size: Bytes that removing it gives back.
+        what: One phrase.
+        removed: Whether it was removed.
+        trash: Where it is for 30 days; null where it is gone, or stays.
+        why: Why it stays, where it was chosen and stays.
+    """
+
+    kind: Literal["partial", "abandoned", "trash", "records", "broken-links", "files"]
+    path: str
+    size: int
+    what: str
+    removed: bool
+    trash: str | None
+    why: str
+
+
+class CleanDocument(Shown, frozen=True):
+    """``clean-models``: everything that was found; ``freed`` are the bytes given back."""
+
+    found: tuple[CleanedShown, ...]
+    freed: int
+
+
 CARE: Final[dict[str, type[Shown]]] = {
+    "clean-models": CleanDocument,
+    "repair-model": RepairDocument,
     "sync": SyncDocument,
 }
 """Name of the schema's file → the document."""

@@ -64,6 +64,8 @@ SECTIONS: Final[dict[str, tuple[Row, ...]]] = {
         Row("delete-model", "models", "Delete models; files stay unless --files is given."),
         Row("import-model", "importing", "Import models into this machine's library."),
         Row("sync", "sync", "Compare this library with what workers have."),
+        Row("repair-model", "repair", "Mend a model: its record, its aliases, its files."),
+        Row("clean-models", "clean", "Remove what the library doesn't need."),
         Row("export-registry", "registry", "Write every record and alias to a JSON file."),
         Row("import-registry", "registry", "Merge records and aliases from another library."),
         Row("backup", "registry", "Save the whole library to one archive."),
@@ -71,7 +73,7 @@ SECTIONS: Final[dict[str, tuple[Row, ...]]] = {
         Row("track", "track", "Run models over videos, here or on a worker."),
     ),
     "Machines": (
-        Row("worker", "worker", "Make this machine a worker of a room."),
+        Row("worker", "worker", "Make this machine a worker of a room, or ask another one."),
         Row("server", "server", "Run a server."),
         Row("server-code", "server", "Make a set-up code for one more device."),
     ),

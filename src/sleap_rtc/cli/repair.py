@@ -1,0 +1,37 @@
+"""``repair-model``: mending what is broken of a model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from sleap_rtc.cli import options
+from sleap_rtc.cli.app import App
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@click.command()
+@click.argument("name")
+@click.option(
+    "--path", type=options.ANY_PATH, help="Where its files are now: a folder, or the one file."
+)
+@click.option("--from-worker", "worker", metavar="WORKER", help="Bring what is missing from there.")
+@options.room
+@options.yes
+@click.pass_obj
+def repair_model(
+    app: App, /, *, name: str, path: Path | None, worker: str | None, room: str | None, yes: bool
+) -> None:
+    """Mend a model: its record, its aliases, its files.
+
+    Files are found by their content, where they lie nearby or where --path says, or
+    are brought from a worker that has them. What is in the way goes to the trash, and
+    a file of yours that the model links to is never written to. In the end
+    everything is read and compared once more.
+    """
+    from sleap_rtc.cli.repairing import repair  # noqa: PLC0415 - --help stays quick
+
+    repair(app, name, path=path, worker=worker, room=room, yes=yes)
