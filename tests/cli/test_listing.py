@@ -82,3 +82,61 @@ def test_where_and_when(home):
     assert when(NOW) == f"{NOW.astimezone():%Y-%m-%d %H:%M}"
     assert day(NOW) == f"{NOW.astimezone():%Y-%m-%d}"
     assert day(datetime.now(UTC)).startswith("today ")
+
+
+def listed(cli, *arguments, **more):
+    document = cli("list-models", "--json", *arguments, **more).document
+    return [model["name"] for model in document["models"]]
+
+
+def test_a_search_is_typed_as_it_is(cli, home):
+    home.model("fly one", notes="seen at night", metrics=Metrics(best_val_loss=0.5))
+    home.model("night", metrics=Metrics(best_val_loss=0.1), created_at=NOW - timedelta(days=1))
+    home.model("old", tags=("old",))
+    assert listed(cli, "nigh") == ["night", "fly one"]  # the name counts for more than the notes
+    assert listed(cli, "nigh", "--sort-by", "date") == ["fly one", "night"]
+    assert listed(cli, "night", "loss>0.2") == ["fly one"]
+    assert listed(cli, "--search", "-tag:old") == ["fly one", "night"]
+    assert listed(cli, "night", "--search", "fly") == ["fly one"]
+
+
+def test_a_mistake_in_a_search_is_pointed_at(cli, home):
+    done = cli("list-models", "fly", "typ:x")
+    assert (done.code, done.out) == (2, "")
+    assert done.err.splitlines()[1:3] == ["  fly typ:x", "      ^^^"]
+    assert "Fields: name, alias" in done.err
+    shown = cli("list-models", "typ:x", "--json").document["error"]
+    assert shown["code"] == "invalid_search"
+
+
+def test_a_filter_that_nothing_fits_says_what_there_is(cli, home):
+    home.model("a", tags=("night", "flies"), locations=(GPU,))
+    for arguments, told in (
+        (("--type", "worm"), "the type 'worm'; there are: centroid."),
+        (("--tag", "nite"), "the tag 'nite'; there are: flies, night."),
+        (("--at", "gpu-2"), "the worker or room 'gpu-2'; there are: gpu-1."),
+    ):
+        done = cli("list-models", *arguments)
+        assert (done.code, done.out) == (0, "")
+        assert f"No model here has {told}" in done.err
+    done = cli("list-models", "--type", "bottomup")  # a head that there is, and no model of it
+    assert "there are" not in done.err
+    assert cli("list-models", "--tag", "NIGHT", "-q").out.strip()
+
+
+def test_names_are_cut_last(cli, home):
+    model = home.model("a", model_type="centered_instance", locations=(GPU,))
+    home.alias("a-rather-long-alias-of-25", model.id)
+    done = cli("list-models", environment={"COLUMNS": "80"})
+    line = done.out.splitlines()[1]
+    assert line.startswith("a-rather-long-alias-of-25 ")
+    assert len(line) <= 80
+    wide = cli("list-models", environment={"COLUMNS": "200"}).out.splitlines()[1]
+    assert "centered_instance" in wide
+    assert "local + gpu-1" in wide
+
+
+def test_a_room_is_told_as_one(home):
+    lab = Location(kind="room", name="lab", last_seen=NOW)
+    assert where(model_shown(home.model("a", files=False, locations=(lab,)))) == "room"
+    assert where(model_shown(home.model("b", locations=(lab, GPU)))) == "local + room + gpu-1"

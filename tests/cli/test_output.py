@@ -1,13 +1,19 @@
 from __future__ import annotations
 
+import contextlib
 import io
+import os
+import pty
+import subprocess
+import sys
+import termios
 
 import msgspec
 import pytest
 
 from sleap_rtc.cli.output import MAX_WIDTH, Output
 from sleap_rtc.cli.text import Cell, Column
-from sleap_rtc.errors import Cancelled, UnknownModel
+from sleap_rtc.errors import Cancelled, InvalidSearch, UnknownModel
 
 
 class Thing(msgspec.Struct):
@@ -181,3 +187,96 @@ def test_a_secret_is_asked_for_without_showing_it(make_output, monkeypatch):
     out = make_output(terminal=True)
     assert out.prompt("Code:", secret=True) == "s3cret"
     assert asked == ["Code: "]
+
+
+# ── a mistake in what was typed ──────────────────────────────────────────────
+
+
+def test_a_mistake_is_pointed_at(make_output):
+    out = make_output()
+    out.error(InvalidSearch(why="No", at=5, length=3, text="fly typ:x", hint="There is: type."))
+    assert out.stderr.getvalue().splitlines() == [
+        "error: No (character 5 of the search).",
+        "  fly typ:x",
+        "      ^^^",
+        "hint: There is: type.",
+    ]
+
+
+@pytest.mark.parametrize("details", [{"at": "x"}, {"at": "-3"}, {"at": "99", "length": "0"}])
+def test_what_a_peer_says_of_a_mistake_breaks_nothing(make_output, details):
+    out = make_output()
+    out.error(InvalidSearch(why="No", text="fly\x1b[2J", **({"length": "1"} | details)))
+    assert "\x1b" not in out.stderr.getvalue()
+
+
+# ── pages ────────────────────────────────────────────────────────────────────
+
+LONG = "".join(f"line {number}\n" for number in range(30))
+
+
+def in_a_terminal(make: str, **environment: str) -> str:
+    """What a program shows in a terminal of 80 columns and 24 lines."""
+    leader, follower = pty.openpty()
+    termios.tcsetwinsize(follower, (24, 80))
+    code = f"from sleap_rtc.cli.output import Output\nout = Output()\n{make}"
+    kept = {k: v for k, v in os.environ.items() if k not in ("PAGER", "LESS", "LINES", "COLUMNS")}
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=follower,
+        stdout=follower,
+        stderr=follower,
+        env=kept | {"TERM": "xterm"} | environment,
+    )
+    os.close(follower)
+    seen = b""
+    with contextlib.suppress(OSError):  # Linux says so when the other end is closed
+        while piece := os.read(leader, 4_096):
+            seen += piece
+    os.close(leader)
+    assert process.wait(60) == 0
+    return seen.decode().replace("\r\n", "\n")
+
+
+PRINT = "with out.paged():\n    for n in range({}): out.data(f'line {{n}}')"
+
+
+@pytest.mark.parametrize(
+    ("lines", "pager", "paged"),
+    [(30, "tr a-z A-Z", True), (10, "tr a-z A-Z", False), (30, "cat", False), (30, "", False)],
+)
+def test_long_results_go_through_the_pager(lines, pager, paged):
+    seen = in_a_terminal(PRINT.format(lines), PAGER=pager)
+    assert seen == "".join(f"{'LINE' if paged else 'line'} {n}\n" for n in range(lines))
+
+
+@pytest.mark.parametrize("pager", ["no-such-pager", "'unclosed"])
+def test_without_a_pager_results_are_printed(pager):
+    assert in_a_terminal(PRINT.format(30), PAGER=pager) == LONG
+
+
+def test_a_terminal_that_can_t_page_is_left_alone():
+    assert in_a_terminal(PRINT.format(30), PAGER="tr a-z A-Z", TERM="dumb") == LONG
+    quiet = f"out.quiet = True\n{PRINT.format(30)}"
+    assert in_a_terminal(quiet, PAGER="tr a-z A-Z") == LONG
+
+
+def test_what_was_printed_before_an_error_is_shown():
+    code = (
+        "try:\n  with out.paged():\n    out.data('one')\n    1 / 0\nexcept ZeroDivisionError: pass"
+    )
+    assert in_a_terminal(code, PAGER="tr a-z A-Z") == "one\n"
+
+
+def test_off_a_terminal_nothing_is_paged(make_output):
+    out = make_output(environment={"PAGER": "tr a-z A-Z", "LINES": "2"})
+    with out.paged():
+        for number in range(30):
+            out.data(f"line {number}")
+    assert out.stdout.getvalue() == LONG
+
+
+def test_drawings_keep_their_blanks(make_output):
+    out = make_output(terminal=True)
+    out.drawing([[Cell(" a ", "dim"), Cell("b  ", "good")], [Cell("c")]], indent=2)
+    assert out.stdout.getvalue() == "  \x1b[2m a \x1b[0m\x1b[32mb  \x1b[0m\n  c\n"

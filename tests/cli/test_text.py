@@ -101,3 +101,36 @@ def test_small_words() -> None:
     assert text.count(1, "file") == "1 file"
     assert text.count(2, "file") == "2 files"
     assert text.count(1_000, "entry", "entries") == "1,000 entries"
+
+
+def test_a_column_that_is_last_gives_way_when_the_others_have() -> None:
+    columns = [Column("a", least=4, last=True), Column("b", least=3)]
+    row = [Cell("1234567890"), Cell("abcdefghij")]
+    wide = [[cell.text for cell in line] for line in text.lay_out(columns, [row], 16)]
+    assert wide[1] == ["1234567890", "ab…j"]
+    narrow = [[cell.text for cell in line] for line in text.lay_out(columns, [row], 11)]
+    assert narrow[1] == ["123…90", "a…j"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "start", "length", "width", "lines"),
+    [
+        ("fly typ:x", 4, 3, 40, ("fly typ:x", "    ^^^")),
+        ("", 0, 1, 40, ("", "^")),
+        ("fly", 3, 1, 40, ("fly", "   ^")),
+        ("日本 x", 3, 1, 40, ("日本 x", "     ^")),
+        ("日本", 0, 2, 40, ("日本", "^^^^")),
+        ("a\tb", 2, 1, 40, ("a b", "  ^")),
+        ("a" * 50 + "!" + "b" * 50, 50, 1, 20, ("…aaaaaaaaaaa!bbbbbb…", " " * 12 + "^")),
+    ],
+)
+def test_a_part_is_pointed_at(typed, start, length, width, lines) -> None:
+    assert text.point_at(typed, start, length, width) == lines
+
+
+@given(TEXT, st.integers(0, 70), st.integers(1, 70), st.integers(8, 80))
+def test_what_points_fits_the_width(typed: str, start: int, length: int, width: int) -> None:
+    first, marks = text.point_at(typed, min(start, len(typed)), length, width)
+    assert text.width_of(first) <= width
+    assert text.width_of(marks) <= width + 1
+    assert set(marks.strip()) == {"^"}

@@ -1,6 +1,6 @@
 import itertools
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from msgspec.structs import replace
@@ -9,6 +9,7 @@ from sleap_rtc.domain.models import Location, Metrics, ModelRecord, Training
 from sleap_rtc.errors import UsageError
 from sleap_rtc.library.entries import Query
 from sleap_rtc.library.registry import Registry
+from sleap_rtc.library.rows import family
 
 RecordOf = Callable[..., ModelRecord]
 
@@ -175,3 +176,75 @@ def test_a_listed_model_is_the_read_one(
     assert len(names()) == 5
     for entry in registry.list().entries:
         assert registry.get(entry.id) == entry
+
+
+@pytest.mark.parametrize(
+    ("query", "number"),
+    [({}, 5), ({"text": "fly"}, 2), ({"text": "run -fly"}, 1), ({"statuses": ("failed",)}, 1)],
+)
+def test_models_are_counted(
+    names: Callable[..., list[str]], registry: Registry, query: dict[str, object], number: int
+) -> None:
+    assert registry.count(Query(limit=1, **query)) == number  # type: ignore[arg-type]
+    page = registry.list(Query(limit=1, **query))  # type: ignore[arg-type]
+    if page.cursor is not None:
+        rest = Query(limit=1, cursor=page.cursor, **query)  # type: ignore[arg-type]
+        assert registry.count(rest) == number - 1
+
+
+def test_what_is_in_use(names: Callable[..., list[str]], registry: Registry) -> None:
+    types = ["bottomup", "centered_instance", "centroid", "single_instance"]
+    assert registry.in_use("type") == types
+    assert registry.in_use("type", "CENT") == types[1:3]
+    assert registry.in_use("type", most=2) == types[:2]
+    assert registry.in_use("tag", "x") == ["x"]
+    assert registry.in_use("place") == ["gpu-01", "lab"]
+
+
+def test_ranked_pages_give_every_model_once(
+    registry: Registry, record_of: RecordOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(9):
+        registry.register(record_of(f"fly {number}", notes="fly " * number))
+    for most in (100, 5):  # with more than 5 hits, what is found goes by date
+        monkeypatch.setattr("sleap_rtc.library.rows.MAX_RANKED", most)
+        for reverse in (False, True):
+            query = Query(text="fly", sort="rank", reverse=reverse)
+            whole = [entry.id for entry in registry.list(query).entries]
+            paged: list[str] = []
+            cursor = None
+            while True:
+                page = registry.list(replace(query, limit=2, cursor=cursor))
+                paged += [entry.id for entry in page.entries]
+                cursor = page.cursor
+                if cursor is None:
+                    break
+            assert paged == whole
+            assert len(set(paged)) == 9
+
+
+def test_a_crowd_of_one_moment_is_listed_whole(
+    registry: Registry, record_of: RecordOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sleap_rtc.library.rows._CROWD", 2)
+    made = {registry.register(record_of(f"r{number}")).id for number in range(12)}
+    assert {entry.id for entry in registry.list().entries} == made
+    for moment in (datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)):
+        far = record_of(f"{moment}", created_at=moment)
+        made.add(registry.register(far).id)
+    assert {entry.id for entry in registry.list().entries} == made
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({"training": Training(hyperparameters={"backbone": "unet"})}, "unet"),
+        ({"canonical": '{"backbone":{"swint":{}}}'}, "swint"),
+        ({"canonical": '{"backbone":[1]}'}, ""),
+        ({"canonical": "[]"}, ""),
+        ({"canonical": "{"}, ""),
+        ({"canonical": None}, ""),
+    ],
+)
+def test_a_backbone_is_found(record_of: RecordOf, changes: dict[str, object], found: str) -> None:
+    assert family(record_of(**changes)) == found

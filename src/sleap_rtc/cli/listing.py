@@ -128,7 +128,7 @@ def _table(app: App, models: Sequence[ModelShown], none: str) -> None:
         Column("model", least=16, last=True),
         Column("type"),
         Column("status", least=6),
-        Column("where", least=8),
+        Column("where", least=7),
         Column("val loss", right=True, whole=True),
         Column("size", right=True, whole=True),
         Column("when", whole=True),

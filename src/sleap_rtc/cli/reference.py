@@ -4,7 +4,8 @@
 
     docs/reference/
       cli.md             every command with its options, and the exit codes
-      json.md            what --json prints, command by command
+      json.md            what --json prints, command by command, and the columns of CSV
+      search.md          what a search for models may say
       schemas/NAME.json  the same as JSON Schema
 """
 
@@ -21,10 +22,11 @@ import msgspec
 from sleap_rtc.cli.app import App
 from sleap_rtc.cli.care_documents import CARE
 from sleap_rtc.cli.commands import cli
-from sleap_rtc.cli.documents import DOCUMENTS, Shown
+from sleap_rtc.cli.documents import DOCUMENTS, ModelShown, Shown
 from sleap_rtc.cli.import_documents import IMPORTS
 from sleap_rtc.cli.keep_documents import KEEPING
 from sleap_rtc.cli.main import SECTIONS
+from sleap_rtc.library.search import conditions
 
 ALL: Final = DOCUMENTS | CARE | IMPORTS | KEEPING
 """Name of the schema's file → the document, of every command."""
@@ -44,7 +46,8 @@ EXIT_CODES: Final = {
 def files() -> dict[str, str]:
     """Path below ``docs/reference`` → content, of everything that is made here."""
     schemas = {f"schemas/{name}.json": schema(kind) for name, kind in ALL.items()}
-    return {"cli.md": commands_page(), "json.md": json_page()} | schemas
+    pages = {"cli.md": commands_page(), "json.md": json_page(), "search.md": search_page()}
+    return pages | schemas
 
 
 def commands_page() -> str:
@@ -111,8 +114,57 @@ def json_page() -> str:
         said = (inspect.getdoc(kind) or "").partition("\n\n")[0]
         what = " ".join(said.split()).replace("``", "`")
         lines.append(f"| {name} | [{name}.json](schemas/{name}.json) | {what} |")
+    columns = ", ".join(f"`{field.name}`" for field in msgspec.structs.fields(ModelShown))
+    lines += [
+        "",
+        "## CSV",
+        "",
+        "`list-models --format csv` prints a line of headings and a line of each model; the",
+        f"columns are {columns}. Several values in one are joined by blanks, and what isn't known",
+        "is empty.",
+        "",
+        "`compare-models --format csv` has the columns `group`, `name`, and one of each model",
+        "under its id; its lines are those of `compare-models --json`.",
+    ]
     lines += ["", "## An example", "", "`sleap-rtc workers --json | jq -r '.workers[].name'`", ""]
     return "\n".join(lines)
+
+
+def search_page() -> str:
+    """What a search may say."""
+    lines = ["# Searching", "", "Made from the code; `make docs` makes it anew.", ""]
+    lines += [
+        "Words are looked for in all that a model says of itself, whatever their case and",
+        "accents; the last one of a search may be a beginning, and so may one that ends in `*`.",
+        "Words between quotation marks stand side by side. A `-` before anything finds what",
+        "doesn't fit it. All of a search has to fit. In a shell, put it between `'` `'`, since",
+        "`<`, `>` and `*` mean something there:",
+        "`sleap-rtc list-models 'fly tag:night loss<0.01 -status:failed'`.",
+        "",
+        "| field | takes | what it is |",
+        "|---|---|---|",
+    ]
+    for name, field in conditions.FIELDS.items():
+        takes = ", ".join(f"`{choice}`" for choice in field.choices) or _TAKES[field.kind]
+        lines.append(f"| `{name}` | {takes} | {field.help} |")
+    others = ", ".join(f"`{one}` is `{name}`" for one, name in conditions.SYNONYMS.items())
+    lines += [
+        "",
+        "Several values, with commas between, are alternatives: `tag:flies,mice`. A model of",
+        "which something isn't known is not compared by it: without a loss it doesn't fit",
+        f"`loss>0`, and fits `-loss>0`. Also understood: {others}.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+_TAKES: Final = {
+    "words": "`:` and words in it",
+    "exact": "`:` and the whole of it, or its beginning and `*`",
+    "number": "`<` `<=` `=` `>=` `>` and a number",
+    "count": "`<` `<=` `=` `>=` `>` and a whole number",
+    "size": "`<` `<=` `=` `>=` `>` and bytes: `500KB`, `1.5GB`, `2GiB`",
+    "date": "`<` `<=` `=` `>=` `>` and a year, a month or a day; after a month is after its end",
+}
 
 
 def schema(kind: type[Shown]) -> str:
