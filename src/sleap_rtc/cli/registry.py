@@ -60,7 +60,8 @@ def import_registry(app: App, file: Path, include_deleted: bool) -> None:
 def backup(app: App, file: Path, with_linked: bool, force: bool) -> None:
     """Save the whole library to one archive.
 
-    The models' files are in it. FILE ends with .tar or .tar.gz; weights hardly get smaller by compression.
+    The models' files are in it. FILE ends with .tar or .tar.gz; weights hardly get
+    smaller by compression.
     """
     from sleap_rtc.cli.keeping import back_up  # noqa: PLC0415 - --help stays quick
 
@@ -74,8 +75,9 @@ def backup(app: App, file: Path, with_linked: bool, force: bool) -> None:
 def restore(app: App, file: Path, include_deleted: bool) -> None:
     """Bring back what backup saved.
 
-    Every file is checked by its hash. Into a library that has models it is merged: nothing that is here is replaced.
-    Interrupted, it leaves whole models, and the same command goes on.
+    Every file is checked by its hash. Into a library that has models it is merged:
+    nothing that is here is replaced. Interrupted, it leaves whole models, and
+    the same command goes on.
     """
     from sleap_rtc.cli.keeping import restore as bring_back  # noqa: PLC0415 - --help stays quick
 

@@ -41,6 +41,7 @@ from sleap_rtc.errors import (
     DataError,
     NewerFormat,
     NotFound,
+    SleapRtcError,
     UnknownModel,
     UsageError,
 )
@@ -190,7 +191,11 @@ class Aliases:
         directories = [self._directory(model) for model in ids]
         change = self._set(name, ids, directories, force=force)
         if len(ids) == 1:
-            self._keep_one(ids[0], directories[0])
+            try:
+                self._keep_one(ids[0], directories[0])
+            except (SleapRtcError, OSError) as error:
+                # The alias is set; a former one that can't be removed now is only second to it.
+                logger.bind(alias=name, why=str(error)).warning("a former alias was not removed")
         return change
 
     def remove(self, name: str) -> Alias:
