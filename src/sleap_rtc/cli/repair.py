@@ -8,17 +8,24 @@ import click
 
 from sleap_rtc.cli import options
 from sleap_rtc.cli.app import App
+from sleap_rtc.cli.completing import MODEL, WORKER
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", type=MODEL)
 @click.option(
     "--path", type=options.ANY_PATH, help="Where its files are now: a folder, or the one file."
 )
-@click.option("--from-worker", "worker", metavar="WORKER", help="Bring what is missing from there.")
+@click.option(
+    "--from-worker",
+    "worker",
+    metavar="WORKER",
+    type=WORKER,
+    help="Bring what is missing from there.",
+)
 @options.room
 @options.yes
 @click.pass_obj

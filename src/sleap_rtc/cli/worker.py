@@ -9,6 +9,7 @@ import click
 
 from sleap_rtc.cli import options
 from sleap_rtc.cli.app import App
+from sleap_rtc.cli.completing import MODEL
 from sleap_rtc.cli.models import filters
 from sleap_rtc.cli.room import given_link
 from sleap_rtc.cli.workers import hardware_pairs, worker_shown
@@ -88,7 +89,7 @@ def list_models(
 
 
 @worker.command("model-info")
-@click.argument("name")
+@click.argument("name", type=MODEL)
 @options.worker
 @options.room
 @click.pass_obj
