@@ -32,6 +32,7 @@ from sleap_rtc.auth.certificates import verify_chain
 from sleap_rtc.auth.store import DeviceStore, RoomEntry
 from sleap_rtc.cli.app import App
 from sleap_rtc.cli.documents import CheckShown
+from sleap_rtc.cli.library_checks import library
 from sleap_rtc.cli.text import count
 from sleap_rtc.config import Settings
 from sleap_rtc.domain.units import format_bytes, format_duration
@@ -74,6 +75,7 @@ def examine(app: App) -> Iterator[CheckShown]:
         return
     yield from _home(settings)
     yield from _disks(settings)
+    yield from library(settings)
     try:
         store = DeviceStore(settings.home)
         key = store.device_key()
