@@ -9,6 +9,7 @@ from sleap_rtc.cli.screen import JobScreen, moved
 from sleap_rtc.cli.text import width_of
 from sleap_rtc.client.following import AliasGiven, CameHome, Fetching, LinkChanged
 from sleap_rtc.domain.packages import PackageRef
+from sleap_rtc.domain.places import Load
 from sleap_rtc.jobs.events import (
     CommandReceived,
     EpochEnded,
@@ -127,6 +128,22 @@ def test_a_long_training_fits_80_columns():
     watched.happens(Progress(stage=0, epoch=1_200, done=1_400, total=2_000, eta_s=86_399))
     watched.happens(*states("paused"), CommandReceived(id="c", command="stop"))
     assert max(width_of(line) for line in watched.screen.lines()) <= 80
+
+
+def test_how_busy_the_worker_is():
+    for kind, epoch in (("train", 0), ("track", None)):
+        watched = running(kind)
+        load = Load(cpu=39.6, gpu=87.0, gpu_memory=10**9)
+        watched.happens(Progress(stage=0, epoch=epoch, done=5, total=10, load=load))
+        assert watched.drawn.endswith("\nGPU 87 %, CPU 40 %")
+        watched.happens(Progress(stage=0, epoch=epoch, done=6, total=10, load=Load(cpu=100)))
+        assert watched.drawn.endswith("\nCPU 100 %")
+
+
+def test_a_job_that_is_held_before_it_began():
+    watched = Watched().happens(*states("queued", "paused"))
+    watched.hears(LinkChanged("up"))
+    assert "paused before it began" in watched.drawn
 
 
 def test_a_training_without_a_known_end():

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import msgspec
 import pytest
 
-from sleap_rtc.cli.documents import GpuShown
+from sleap_rtc.cli.documents import GpuShown, LoadShown
 from sleap_rtc.cli.workers import gpus, hardware_pairs, worker_shown
-from sleap_rtc.domain.places import Gpu, Hardware, WorkerInfo
+from sleap_rtc.domain.places import Gpu, Hardware, Load, WorkerInfo
 
 INFO = WorkerInfo(
     hardware=Hardware(
@@ -36,7 +37,13 @@ def test_what_a_worker_says():
 
 def test_a_worker_that_says_nothing():
     shown = worker_shown("w", "lab", "d" * 64, None)
-    assert (shown.cpus, shown.engines, shown.gpus) == (0, {}, ())
+    assert (shown.cpus, shown.engines, shown.gpus, shown.load) == (0, {}, (), None)
+
+
+def test_how_busy_a_worker_is():
+    info = msgspec.structs.replace(INFO, load=Load(cpu=12.5, gpu=99.0, gpu_memory=10**9))
+    shown = worker_shown("gpu-1", "lab", "d" * 64, info)
+    assert shown.load == LoadShown(cpu=12.5, gpu=99.0)
 
 
 def test_gpus_in_few_words():

@@ -149,6 +149,13 @@ class GpuShown(Shown, frozen=True):
     memory: int
 
 
+class LoadShown(Shown, frozen=True):
+    """How busy a machine is: percent of its processors, and of its busiest GPU if it has one."""
+
+    cpu: float
+    gpu: float | None
+
+
 class WorkerShown(Shown, frozen=True):
     """A worker that is online.
 
@@ -165,6 +172,7 @@ class WorkerShown(Shown, frozen=True):
         platform: Operating system and architecture.
         jobs: At work or waiting.
         models: In its library.
+        load: How busy it was a moment ago; null if it doesn't say.
     """
 
     name: str
@@ -179,6 +187,7 @@ class WorkerShown(Shown, frozen=True):
     platform: str
     jobs: int
     models: int
+    load: LoadShown | None
 
 
 class WorkersDocument(Shown, frozen=True):

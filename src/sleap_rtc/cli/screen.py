@@ -8,6 +8,7 @@ On a terminal a few lines are redrawn, milestones stay above them; all fit into
     ━━━━━━━━━━━━╌╌╌╌╌╌╌╌  epoch 12 of 20, batch 14 of 20, 1 min 05 s left
     train loss 0.00123, val 0.00150 (best 0.00149, epoch 10), lr 0.003
     █▇▆▄▃▃▂▂▁
+    GPU 87 %, CPU 40 %
 
 Elsewhere there is one plain line per epoch, and one a second of what moves.
 """
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 from typing import Final, Literal, NamedTuple
 
-from sleap_rtc.cli.text import bar, loss, sparkline
+from sleap_rtc.cli.text import bar, busy, loss, sparkline
 from sleap_rtc.client.following import AliasGiven, CameHome, Fetching, LinkChanged, Update
 from sleap_rtc.domain.units import format_bytes, format_duration, format_rate
 from sleap_rtc.jobs.events import (
@@ -180,6 +181,7 @@ class JobScreen:
             "queued": [f"waiting for {self._worker} to begin{pending}"],
             "assigned": [f"waiting for {self._worker} to begin{pending}"],
             "preparing": [f"{self._worker} prepares the job{pending}"],
+            "paused": ["paused before it began"],
             "finishing": [f"{self._worker} checks and packs what it made"],
         }.get(self.view.state, [])
 
@@ -191,7 +193,8 @@ class JobScreen:
         state = [", ".join(states)] if states else []
         if self._kind == "track":
             words, done = _frames(progress), _share(progress)
-            return [*state, f"{bar(done, BAR)}  {words or 'the engine starts'}"]
+            line = f"{bar(done, BAR)}  {words or 'the engine starts'}"
+            return [*state, line, *_load(progress)]
         lines = [*state, f"{bar(_trained(stage, progress), BAR)}  {_epochs(stage, progress)}"]
         if stage.losses:
             lines.append(_losses(stage, progress))
@@ -200,7 +203,7 @@ class JobScreen:
                 lines.append(curve)
         elif progress is not None and progress.loss is not None:
             lines.append(f"batch loss {loss(progress.loss)}")
-        return lines
+        return [*lines, *_load(progress)]
 
 
 _LINK: Final = {
@@ -209,6 +212,13 @@ _LINK: Final = {
     "down": "not connected to {worker}; trying again",
     "closed": "",
 }
+
+
+def _load(progress: Progress | None) -> list[str]:
+    """How busy the worker is."""
+    if progress is None or progress.load is None:
+        return []
+    return [busy(progress.load.cpu, progress.load.gpu)]
 
 
 def _epochs(stage: StageView, progress: Progress | None) -> str:

@@ -188,6 +188,12 @@ def point_at(text: str, start: int, length: int, width: int) -> tuple[str, str]:
     return line, " " * width_of(before) + marks
 
 
+def busy(cpu: float, gpu: float | None) -> str:
+    """How busy a machine is, in percent: ``GPU 87 %, CPU 40 %``."""
+    parts = [] if gpu is None else [f"GPU {gpu:.0f} %"]
+    return ", ".join([*parts, f"CPU {cpu:.0f} %"])
+
+
 def loss(value: float | None) -> str:
     """A loss in few digits, ``-`` for none."""
     return "-" if value is None or not math.isfinite(value) else f"{value:.4g}"

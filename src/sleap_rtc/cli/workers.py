@@ -69,7 +69,7 @@ def _accept(app: App, name: str, room: str | None) -> None:
 
 
 def _table(app: App, shown: list[WorkerShown], room: str) -> None:
-    from sleap_rtc.cli.text import Cell, Column  # noqa: PLC0415 - --help stays quick
+    from sleap_rtc.cli.text import Cell, Column, busy  # noqa: PLC0415 - --help stays quick
     from sleap_rtc.domain.units import format_bytes  # noqa: PLC0415
 
     columns = [
@@ -79,6 +79,7 @@ def _table(app: App, shown: list[WorkerShown], room: str) -> None:
         Column("memory", right=True),
         Column("disk free", right=True),
         Column("engines"),
+        Column("load"),
         Column("jobs", right=True),
         Column("models", right=True),
     ]
@@ -90,6 +91,7 @@ def _table(app: App, shown: list[WorkerShown], room: str) -> None:
             format_bytes(one.ram),
             format_bytes(one.disk_free),
             ", ".join(one.engines) or Cell("none", "warning"),
+            "" if one.load is None else busy(one.load.cpu, one.load.gpu),
             str(one.jobs),
             str(one.models),
         ]
@@ -103,7 +105,11 @@ def _table(app: App, shown: list[WorkerShown], room: str) -> None:
 
 def worker_shown(name: str, room: str, device: str, told: WorkerInfo | None) -> WorkerShown:
     """A worker as it is shown; one that says nothing of itself has nothing."""
-    from sleap_rtc.cli.documents import GpuShown, WorkerShown  # noqa: PLC0415 - --help stays quick
+    from sleap_rtc.cli.documents import (  # noqa: PLC0415 - --help stays quick
+        GpuShown,
+        LoadShown,
+        WorkerShown,
+    )
     from sleap_rtc.domain.places import WorkerInfo  # noqa: PLC0415
 
     info = told or WorkerInfo()
@@ -120,6 +126,7 @@ def worker_shown(name: str, room: str, device: str, told: WorkerInfo | None) -> 
         platform=info.hardware.platform,
         jobs=info.jobs,
         models=info.models,
+        load=None if info.load is None else LoadShown(cpu=info.load.cpu, gpu=info.load.gpu),
     )
 
 

@@ -62,6 +62,20 @@ class Hardware(Value, frozen=True):
     platform: Annotated[str, Meta(max_length=200)] = ""
 
 
+class Load(Value, frozen=True):
+    """How busy a machine is at a moment.
+
+    Attributes:
+        cpu: Percent of all its processors together.
+        gpu: Percent of the GPU that has most to do, None without one that tells.
+        gpu_memory: Bytes in use on that one.
+    """
+
+    cpu: Annotated[float, Meta(ge=0, le=100)]
+    gpu: Annotated[float, Meta(ge=0, le=100)] | None = None
+    gpu_memory: Annotated[int, Meta(ge=0)] | None = None
+
+
 class WorkerInfo(Value, frozen=True):
     """What a worker says of itself.
 
@@ -71,6 +85,7 @@ class WorkerInfo(Value, frozen=True):
         version: Its sleap-rtc version.
         jobs: Jobs that are running or waiting.
         models: Models in its library.
+        load: How busy it was when it said so.
     """
 
     hardware: Hardware = Hardware()
@@ -78,6 +93,7 @@ class WorkerInfo(Value, frozen=True):
     version: Annotated[str, Meta(max_length=64)] = ""
     jobs: Annotated[int, Meta(ge=0)] = 0
     models: Annotated[int, Meta(ge=0)] = 0
+    load: Load | None = None
 
 
 class Presence(Value, frozen=True):

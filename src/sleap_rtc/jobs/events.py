@@ -11,6 +11,7 @@ from msgspec import Meta
 
 from sleap_rtc.domain.models import Line, ModelRecord, Utc
 from sleap_rtc.domain.packages import PackageRef
+from sleap_rtc.domain.places import Load
 from sleap_rtc.domain.values import Document, Value
 
 JobState = Literal[
@@ -77,6 +78,7 @@ class Progress(Value, frozen=True, tag_field="kind", tag="progress"):
         loss: The batch's loss.
         rate: Batches or frames per second.
         eta_s: Seconds until the stage ends.
+        load: How busy the worker's machine is.
     """
 
     stage: Count
@@ -86,6 +88,7 @@ class Progress(Value, frozen=True, tag_field="kind", tag="progress"):
     loss: float | None = None
     rate: float | None = None
     eta_s: float | None = None
+    load: Load | None = None
 
 
 class EpochEnded(Value, frozen=True, tag_field="kind", tag="epoch"):

@@ -47,6 +47,7 @@ from sleap_rtc.transports.throttle import Throttle
 from sleap_rtc.worker import hardware
 from sleap_rtc.worker.answering import Answers
 from sleap_rtc.worker.job_directory import JobDirectory, JobStore
+from sleap_rtc.worker.load import LoadMeter
 from sleap_rtc.worker.manager import JobManager
 from sleap_rtc.worker.preparing import Preparer
 from sleap_rtc.worker.runner.recovery import recover
@@ -120,6 +121,7 @@ class _Worker:
         self._stop = asyncio.Event()
         self._lost: SleapRtcError | None = None
         self._hardware = hardware.look(root)
+        self._load = LoadMeter()
         cache, throttle = HashCache(root / "hashes"), Throttle.of(settings.limit_rate)
         answers = Answers(
             describe=self._describe, registry=registry, cache=cache, throttle=throttle
@@ -235,6 +237,7 @@ class _Worker:
             version=sleap_rtc.__version__,
             jobs=self._jobs.active,
             models=sum(1 for _ in layout.names(self._registry.models_dir)),
+            load=self._load(),
         )
 
     async def _recover(self, job: JobDirectory) -> JobView:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sleap_rtc.domain.places import Load
 from sleap_rtc.engines.base import Began, CheckpointWritten, EpochDone, Said, Stepped
 from sleap_rtc.jobs.events import EpochEnded, Logged, Progress, StageStarted
 from sleap_rtc.worker.runner.relay import BURST, PROGRESS_S, ActiveClock, LineBudget, Relay
@@ -62,6 +63,14 @@ def test_numbers_that_are_none_are_left_out() -> None:
     (told,) = relay().take(Stepped(done=1, epoch=0, loss=float("inf"), rate=float("nan")), now=1.0)
     assert (told.loss, told.rate) == (None, None)  # type: ignore[union-attr]
     assert relay().take(CheckpointWritten(epochs=1), now=1.0) == []
+
+
+def test_how_busy_the_machine_is_goes_with_progress() -> None:
+    made = relay()
+    (before,) = made.take(Stepped(done=1, epoch=0), now=1.0)
+    made.load = Load(cpu=40.0, gpu=87.0, gpu_memory=5)
+    (after,) = made.take(Stepped(done=2, epoch=0), now=2.0)
+    assert (before.load, after.load) == (None, made.load)  # type: ignore[union-attr]
 
 
 def test_lines_are_limited_and_the_rest_is_counted() -> None:

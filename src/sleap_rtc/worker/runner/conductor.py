@@ -10,9 +10,11 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Final
 
 from loguru import logger
 
+from sleap_rtc.domain.places import Load
 from sleap_rtc.domain.values import encode_pretty
 from sleap_rtc.engines.base import Outcome, Run
 from sleap_rtc.engines.process import identify
@@ -22,6 +24,9 @@ from sleap_rtc.jobs.lifecycle import JobView
 from sleap_rtc.worker.runner.attempts import Ended
 from sleap_rtc.worker.runner.plan import TrainerFile
 from sleap_rtc.worker.runner.relay import PROGRESS_S, ActiveClock, Relay
+
+MEASURE_S: Final = 2.0
+"""Seconds between looks at how busy the machine is."""
 
 
 class Conductor:
@@ -33,6 +38,7 @@ class Conductor:
         seconds: A clock that doesn't jump.
         trainer: ``trainer.json``.
         grace_s: Seconds between asking a process to end and ending it.
+        load: Measures how busy the machine is; called in a thread.
     """
 
     def __init__(
@@ -43,7 +49,9 @@ class Conductor:
         seconds: Callable[[], float],
         trainer: Path,
         grace_s: float,
+        load: Callable[[], Load | None],
     ) -> None:
+        self._load = load
         self._emit = emit
         self._view = view
         self._seconds = seconds
@@ -73,7 +81,10 @@ class Conductor:
         active = self._active = ActiveClock(now=self._seconds())
         relay = Relay(started, now=0.0)
         run = await start()
-        ticking = asyncio.create_task(self._tick(relay, active))
+        beside = (
+            asyncio.create_task(self._tick(relay, active)),
+            asyncio.create_task(self._measure(relay)),
+        )
         try:
             self._note(run.pid, started.stage)
             self._run = run
@@ -87,7 +98,8 @@ class Conductor:
             raise
         finally:
             self._run = None
-            ticking.cancel()
+            for task in beside:
+                task.cancel()
         await self._settle_tasks()
         for body in relay.finish(now=active.read(now=self._seconds())):
             self._emit(body)
@@ -126,6 +138,12 @@ class Conductor:
             await asyncio.sleep(PROGRESS_S)
             for body in relay.tick(now=active.read(now=self._seconds())):
                 self._emit(body)
+
+    async def _measure(self, relay: Relay) -> None:
+        """Look how busy the machine is while the process works."""
+        while True:
+            relay.load = await asyncio.to_thread(self._load)
+            await asyncio.sleep(MEASURE_S)
 
     def _catch_up(self, run: Run) -> None:
         """Tell a new process what was commanded while there was none."""

@@ -22,6 +22,7 @@ from sleap_rtc.errors import SleapRtcError
 from sleap_rtc.files.durable import write_replacing
 from sleap_rtc.library.registry import Registry
 from sleap_rtc.worker.job_directory import JobDirectory
+from sleap_rtc.worker.load import LoadMeter
 from sleap_rtc.worker.runner.link import RunnerSocket
 from sleap_rtc.worker.runner.logfile import LogWriter
 from sleap_rtc.worker.runner.messages import refusal
@@ -110,6 +111,7 @@ async def run(job: JobDirectory, *, ready: _Ready, engine: Engines) -> None:
             grown=socket.grown,
             clock=_now,
             seconds=time.monotonic,
+            load=LoadMeter(),
         )
         try:
             runner = await _listen(job, socket, supervisor)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from typing import Final
 
+from sleap_rtc.domain.places import Load
 from sleap_rtc.engines.base import (
     Began,
     CheckpointWritten,
@@ -35,6 +36,9 @@ class Relay:
     Args:
         started: The stage as it was announced; ``epochs`` None when it tracks.
         now: When it started, seconds.
+
+    Attributes:
+        load: How busy the machine is, as last measured; told with progress.
     """
 
     def __init__(self, started: StageStarted, *, now: float) -> None:
@@ -43,6 +47,7 @@ class Relay:
         self._lines = LineBudget(now=now)
         self._told = -math.inf
         self._held: Stepped | None = None
+        self.load: Load | None = None
 
     def take(self, event: EngineEvent, *, now: float) -> list[Body]:
         """The job events that an engine's event makes, maybe none."""
@@ -105,6 +110,7 @@ class Relay:
             loss=_finite(event.loss),
             rate=_finite(event.rate),
             eta_s=left,
+            load=self.load,
         )
 
     def _epoch_done(self, event: EpochDone, now: float) -> EpochEnded:

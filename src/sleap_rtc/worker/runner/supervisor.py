@@ -15,6 +15,7 @@ from typing import Final, Protocol
 
 from loguru import logger
 
+from sleap_rtc.domain.places import Load
 from sleap_rtc.engines.base import Engine
 from sleap_rtc.errors import IllegalTransition, OutOfSpace, SleapRtcError
 from sleap_rtc.jobs.events import Body, CommandReceived, ErrorTold, JobState, StateChanged
@@ -75,6 +76,7 @@ class Supervisor:
         grown: Called after each new event.
         clock: The time now, UTC.
         seconds: A clock that doesn't jump.
+        load: Measures how busy the machine is.
 
     Raises:
         IllegalTransition: The job is in a state from which no runner can start.
@@ -92,6 +94,7 @@ class Supervisor:
         grown: Callable[[], None],
         clock: Callable[[], datetime],
         seconds: Callable[[], float],
+        load: Callable[[], Load | None],
     ) -> None:
         state = log.view.state
         if state not in ("queued", "assigned", "preparing"):
@@ -108,6 +111,7 @@ class Supervisor:
             seconds=seconds,
             trainer=job.trainer,
             grace_s=plan.grace_s,
+            load=load,
         )
         self._work: Work
         match spec.work:
