@@ -73,15 +73,14 @@ def test_no_room_for_the_dataset_on_the_worker(small_disk, lab, large) -> None:
     disk = small_disk(lab.worker.directory, 24 * MIB)
     lab.worker.begin()
     client = lab.client.train(lab.config(), labels=large)
-    end = client.done()
-    assert end["state"] == "failed"
-    [told] = client.of("error")
-    assert told["code"] == "out_of_space"
-    assert "are needed" in end["reason"]
-    assert str(lab.worker.directory) in end["reason"]
+    code, told = client.refused()
+    assert (code, told["code"]) == (1, "out_of_space")
+    assert "are needed" in told["message"]
+    assert str(lab.worker.directory) in told["message"]
     assert "Make room" in told["hint"]
     # It was seen before anything was written.
     assert client.of("transfer") == []
+    assert not (lab.worker.directory / "jobs").is_dir()
     assert not (lab.worker.directory / "datasets").is_dir() or not any(
         (lab.worker.directory / "datasets").iterdir()
     )

@@ -230,7 +230,7 @@ def test_remote_tracking(lab) -> None:
     assert client.ended() == -signal.SIGKILL
     assert not output.exists()
 
-    again = lab.client.attach(client.lines[0]["job"])
+    again = lab.client.attach(client.of("job")[0]["job"])
     assert again.done()["state"] == "completed"
     assert [p.suffix for p in output.rglob("*") if p.is_file()] == [".slp"]
     assert lab.client.left() == []

@@ -311,7 +311,7 @@ def test_the_disk_keeps_some_room(make, video, tmp_path, monkeypatch):
     large = PackageRef(id="ab" * 32, size=9_000, files=1, listing=50)
     spec = msgspec.structs.replace(tracking(video), inputs=large)
     make(keep_free=1_000).check_room(spec)
-    with pytest.raises(OutOfSpace, match=r"Worker gpu-1 has 10 KB free, and 10 KB are") as no:
+    with pytest.raises(OutOfSpace, match=r" of worker gpu-1 has 10 KB free, and 10 KB are") as no:
         make(keep_free=1_001).check_room(spec)
     assert "worker_keep_free" in no.value.hint_text
     # What is here, and what has its room reserved already, needs no more.

@@ -178,8 +178,8 @@ class Preparer:
         need = self._keep_free + sum(map(self._missing, packages))
         free = free_space(self._root)
         if free < need:
-            where = f"Worker {self._worker}"
-            hint = "It keeps some space free; its owner can make room, or lower worker_keep_free."
+            where = f"{self._root} of worker {self._worker}"
+            hint = "Make room there, or ask its owner to: it keeps worker_keep_free bytes to spare."
             raise OutOfSpace(
                 path=where, free=format_bytes(free), need=format_bytes(need), hint=hint
             )
