@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from sleap_rtc.domain.models import ModelRecord
 from sleap_rtc.library import chain, manifest
 from sleap_rtc.library.aliases import Alias
-from sleap_rtc.library.examine import Finding, examine, mend_aliases
+from sleap_rtc.library.examine import Finding, examine
 from sleap_rtc.library.registry import Registry
 
 RecordOf = Callable[..., ModelRecord]
@@ -68,10 +68,9 @@ def test_of_two_aliases_the_later_one_stays(
     assert told == Finding(
         kind="second-alias", name="old", why=f"model {model} is called fly, which is later"
     )
-    assert mend_aliases(registry, [told]) == ["old"]
+    registry.remove_alias("old")
     assert examine(registry).findings == ()
     assert registry.get(model).alias == "fly"
-    assert mend_aliases(registry, [told]) == []
 
 
 def test_aliases_to_nothing(registry: Registry, record_of: RecordOf, clock: Any) -> None:
@@ -84,18 +83,9 @@ def test_aliases_to_nothing(registry: Registry, record_of: RecordOf, clock: Any)
         ("alias-to-nothing", "half"),
     }
     assert {each.why for each in findings} == {"ffffffff is not here"}
-    assert sorted(mend_aliases(registry, findings)) == ["half", "nobody"]
-    assert registry.list_aliases() == ()
-
-
-def test_what_was_mended_by_another_is_left_alone(
-    registry: Registry, record_of: RecordOf, clock: Any
-) -> None:
-    name_behind_its_back(registry, clock, "nobody", "ffffffff", at=1)
-    findings = examine(registry).findings
-    registry.set_alias("nobody", registry.register(record_of()).id)
-    assert mend_aliases(registry, findings) == []
-    assert registry.get("nobody").alias == "nobody"
+    for each in findings:
+        registry.remove_alias(each.name)
+    assert examine(registry).findings == ()
 
 
 def test_an_alias_that_can_not_be_read(registry: Registry, record_of: RecordOf) -> None:
@@ -103,7 +93,6 @@ def test_an_alias_that_can_not_be_read(registry: Registry, record_of: RecordOf) 
     (registry.models_dir / ".aliases" / "fly" / "00000001.json").write_text("x")
     findings = examine(registry).findings
     assert [(each.kind, each.name) for each in findings] == [("alias-unreadable", "fly")]
-    assert mend_aliases(registry, findings) == []
 
 
 def test_there_may_be_too_little_time(

@@ -7,9 +7,9 @@ what                 how it is now                                mended by
 `older`              the newest revisions can't be read, and an   repair-model
                      older one stands
 `newer`              a later sleap-rtc wrote it                   an update
-`second-alias`       a model has two of its own; the later one    `mend_aliases`
+`second-alias`       a model has two of its own; the later one    tag-model --remove
                      (the higher sequence) is its name
-`alias-to-nothing`   an alias names models that aren't here       `mend_aliases`
+`alias-to-nothing`   an alias names models that aren't here       tag-model --remove
 `alias-unreadable`   what an alias says can't be read             tag-model --force
 ===================  ===========================================  ====================
 
@@ -18,16 +18,15 @@ Nothing is changed by looking.
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from typing import Final, Literal
+from collections.abc import Iterator
+from typing import Literal
 
 import msgspec
 
 from sleap_rtc.domain.ids import ModelId
-from sleap_rtc.errors import DataError, NewerFormat, NotFound
+from sleap_rtc.errors import DataError, NewerFormat
 from sleap_rtc.library import layout, records
 from sleap_rtc.library.aliases import Alias, rank
 from sleap_rtc.library.registry import Registry
@@ -35,9 +34,6 @@ from sleap_rtc.library.registry import Registry
 Kind = Literal[
     "unreadable", "older", "newer", "second-alias", "alias-to-nothing", "alias-unreadable"
 ]
-
-OF_ALIASES: Final[frozenset[Kind]] = frozenset(("second-alias", "alias-to-nothing"))
-"""What :func:`mend_aliases` mends."""
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -84,29 +80,6 @@ def examine(registry: Registry, *, seconds: float | None = None) -> Examination:
         models += 1
         findings += _record(registry, name)
     return Examination(findings=tuple(findings), models=models, whole=True)
-
-
-def mend_aliases(registry: Registry, findings: Iterable[Finding]) -> list[str]:
-    """Remove aliases that name nothing, and second ones.
-
-    Args:
-        registry: The library.
-        findings: Those of other kinds are left alone.
-
-    Returns:
-        The aliases that were removed.
-
-    Raises:
-        OutOfSpace: The disk is full; those before are removed.
-    """
-    removed = []
-    # What was found may have changed since: it is looked at once more.
-    still = {(each.kind, each.name) for each in _aliases(registry)}
-    for each in findings:
-        if each.kind in OF_ALIASES and (each.kind, each.name) in still:
-            with contextlib.suppress(NotFound):
-                removed.append(registry.remove_alias(each.name).name)
-    return removed
 
 
 def _aliases(registry: Registry) -> Iterator[Finding]:
