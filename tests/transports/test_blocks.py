@@ -9,6 +9,7 @@ import pytest
 from sleap_rtc.domain.packages import PackageRef
 from sleap_rtc.errors import LinkLost, NotFound, ProtocolError, SourceChanged
 from sleap_rtc.protocol import frames
+from sleap_rtc.transports import blocks
 from sleap_rtc.transports.blocks import BlockClient, BlockServer
 from sleap_rtc.transports.throttle import Throttle
 
@@ -232,3 +233,48 @@ async def test_what_is_sent_is_limited_piece_by_piece():
     # A quarter of a second's worth may go at once.
     assert took == pytest.approx([0.75, 1.75, 2.75, 3.75, 3.75, 3.75, 3.75], abs=0.01)
     running.cancel()
+
+
+# ── peers that only look alive ───────────────────────────────────────────────
+
+
+async def test_a_peer_that_never_answers_is_given_up(monkeypatch):
+    """Its link may be well: a transfer has other peers to ask."""
+    monkeypatch.setattr(blocks, "STALLED_S", 0.1)
+    pipe = Pipe()
+    client = BlockClient(pipe, name="eve")
+    task, _ = await ask(pipe, client, 6)
+    with pytest.raises(LinkLost, match="sends next to nothing"):
+        await task
+    listing = asyncio.create_task(
+        client.listing(PackageRef(id=PACKAGE, size=1, files=1, listing=9))
+    )
+    with pytest.raises(LinkLost, match="sends next to nothing"):
+        await listing
+
+
+async def test_a_peer_that_trickles_is_given_up_too(monkeypatch):
+    monkeypatch.setattr(blocks, "STALLED_S", 0.2)
+    pipe = Pipe()
+    client = BlockClient(pipe, name="eve")
+    task, number = await ask(pipe, client, 1_000_000)
+    offset = 0
+    async with asyncio.timeout(5):
+        while not task.done():
+            client.handle(data(number, offset, b"x"))
+            offset += 1
+            await asyncio.wait([task], timeout=0.01)
+    with pytest.raises(LinkLost, match="sends next to nothing"):
+        await task
+
+
+async def test_a_slow_peer_is_waited_for(monkeypatch):
+    monkeypatch.setattr(blocks, "STALLED_S", 0.3)
+    pipe = Pipe()
+    client = BlockClient(pipe, name="ann")
+    task, number = await ask(pipe, client, 8 * 65_520)
+    for step in range(8):
+        client.handle(data(number, step * 65_520, bytes(65_520)))
+        await asyncio.wait([task], timeout=0.1)
+    client.handle(frames.End(number, 8 * 65_520))
+    assert len(await task) == 8 * 65_520

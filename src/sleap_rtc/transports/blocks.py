@@ -51,6 +51,12 @@ _PIECES: Final = 64
 """Pieces of an answer that are kept apart; a block of whole ones has 17."""
 
 
+STALLED_S: Final = 120.0
+_STEP: Final = 64 * 1024
+"""A peer that sends less than a step of what it was asked for in so many seconds is given up. It
+may look alive: one that only answers pings would keep a transfer from ending, others' too."""
+
+
 class _Wanted:
     """An answer that is arriving."""
 
@@ -86,6 +92,8 @@ class BlockClient:
         self._wanted: dict[int, _Wanted] = {}
         self._window = asyncio.Semaphore(frames.MAX_OUTSTANDING)
         self._lost: LinkLost | None = None
+        self._moved_at = time.monotonic()
+        self._arrived = 0
 
     async def listing(self, ref: PackageRef) -> bytes:
         """The listing of a package, as long as its reference says.
@@ -112,16 +120,32 @@ class BlockClient:
             if self._lost is not None:
                 raise self._lost
             number = next(self._numbers)
+            if not self._wanted:
+                self._moved_at = time.monotonic()
             wanted = self._wanted[number] = _Wanted(limit)
             try:
                 await self._connection.send_binary(frames.encode(ask(number)))
-                return await wanted.done
+                return await self._answer(wanted)
             except asyncio.CancelledError:
                 with contextlib.suppress(LinkLost):
                     await self._connection.send_binary(frames.encode(frames.Withdraw(number)))
                 raise
             finally:
                 self._wanted.pop(number, None)
+
+    async def _answer(self, wanted: _Wanted) -> bytes:
+        while not wanted.done.done():
+            left = self._moved_at + STALLED_S - time.monotonic()
+            if left <= 0:
+                why = f"it sends next to nothing of what it was asked for, for {STALLED_S:g} s"
+                raise LinkLost(peer=self.name, why=why)
+            await asyncio.wait([wanted.done], timeout=left)
+        return wanted.done.result()
+
+    def _moves(self, size: int) -> None:
+        self._arrived += size
+        if self._arrived >= _STEP:
+            self._moved_at, self._arrived = time.monotonic(), 0
 
     def handle(self, frame: frames.Data | frames.End | frames.Refuse) -> None:
         """Take a piece of an answer.
@@ -139,11 +163,14 @@ class BlockClient:
                 if frame.offset + len(frame.content) > wanted.limit:
                     raise ProtocolError(peer=self.name, why="a block longer than was asked for")
                 wanted.take(frame.content)
+                self._moves(len(frame.content))
             case frames.End():
                 if frame.length != wanted.size:
                     raise ProtocolError(peer=self.name, why="a block shorter than it says")
+                self._moves(_STEP)
                 wanted.done.set_result(b"".join(wanted.pieces))
             case frames.Refuse():
+                self._moves(_STEP)
                 error = from_wire(frame.code, {}, message=frame.message, hint="")
                 wanted.done.set_exception(error)
 
