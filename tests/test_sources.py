@@ -76,6 +76,7 @@ TESTED_BY: Final = {
     "server/metrics.py": "server/test_app.py",
     "server/requests.py": "server/test_connection.py",
     "testing/engine_conformance.py": "engines/tiny/test_engine.py",
+    "testing/handshakes.py": "auth/test_handshake.py",
     "testing/lab.py": "server/test_app.py",
     "testing/model_files.py": "library/inspection/test_formats.py",
     "testing/server.py": "server/test_app.py",

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -13,28 +12,23 @@ from hypothesis import strategies as st
 from sleap_rtc.auth import issue
 from sleap_rtc.auth.handshake import (
     _TRANSITIONS,
-    Authenticated,
     Done,
     Effect,
     Handshake,
     Refuse,
     SaveInvite,
     SaveMembership,
-    SaveWorker,
     Send,
     Setup,
     choose,
 )
 from sleap_rtc.auth.keys import SigningKey
-from sleap_rtc.domain.ids import fingerprint
 from sleap_rtc.errors import (
     DeadlineExceeded,
     NotPermitted,
     NotTrusted,
     ProtocolError,
-    SleapRtcError,
     VersionMismatch,
-    WorkerChanged,
 )
 from sleap_rtc.protocol.handshake import (
     HandshakeMessage,
@@ -42,69 +36,9 @@ from sleap_rtc.protocol.handshake import (
     MembershipOffer,
     Proof,
     Refusal,
-    handshake_codec,
 )
+from sleap_rtc.testing.handshakes import Ends, Tamper, run
 from sleap_rtc.testing.made_room import MadeRoom
-
-Tamper = Callable[[str, HandshakeMessage], HandshakeMessage | None]
-
-
-class Ends:
-    """Both machines and what came out of them; messages cross the wire as bytes."""
-
-    def __init__(self, offerer: Setup, answerer: Setup, tamper: Tamper | None = None) -> None:
-        self.machines = {"offerer": Handshake(offerer), "answerer": Handshake(answerer)}
-        self.effects: dict[str, list[Effect]] = {"offerer": [], "answerer": []}
-        self._tamper = tamper
-        wire: list[tuple[str, bytes]] = []
-        for side, machine in self.machines.items():
-            self._take(side, machine.start(), wire)
-        while wire:
-            side, data = wire.pop(0)
-            message = handshake_codec.decode(data, peer="the other side")
-            self._take(side, self.machines[side].receive(message), wire)
-
-    def _take(self, side: str, effects: tuple[Effect, ...], wire: list[tuple[str, bytes]]) -> None:
-        other = "answerer" if side == "offerer" else "offerer"
-        self.effects[side] += effects
-        for effect in effects:
-            if isinstance(effect, Send):
-                message = self._tamper(side, effect.message) if self._tamper else effect.message
-                if message is not None:
-                    wire.append((other, handshake_codec.encode(message)))
-
-    def of(self, side: str, kind: type) -> list[Any]:
-        return [effect for effect in self.effects[side] if isinstance(effect, kind)]
-
-    def result(self, side: str) -> Authenticated:
-        done: Done = self.of(side, Done)[0]
-        return done.result
-
-    def error(self, side: str) -> SleapRtcError:
-        refuse: Refuse = self.of(side, Refuse)[0]
-        return refuse.error
-
-    def proven(self) -> bool:
-        return all(self.of(side, Done) and not self.of(side, Refuse) for side in self.effects)
-
-    def nobody_is_fooled(self) -> bool:
-        return not any(self.of(side, Done) for side in self.effects)
-
-
-def run(
-    house: MadeRoom,
-    *,
-    tamper: Tamper | None = None,
-    offerer: dict[str, Any] | None = None,
-    answerer: dict[str, Any] | None = None,
-) -> Ends:
-    worker = house.key(3)
-    return Ends(
-        house.setup(house.owner, house.owner_chain, "offerer", **(offerer or {})),
-        house.setup(worker, house.joined(worker), "answerer", **(answerer or {})),
-        tamper,
-    )
-
 
 # ── it works ─────────────────────────────────────────────────────────────────
 
@@ -199,68 +133,6 @@ def test_in_whatever_order_messages_arrive(order: list[str]) -> None:
         if not any(waiting.values()):
             break
     assert sorted(done) == ["answerer", "offerer"]
-
-
-# ── which worker it is ───────────────────────────────────────────────────────
-
-NAMED: dict[str, Any] = {"name": "gpu-1"}
-
-
-@pytest.mark.parametrize("name", ["gpu-1", "GPU-1"])
-def test_a_worker_is_remembered_by_its_name(house: MadeRoom, worker: SigningKey, name: str) -> None:
-    ends = run(house, offerer={"expected_worker": name}, answerer=NAMED)
-    assert ends.proven()
-    assert ends.of("offerer", SaveWorker) == [SaveWorker(name, worker.device)]
-    assert isinstance(ends.effects["offerer"][-1], Done)  # kept before it is relied on
-    assert ends.of("answerer", SaveWorker) == []
-
-
-def test_another_member_in_the_place_of_a_worker_is_noticed_at_once(house: MadeRoom) -> None:
-    """The server says that this device is gpu-1, and the device itself has another name."""
-    ends = run(house, offerer={"expected_worker": "gpu-1"}, answerer={"name": "gpu-2"})
-    assert ends.nobody_is_fooled()
-    assert (
-        "gives it as the worker gpu-1, and it calls itself gpu-2" in ends.error("offerer").message
-    )
-    nameless = run(house, offerer={"expected_worker": "gpu-1"})
-    assert nameless.nobody_is_fooled()
-    assert "calls itself nothing" in nameless.error("offerer").message
-
-
-def test_another_device_under_a_known_name_is_refused(house: MadeRoom, worker: SigningKey) -> None:
-    """It may even lie about its name together with the server."""
-    known = house.key(8).device
-    meant = {"expected_worker": "gpu-1", "known_worker": known}
-    ends = run(house, offerer=meant, answerer=NAMED)
-    assert ends.nobody_is_fooled()
-    error = ends.error("offerer")
-    assert isinstance(error, WorkerChanged)
-    assert fingerprint(known) in error.message
-    assert fingerprint(worker.device) in error.message
-    assert "workers --accept-new gpu-1" in error.hint_text
-    assert run(house, offerer=meant | {"known_worker": worker.device}, answerer=NAMED).proven()
-
-
-@pytest.mark.parametrize("who", ["offerer", "answerer"])
-def test_a_removed_device_gives_its_name_free(
-    house: MadeRoom, worker: SigningKey, who: str
-) -> None:
-    known = house.key(8).device
-    changes: dict[str, dict[str, Any]] = {
-        "offerer": {"expected_worker": "gpu-1", "known_worker": known},
-        "answerer": dict(NAMED),
-    }
-    changes[who]["membership"] = house.next_list(revoked=(known,))
-    ends = run(house, **changes)
-    assert ends.proven()
-    saved = SaveWorker("gpu-1", worker.device, instead_of=known)
-    assert ends.of("offerer", SaveWorker) == [saved]
-
-
-def test_whoever_expects_no_worker_takes_any_name(house: MadeRoom) -> None:
-    ends = run(house, offerer={"name": "laptop"}, answerer=NAMED)
-    assert ends.proven()
-    assert ends.of("answerer", SaveWorker) == ends.of("offerer", SaveWorker) == []
 
 
 # ── a server, or anything between, that changes something ────────────────────

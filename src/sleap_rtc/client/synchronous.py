@@ -14,6 +14,7 @@ from sleap_rtc.client.api import AsyncClient, Hashing, Paths
 from sleap_rtc.client.asking import RemoteModel, RemoteModels, WorkerLibrary
 from sleap_rtc.client.composing import Composed, Located
 from sleap_rtc.client.following import Follower, Update
+from sleap_rtc.client.members import RoomMember
 from sleap_rtc.client.outcome import failure
 from sleap_rtc.client.portal import Portal
 from sleap_rtc.client.submitted import SubmittedJob
@@ -235,6 +236,14 @@ class Client:
     def accept_worker(self, name: str, *, room: str | None = None) -> rooms_.AcceptedWorker:
         """Take a worker's new device for it; see :meth:`AsyncClient.accept_worker`."""
         return self._portal.call(self._client.accept_worker(name, room=room))
+
+    def members(self, room: str | None = None) -> list[RoomMember]:
+        """Everybody in a room of this device; see :meth:`AsyncClient.members`."""
+        return self._portal.call(self._client.members(room))
+
+    def remove_member(self, name: str, *, room: str | None = None) -> RoomMember:
+        """Put a device out of a room; see :meth:`AsyncClient.remove_member`."""
+        return self._portal.call(self._client.remove_member(name, room=room))
 
     def choose_worker(
         self, engine: str, *, worker: str | None = None, room: str | None = None
