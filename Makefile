@@ -45,7 +45,7 @@ format: setup ## Format the code, and mend what the linter can mend
 	@$(BIN)/ruff check --fix $(SOURCES)
 
 .PHONY: bench
-bench: ## Measure; the figures go to bench/results (ARGS='--size 200 --rounds 1' for a quick look)
+bench: ## Measure; the figures go to bench/results (ARGS=--quick for a quick look)
 	@tools/environment demo,dev,bench
 	@$(BIN)/python -m bench $(ARGS)
 
