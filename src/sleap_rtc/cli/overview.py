@@ -28,6 +28,7 @@ OPTIONS: Final = {
 }
 """Option of every command → how it is written, and what it does."""
 
+_USAGE: Final = "Usage: sleap-rtc "
 _INDENT: Final = "  "
 _WIDEST: Final = 30
 """Columns of names; a longer one has a line of its own."""
@@ -41,7 +42,13 @@ def overview(width: int) -> str:
     Args:
         width: Columns, 40 or more.
     """
-    lines = ["Usage: sleap-rtc [OPTIONS] COMMAND [ARGS]...", "", *_paragraph(ABOUT, width)]
+    usage = textwrap.wrap(
+        "[OPTIONS] COMMAND [ARGS]...",
+        width,
+        initial_indent=_USAGE,
+        subsequent_indent=" " * len(_USAGE),
+    )
+    lines = [*usage, "", *_paragraph(ABOUT, width)]
     lines += ["", "Options:", *_definitions(list(OPTIONS.values()), width)]
     for title, rows in SECTIONS.items():
         shown = [(row.name, row.help) for row in rows if not row.hidden]

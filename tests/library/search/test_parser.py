@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import date
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -63,6 +65,7 @@ def tagged(*tags: str, negated: bool = False) -> Is:
         ("size>100MB", [Compare("size", ">", 100_000_000)]),
         ("size > 1.5 GB fly", [Compare("size", ">", 1_500_000_000), words("fly", prefix=True)]),
         ("size<=2kib", [Compare("size", "<=", 2_048)]),
+        ("size>1 XB", [Compare("size", ">", 1), words("XB", prefix=True)]),
         ("size=7", [Compare("size", "=", 7)]),
         ("size<2T", [Compare("size", "<", 2 * 10**12)]),
         ("created>2026-01", [Made("created", ">", Day(2026, 1))]),
@@ -98,7 +101,6 @@ def test_what_a_search_says(text: str, conditions: list[object]) -> None:
         ("loss<1e999", 6, 5, "'1e999' is not a value for loss"),
         ("loss<nan", 6, 3, "'nan' is not a value"),
         ("epochs>2.5", 8, 3, "'2.5' is not a value for epochs"),
-        ("size>1 XB", 8, 0, ""),
         ("size>ib", 6, 2, "'ib' is not a value for size"),
         ("size>99999PB", 6, 7, "'99999PB' is not a value for size"),
         ("created>2026-13", 9, 7, "'2026-13' is not a value for created"),
@@ -127,9 +129,6 @@ def test_what_a_search_says(text: str, conditions: list[object]) -> None:
     ],
 )
 def test_what_is_refused(text: str, at: int, length: int, why: str) -> None:
-    if not why:
-        assert parse(text).conditions[-1] == words("XB", prefix=True)
-        return
     with pytest.raises(InvalidSearch) as caught:
         parse(text)
     details = caught.value.details
@@ -190,7 +189,7 @@ def test_any_text_is_a_search_or_says_where_it_is_none(text: str) -> None:
 LINE = st.text(st.characters(exclude_categories=("Cc", "Cs")), min_size=1, max_size=12)
 FOUND = st.builds(Text, LINE.filter(lambda t: any(c.isalnum() for c in t)), st.booleans())
 HOW = st.sampled_from(["=", "<", "<=", ">", ">="])
-DAYS = st.dates(min_value=__import__("datetime").date(1970, 1, 1)).filter(lambda d: d.year < 9999)
+DAYS = st.dates(date(1970, 1, 1), date(9998, 12, 31))
 
 
 def about(kind: str) -> st.SearchStrategy[str]:
