@@ -53,7 +53,7 @@ from sleap_rtc.library.rows import Known
 from sleap_rtc.library.timing import timed, timed_change
 from sleap_rtc.observe.latency import Latencies
 
-_QUICK: Final = 500
+_QUICK: Final = 200
 """Models up to which a manifest is written whenever a process that changed something ends."""
 _OLD_S: Final = 86_400.0
 
