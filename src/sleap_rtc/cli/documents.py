@@ -617,6 +617,14 @@ class DoctorDocument(Shown, frozen=True):
     checks: tuple[CheckShown, ...]
 
 
+class TrustDocument(Shown, frozen=True):
+    """``trust-model``: whether the file with this hash runs here, now and before."""
+
+    blake3: str
+    trusted: bool
+    before: bool
+
+
 DOCUMENTS: Final[dict[str, type[Shown]]] = {
     "compare-models": CompareDocument,
     "delete-model": DeletedDocument,
@@ -643,6 +651,7 @@ DOCUMENTS: Final[dict[str, type[Shown]]] = {
     "tag-model": TagDocument,
     "track": TrackDocument,
     "train": TrainDocument,
+    "trust-model": TrustDocument,
     "update-model": UpdateDocument,
     "worker": WorkerDocument,
     "worker-list-models": WorkerModelsDocument,

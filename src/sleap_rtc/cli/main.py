@@ -74,6 +74,7 @@ SECTIONS: Final[dict[str, tuple[Row, ...]]] = {
     ),
     "Machines": (
         Row("worker", "worker", "Make this machine a worker of a room, or ask another one."),
+        Row("trust-model", "trusting", "Let a checkpoint that looks odd run on this machine."),
         Row("server", "server", "Run a server."),
         Row("server-code", "server", "Make a set-up code for one more device."),
     ),

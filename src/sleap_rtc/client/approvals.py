@@ -98,3 +98,7 @@ class Approvals:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_replacing(self._folder / blake3, f"{why}\n".encode())
         logger.bind(blake3=blake3).warning("trusted from now on: {}", why)
+
+    def withdraw(self, blake3: str) -> None:
+        """Take a yes back; one that was never said is no matter."""
+        (self._folder / blake3).unlink(missing_ok=True)
