@@ -27,10 +27,8 @@ from sleap_rtc.library.importing.importer import (
     Questions,
     Result,
     Stage,
-    Wishes,
-    check_type,
-    check_wishes,
 )
+from sleap_rtc.library.importing.wishes import Wishes, check_type, check_wishes
 from sleap_rtc.library.layout import KNOWN_TYPES
 
 QUIET_S: Final = 1.0

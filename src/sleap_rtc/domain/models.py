@@ -258,8 +258,8 @@ def safety_of(record: ModelRecord) -> Safety:
     """How far a model may be trusted, by what its record says of its files.
 
     Lists and pages show it; nothing is decided by it. A record may come from elsewhere, so before
-    an engine loads a checkpoint, it is looked into on the machine that runs it. Files that can't
-    be loaded (pictures, tables, text) don't count; one that nobody looked into is ``unknown``.
+    an engine loads a checkpoint, it is looked into on the machine that runs it. Only files that
+    may be loaded count, by their endings; one that nobody looked into is ``unknown``.
     """
     looked_into = [file for file in record.files if may_run(file.path)]
     if not looked_into:
@@ -278,11 +278,18 @@ def safety_of(record: ModelRecord) -> Safety:
 
 
 def may_run(path: str) -> bool:
-    """Whether a program that is given a file of this name may run what is in it."""
+    """Whether a program may load a file of this name as a model, or as a part of one."""
     _, dot, ending = path.rpartition("/")[2].rpartition(".")
-    return f"{dot}{ending}".lower() not in PLAIN_ENDINGS
+    return f"{dot}{ending}".lower() in (*WEIGHT_ENDINGS, *PICKLE_ENDINGS)
 
 
+WEIGHT_ENDINGS: Final = (
+    *(".ckpt", ".h5", ".hdf5", ".onnx", ".pt", ".pth", ".safetensors", ".keras", ".bin", ".gguf"),
+    ".npz",
+)
+"""Endings of files of weights."""
+PICKLE_ENDINGS: Final = (".pkl", ".pickle", ".joblib", ".npy")
+"""Endings of pickles that hold something else, or may."""
 PLAIN_ENDINGS: Final = frozenset(
     {
         *(".yaml", ".yml", ".json", ".jsonl", ".csv", ".tsv", ".txt", ".log", ".md", ".toml"),

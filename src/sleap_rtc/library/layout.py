@@ -7,7 +7,7 @@ r"""What a library looks like on disk.
     │   ├── .record/
     │   │   ├── 00000003.json         revisions of its record; the highest is the record
     │   │   └── alias-fly             "this alias may name me": see aliases.py
-    │   ├── model.json                the record once more, for people; nothing reads it
+    │   ├── model.json                the record once more, for people and for import
     │   └── best.ckpt …               its files: those that the record lists
     ├── .aliases/fly/00000001.json    an alias: the only place that says what it names
     ├── .changes/9f…-centroid_3f2a…   marks of changes, kept an hour: see marks.py

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from sleap_rtc.library.importing.finding import Skipped
-from sleap_rtc.library.importing.importer import Imported, Importer, Wishes
+from sleap_rtc.library.importing.importer import Imported, Importer
+from sleap_rtc.library.importing.wishes import Wishes
 from sleap_rtc.library.registry import Registry
 from sleap_rtc.testing import model_files
 

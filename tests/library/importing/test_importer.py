@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
+import subprocess
 import tempfile
 import threading
 import zipfile
@@ -22,17 +24,17 @@ from sleap_rtc.errors import (
     Damaged,
     DataError,
     FilesMissing,
-    InvalidName,
     NotFound,
     NotTrusted,
+    OutOfSpace,
     PathNotPermitted,
     UnsafePath,
     UsageError,
 )
 from sleap_rtc.files.hashing import hash_file
-from sleap_rtc.library.importing import importer
 from sleap_rtc.library.importing.finding import Skipped
-from sleap_rtc.library.importing.importer import Importer, Questions, Wishes
+from sleap_rtc.library.importing.importer import Importer, Questions
+from sleap_rtc.library.importing.wishes import Wishes
 from sleap_rtc.library.registry import Registry
 
 SHARED = Path(__file__).parents[4] / "shared" / "data" / "models"
@@ -242,24 +244,6 @@ def test_a_folders_name_that_is_taken_gets_a_version(take_one, samples, disk):
     assert take_one(samples.folder(disk / "2" / "fly", seed=2)).entry.alias == "fly-v2"
 
 
-@pytest.mark.parametrize(
-    ("name", "alias"),
-    [
-        ("flies 'n' \"bees\"", "flies-n-bees"),
-        ("240613_143522.centroid.n=100", "240613_143522.centroid.n-100"),
-        ("🪰", ""),
-        ("Mäuse_v2", "Mäuse_v2"),
-        ("all", ""),
-        ("deadbeef", ""),
-        ("x" * 300, "x" * 64),
-        ("a\nb", "a-b"),
-        ("--help", "help"),
-    ],
-)
-def test_an_alias_is_made_of_any_name(name, alias):
-    assert importer.proposed_alias(name) == alias
-
-
 NAMES = ["with space", "quo'te\"s", "emoji 🪰🐭", "new\nline", "n" * 240, "-rf", "a;b|c", "{}"]
 
 
@@ -327,24 +311,6 @@ def test_without_a_configuration_the_same_content_is_found_again(take_one, sampl
     second = take_one(disk / "two.onnx", model_type="centroid")
     assert second.known
     assert second.entry.id == first.entry.id
-
-
-@pytest.mark.parametrize(
-    ("wishes", "paths", "error"),
-    [
-        ({}, [], UsageError),
-        ({"model_type": "Centroid!"}, ["a"], UsageError),
-        ({"alias": "no spaces"}, ["a"], InvalidName),
-        ({"alias": "x", "recursive": True}, ["a"], UsageError),
-        ({"alias": "x"}, ["a", "b", "c"], UsageError),
-        ({}, ["hf://org/model"], UsageError),
-        ({}, ["wandb://org/model"], UsageError),
-        ({}, ["https://example.org/m.ckpt"], UsageError),
-    ],
-)
-def test_wishes_that_can_not_be_fulfilled_are_said_first(wishes, paths, error):
-    with pytest.raises(error):
-        importer.check_wishes(Wishes(**wishes), [Path(path) for path in paths])
 
 
 # ── safety ───────────────────────────────────────────────────────────────────
@@ -502,6 +468,12 @@ def test_weights_beside_an_onnx_file_belong_to_it(take_one, samples, disk):
     (folder / "net.onnx").write_bytes(samples.onnx(beside="net.bin"))
     with pytest.raises(FilesMissing, match=r"net\.bin"):
         take_one(folder, model_type="centroid")
+    (folder / "net.bin").write_bytes(b"bytes of tensors" * 9)
+    record = take_one(folder, model_type="centroid").entry.record
+    assert record.checkpoint == "net.onnx"
+    assert len(record.files) == 2
+    assert take_one(folder / "net.onnx", model_type="centroid").known
+    assert safety_of(record).tier == "safe"
     (folder / "net.onnx").write_bytes(samples.onnx(beside="../../secret"))
     with pytest.raises(UnsafePath):
         take_one(folder, model_type="centroid")
@@ -607,11 +579,81 @@ def test_an_interrupted_import_leaves_nothing(take_all, samples, disk, registry,
     assert list(registry.incoming.iterdir()) == []
 
 
-def test_a_read_only_library(samples, disk, tmp_path):
+@contextlib.contextmanager
+def mounted(path: Path, options: str) -> Iterator[Path]:
+    """A small file system of its own."""
+    path.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(path)]
+    try:
+        failed = subprocess.run(command, capture_output=True, check=False).returncode
+    except FileNotFoundError:
+        failed = 1
+    if failed:
+        pytest.skip("this user can't mount a file system")
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", str(path)], check=True)
+
+
+@pytest.mark.parametrize("copy", [False, True])
+def test_a_read_only_library(samples, disk, tmp_path, copy):
     folder = samples.folder(disk / "a")
-    with Registry(Path("/proc/nothing/models"), index_dir=tmp_path / "i") as registry:
-        (result,) = Importer(registry, Wishes()).run([folder])
-    assert isinstance(result, Skipped)
+    with (
+        mounted(tmp_path / "ro", "ro,size=1m") as place,
+        Registry(place / "models", index_dir=tmp_path / "i") as registry,
+    ):
+        (result,) = Importer(registry, Wishes(copy=copy)).run([folder])
+    assert isinstance(result.error, PathNotPermitted)
+    assert "read-only" in result.error.message
+
+
+@pytest.mark.parametrize("form", ["copy", "archive", "link"])
+def test_a_full_disk_leaves_the_library_as_it_was(samples, disk, tmp_path, form):
+    first = samples.folder(disk / "first", seed=1)
+    second = samples.folder(disk / "second", seed=2)
+    (second / "labels.slp").write_bytes(os.urandom(3 << 20))
+    archive = Path(shutil.make_archive(str(disk / "second"), "zip", disk / "second"))
+    with mounted(tmp_path / "small", "size=2m") as place:
+        with Registry(place / "models", index_dir=tmp_path / "i") as registry:
+            assert not isinstance(next(Importer(registry, Wishes(copy=True)).run([first])), Skipped)
+            if form == "link":
+                (place / "ballast").write_bytes(bytes(shutil.disk_usage(place).free))
+            path = archive if form == "archive" else second
+            try:
+                (result,) = Importer(registry, Wishes(copy=form == "copy")).run([path])
+                error = result.error
+            except OutOfSpace as caught:
+                error = caught
+            assert isinstance(error, OutOfSpace)
+            assert list((place / "models" / ".incoming").iterdir()) == []
+        with Registry(place / "models", index_dir=tmp_path / "i2") as registry:
+            assert [entry.alias for entry in registry.list().entries] == ["first"]
+
+
+def test_a_file_system_without_links_says_what_to_do(take_all, samples, disk, monkeypatch):
+    def refuse(self: Path, target: object, **_: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+    (result,) = take_all(samples.folder(disk / "a"))
+    assert "--copy" in result.error.hint_text
+    (result,) = take_all(disk / "a", copy=True)
+    assert not result.known
+
+
+def test_a_home_and_a_path_that_are_links(samples, disk, tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "home").symlink_to("real")
+    samples.folder(disk / "a")
+    (tmp_path / "to disk").symlink_to(disk)
+    with Registry(tmp_path / "home" / "models", index_dir=tmp_path / "i") as registry:
+        (result,) = Importer(registry, Wishes()).run([tmp_path / "to disk" / "a"])
+        assert registry.checkpoint_path(result.entry.id).exists()
+        links = {file.link for file in result.entry.record.files}
+        assert str(disk / "a" / "best.ckpt") in links
+        (again,) = Importer(registry, Wishes()).run([disk / "a"])
+    assert again.known
 
 
 # ── folders of the library ───────────────────────────────────────────────────

@@ -96,7 +96,7 @@ def unpack(path: Path, folder: Path, *, progress: Progress | None = None) -> Non
                 _untar(file, folder, counter)
     except SleapRtcError:
         raise
-    except _FAULTS as error:
+    except (OSError, *_FAULTS) as error:
         why = f"it can't be unpacked ({str(error)[:100] or type(error).__name__})"
         raise Damaged(what=str(path), why=why) from None
 

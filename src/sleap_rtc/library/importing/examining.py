@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -83,22 +82,29 @@ def examine(candidate: Candidate) -> Examined:
     looked: dict[str, Looked] = {}
     left_out: set[str] = set()
     notes = list(candidate.notes)
-    for path, real in candidate.files.items():
-        if not may_run(path):
-            continue
-        found = _look(candidate, path, real)
-        if path in candidate.weights and found is not None:
-            _check_beside(candidate, path, found)
-        elif found is None or found.tier != "safe":
-            # Whatever isn't weights needn't come along: notes in a format of its own, a pickle.
-            if found is not None and found.tier == "flagged":
-                notes.append(f"{path} ({found.sentence}) is left out")
+    data: set[str] = set()
+    for path in candidate.weights:
+        looked[path] = _look(candidate, path)
+        data |= _check_beside(candidate, path, looked[path])
+    for path in candidate.files:
+        if path in data:
+            found = looked.get(path) or _look(candidate, path)
+            # Bytes of tensors, and nothing else, unless they are something of their own.
+            plain = Looked(format="unknown", tier="safe", weights=False)
+            looked[path] = plain if found.format == "unknown" else found
+        elif path not in looked and may_run(path):
+            # What isn't weights needn't come along: metrics that are a pickle, for example.
+            try:
+                found = _look(candidate, path)
+            except DataError as error:
+                found = Looked(format="unknown", tier="unknown", found=(error.message,))
+            if found.tier == "safe":
+                looked[path] = found
+            else:
+                notes.append(f"{path} is left out ({found.sentence or 'it is a pickle'})")
                 left_out.add(path)
-            continue
-        if found is not None:
-            looked[path] = found
-    weights = tuple(p for p in candidate.weights if looked[p].weights or p.endswith(".bin"))
-    if not any(looked[path].weights for path in weights):
+    weights = tuple(path for path in candidate.weights if looked[path].weights)
+    if not weights:
         raise DataError(
             what=str(candidate.path), why="none of its files holds the weights of a model"
         )
@@ -123,23 +129,17 @@ def examine(candidate: Candidate) -> Examined:
     )
 
 
-def _look(candidate: Candidate, path: str, real: Path) -> Looked | None:
-    """Look into a file that may run something; None for one of no known format.
+def _look(candidate: Candidate, path: str) -> Looked:
+    """Look into a file that may run something.
 
     Raises:
-        Damaged: It holds weights, and was cut.
+        DataError: It was cut, or contradicts itself.
     """
     shard = sets.shard_of(path)
     if shard is not None and ".part" in path:
         return Looked(format="unknown", tier="unknown", found=("it is a part of a file",))
-    try:
-        # The name that counts is the one it has in the model: a link may lead to one without an
-        # ending.
-        return look(real, name=path)
-    except DataError:
-        if path in candidate.weights:
-            raise
-        return None
+    # The name that counts is the one in the model: a link may lead to one without an ending.
+    return look(candidate.files[path], name=path)
 
 
 def _check_sets(candidate: Candidate) -> None:
@@ -160,26 +160,29 @@ def _check_sets(candidate: Candidate) -> None:
         raise _missing(candidate, sorted(lacking))
 
 
-def _check_beside(candidate: Candidate, path: str, found: Looked) -> None:
+def _check_beside(candidate: Candidate, path: str, found: Looked) -> set[str]:
     """See that the files are there in which an ONNX file keeps its weights.
+
+    Returns:
+        Their paths.
 
     Raises:
         FilesMissing: One isn't.
         UnsafePath: It names one outside the model.
     """
     folder = path.rpartition("/")[0]
-    lacking = []
+    named = set()
     for name in found.beside:
         try:
             check_path(name)
         except UnsafePath:
             why = f"{path} would read it, and it is not beside it"
             raise UnsafePath(path=name[:120], why=why) from None
-        inside = f"{folder}/{name}" if folder else name
-        if inside not in candidate.files:
-            lacking.append(inside)
+        named.add(f"{folder}/{name}" if folder else name)
+    lacking = named - candidate.files.keys()
     if lacking:
-        raise _missing(candidate, lacking)
+        raise _missing(candidate, sorted(lacking))
+    return named
 
 
 def _missing(candidate: Candidate, names: list[str]) -> FilesMissing:

@@ -9,6 +9,7 @@ that aren't weights. Links to files are followed, links to folders aren't.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections.abc import Iterator, Mapping
@@ -17,12 +18,13 @@ from typing import Final, Literal
 
 import msgspec
 
+from sleap_rtc.domain.models import PICKLE_ENDINGS, WEIGHT_ENDINGS
 from sleap_rtc.domain.packages import check_path
 from sleap_rtc.errors import DataError, NotFound, SleapRtcError, UnsafePath
 from sleap_rtc.files.validation import check_source, safe_name
 from sleap_rtc.library.importing import sets
 from sleap_rtc.library.inspection import profiles
-from sleap_rtc.library.inspection.formats import ENDINGS
+from sleap_rtc.library.inspection.formats import look
 from sleap_rtc.library.layout import COPY, RECORD
 
 MAX_FILES: Final = 10_000
@@ -31,7 +33,6 @@ MAX_ENTRIES: Final = 500_000
 MAX_DEPTH: Final = 16
 
 _OTHERS: Final = frozenset({"wandb", "lightning_logs", "__pycache__", "node_modules"})
-_PICKLES: Final = (".pkl", ".pickle", ".joblib", ".npy")
 _OWN_NPZ: Final = ("best.npz", "last.npz")
 _COMMON: Final = ("best", "last", "final_model", "latest_model", "initial_model")
 _ORDER: Final = ("best", "last", "final", "latest", "model", "pytorch_model")
@@ -81,7 +82,7 @@ def is_weights(name: str) -> bool:
     shard = sets.shard_of(name)
     plain = name[: name.rfind(".part")] if shard is not None and ".part" in name else name
     suffix = os.path.splitext(plain)[1].lower()  # noqa: PTH122 - a name, not a path
-    return suffix in ENDINGS and (suffix != ".npz" or plain.lower() in _OWN_NPZ)
+    return suffix in WEIGHT_ENDINGS and (suffix != ".npz" or plain.lower() in _OWN_NPZ)
 
 
 def in_folder(folder: Path, *, recursive: bool, origin: Origin = "folder") -> Iterator[Found]:
@@ -136,7 +137,7 @@ def from_file(path: Path) -> Found:
     describing = [name for name in beside if _describes(name)]
     files: dict[str, Path] = {}
     notes: list[str] = []
-    for name in dict.fromkeys((*group, *describing)):
+    for name in dict.fromkeys((*group, *_data_of(path, beside), *describing)):
         try:
             _add(files, name, path.parent / name, notes, needed=name in group)
         except SleapRtcError as error:
@@ -150,6 +151,18 @@ def from_file(path: Path) -> Found:
         weights=weights,
         notes=tuple(notes),
     )
+
+
+def _data_of(path: Path, beside: list[str]) -> list[str]:
+    """Files beside an ONNX file that hold weights of it."""
+    if path.suffix.lower() != ".onnx":
+        return []
+    with contextlib.suppress(
+        DataError, OSError
+    ):  # what is wrong with it is said when it is examined
+        named = look(Path(os.path.realpath(path))).beside
+        return [name for name in named if name in beside]
+    return []
 
 
 # ── folders ──────────────────────────────────────────────────────────────────
@@ -261,7 +274,7 @@ def _in(found: _Folder, origin: Origin, *, apart: bool) -> Iterator[Found]:
         names = [name for name in names if "/" not in name][:MAX_FILES]
         notes.append(f"files in folders of it, of which there are more than {MAX_FILES:,}")
     for name in names:
-        if os.path.splitext(name)[1].lower() in _PICKLES:  # noqa: PTH122
+        if os.path.splitext(name)[1].lower() in PICKLE_ENDINGS:  # noqa: PTH122
             notes.append(f"{name} (a pickle that holds no weights)")
             continue
         try:
@@ -284,7 +297,10 @@ def _is_one(found: _Folder) -> bool:
     names = set(found.names)
     if names & set(profiles.NAMES) or any(name.endswith(sets.INDEX) for name in names):
         return True
-    groups = sets.grouped(found.direct)
+    direct = found.direct
+    if any(name.lower().endswith(".onnx") for name in direct):
+        direct = [name for name in direct if not name.lower().endswith(".bin")]  # its weights
+    groups = sets.grouped(direct)
     stems = {os.path.splitext(name)[0] for name in found.direct}  # noqa: PTH122
     return len(groups) == 1 or bool(stems & {*_COMMON, "best_model"})
 
@@ -349,5 +365,5 @@ def _stem(path: Path) -> str:
 def _nothing(folder: Path) -> NotFound:
     return NotFound(
         message=f"There is no model in {folder}.",
-        hint=f"A model has a file that ends in one of {' '.join(ENDINGS)}.",
+        hint=f"A model has a file that ends in one of {' '.join(WEIGHT_ENDINGS)}.",
     )

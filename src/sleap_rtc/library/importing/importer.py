@@ -7,18 +7,17 @@ the command line implements, and which for programs answers nothing.
 from __future__ import annotations
 
 import os
-import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final, Literal
+from typing import Literal
 
 import msgspec
 from loguru import logger
 
-from sleap_rtc.domain import aliases
+from sleap_rtc.domain.models import WEIGHT_ENDINGS
 from sleap_rtc.errors import (
     AliasTaken,
     DataError,
@@ -35,40 +34,20 @@ from sleap_rtc.library.importing import archives, finding
 from sleap_rtc.library.importing.examining import Examined, examine
 from sleap_rtc.library.importing.finding import Candidate, Found, Skipped
 from sleap_rtc.library.importing.taking import Way, take
-from sleap_rtc.library.inspection.formats import ENDINGS, look
+from sleap_rtc.library.importing.wishes import (
+    Wishes,
+    archive_stem,
+    check_type,
+    check_wishes,
+    proposed_alias,
+)
+from sleap_rtc.library.inspection.formats import look
 from sleap_rtc.library.layout import KNOWN_TYPES
 from sleap_rtc.library.registry import Registry
 
 Stage = Literal["looking", "unpacking", "reading", "copying"]
 Progress = Callable[[Stage, str, int, int], None]
 """Told of the stage, what it is about, bytes done, bytes in all (0: not known)."""
-
-_TYPE: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
-_NOT_IN_ALIAS: Final = re.compile(r"[^\w.-]+")
-_REFERENCES: Final = {
-    "hf://": "Models of Hugging Face",
-    "wandb://": "Models of Weights & Biases",
-    "http://": "Models at web addresses",
-    "https://": "Models at web addresses",
-}
-
-
-class Wishes(msgspec.Struct, frozen=True, kw_only=True):
-    """How to import.
-
-    Attributes:
-        copy: By copies instead of links.
-        recursive: Every model in folders below.
-        trust: A person says yes to whatever is found in the files.
-        model_type: The head, where nothing tells it, or against what a configuration says.
-        alias: The alias of the model, or of the two of a top-down pair; None makes one of its name.
-    """
-
-    copy: bool = False
-    recursive: bool = False
-    trust: bool = False
-    model_type: str | None = None
-    alias: str | None = None
 
 
 class Questions:
@@ -184,7 +163,7 @@ class Importer:
                 found = iter((finding.from_file(path),))
             else:
                 why = "it is neither a file of weights nor an archive"
-                hint = f"Weights end in one of {' '.join(ENDINGS)}."
+                hint = f"Weights end in one of {' '.join(WEIGHT_ENDINGS)}."
                 raise DataError(what=str(path), why=why, hint=hint)
         except SleapRtcError as error:
             yield Skipped(path, error)
@@ -346,47 +325,6 @@ class Importer:
         return suggested[0] if suggested else ""
 
 
-def check_wishes(wishes: Wishes, paths: Sequence[Path]) -> None:
-    """See that wishes and paths can go together.
-
-    Raises:
-        UsageError: They can't.
-        InvalidName: The alias isn't one.
-    """
-    if not paths:
-        raise UsageError(message="Name a folder, a file of weights, or an archive.")
-    for path in paths:
-        for beginning, what in _REFERENCES.items():
-            # A path has lost one of its two slashes.
-            if str(path).startswith((beginning, beginning.replace("//", "/"))):
-                raise UsageError(
-                    message=f"{what} can't be imported by this version.",
-                    hint="Download it, and import the folder or the file.",
-                )
-    if wishes.model_type is not None:
-        check_type(wishes.model_type)
-    if wishes.alias is not None:
-        aliases.check(wishes.alias)
-        if wishes.recursive or len(paths) > 2:
-            raise UsageError(
-                message="One alias can name one model, or the two of a top-down pair.",
-                hint="Leave --alias out: each model is called as its folder.",
-            )
-
-
-def check_type(model_type: str) -> None:
-    """See that a model type is of the right form.
-
-    Raises:
-        UsageError: It isn't; the known ones are told.
-    """
-    if _TYPE.fullmatch(model_type) is None:
-        raise UsageError(
-            message=f"{model_type[:80]!r} is no model type: lower-case letters, digits and _.",
-            hint=f"The trainer's are {', '.join(KNOWN_TYPES)}.",
-        )
-
-
 def archive_kind(path: Path) -> str | None:
     """Whether a file is an archive, of which kind; None for weights, which may be zips too.
 
@@ -404,24 +342,6 @@ def archive_kind(path: Path) -> str | None:
             return kind
         return kind if looked.format == "zip" else None
     return kind
-
-
-def archive_stem(path: Path) -> str:
-    """An archive's name without its endings."""
-    name = path.name
-    for ending in (".zip", ".tar", ".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz"):
-        if name.lower().endswith(ending):
-            stem = name[: -len(ending)]
-            return stem.removesuffix(".tar")
-    return path.stem
-
-
-def proposed_alias(name: str) -> str:
-    """A valid alias like a folder's name; empty where none can be made of it."""
-    made = _NOT_IN_ALIAS.sub("-", name).strip("-. ")
-    while made and (len(made) > aliases.MAX_LENGTH or aliases.fault(made).endswith("bytes")):
-        made = made[:-1].rstrip("-.")
-    return "" if aliases.fault(made) else made
 
 
 def pair(entries: Sequence[Entry]) -> list[Entry]:

@@ -51,13 +51,6 @@ Format = Literal[
     "unknown",
 ]
 
-ENDINGS: Final = (
-    *(".ckpt", ".h5", ".hdf5", ".onnx", ".pt", ".pth", ".safetensors", ".keras", ".bin", ".gguf"),
-    ".npz",
-)
-"""Endings of files of weights."""
-
-_PICKLED: Final[frozenset[Format]] = frozenset({"torch", "lightning", "torch-old", "pickle"})
 _OWN_ENDINGS: Final[dict[Format, tuple[str, ...]]] = {
     "keras": (".keras",),
     "hdf5": (".h5", ".hdf5"),
