@@ -139,8 +139,9 @@ def test_what_a_worker_has_is_listed_as_ones_own_library_is(lab) -> None:
     assert info.model.model.path == str(theirs / "centroid_00000003")
     shown = typed(lab, "worker", "model-info", "0000000", "--worker", "gpu-1", code=2)
     assert "00000001" in shown.err
+    here = typed(lab, "worker", "model-info", "00000002", "--json").as_(WorkerModelInfoDocument)
+    assert (here.model.model.local, here.model.model.locations) == (True, ("worker:gpu-1",))
     shown = typed(lab, "worker", "model-info", "00000002", "--worker", "gpu-1")
-    assert "local + gpu-1" in " ".join(shown.out.split())
     assert "sleap-rtc track --model 00000002" in " ".join(shown.out.split())
 
     # What is not there, not known, or not online.
