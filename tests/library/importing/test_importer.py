@@ -479,26 +479,6 @@ def test_weights_beside_an_onnx_file_belong_to_it(take_one, samples, disk):
         take_one(folder, model_type="centroid")
 
 
-def test_several_models_in_one_folder_are_each_one(take_all, take_one, samples, disk):
-    for number in (1, 2):
-        content = {"w": samples.Storage("0", number)}
-        (disk / f"net{number}.pt").write_bytes(samples.torch_zip(content, (4 * number,)))
-    with pytest.raises(DataError, match="holds 2 models"):
-        take_one(disk)
-    results = take_all(disk, recursive=True, model_type="centroid")
-    assert [result.entry.alias for result in results] == ["net1", "net2"]
-
-
-def test_what_is_no_model(take_one, disk):
-    (disk / "notes.txt").write_text("hello")
-    for path, error in [(disk / "notes.txt", DataError), (disk, NotFound), (disk / "x", NotFound)]:
-        with pytest.raises(error):
-            take_one(path)
-    os.mkfifo(disk / "pipe.ckpt")
-    with pytest.raises(DataError, match="neither a file nor a folder"):
-        take_one(disk / "pipe.ckpt")
-
-
 # ── archives ─────────────────────────────────────────────────────────────────
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import pickle
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -208,3 +209,49 @@ def test_a_data_file_is_no_model(written, tmp_path):
     with h5py.File(path, "w") as out:
         out["tracks"] = [1.0, 2.0]
     assert not look(path).weights
+
+
+def odd_zip(samples, change):
+    """A checkpoint's archive, changed."""
+    stream = io.BytesIO(samples.torch_zip())
+    with zipfile.ZipFile(stream, "a") as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about the name that is there twice
+        change(archive)
+    return stream.getvalue()
+
+
+def test_archives_that_two_programs_could_read_in_two_ways_are_refused(samples, written):
+    whole = samples.torch_zip()
+    twice = odd_zip(samples, lambda archive: archive.writestr("best/data.pkl", b"."))
+    packed = odd_zip(samples, lambda a: a.writestr("best/x", b"x" * 99, zipfile.ZIP_BZIP2))
+    encrypted = bytearray(whole)
+    encrypted[whole.find(b"PK\x01\x02") + 8] |= 1
+    for content, why in (
+        (twice, "one name"),
+        (packed, "packed in an unknown way"),
+        (bytes(encrypted), "encrypted"),
+        (whole + b"more", "follows"),
+        (samples.torch_zip() + whole, "before|overlap|read"),
+        (b"PK\x03\x04" + bytes(20) + b"PK\x05\x06" + bytes(18), "empty"),
+    ):
+        with pytest.raises(DataError, match=why):
+            look(written("best.ckpt", content))
+
+
+def test_a_directory_that_claims_to_be_huge_is_not_read(samples, written):
+    content = bytearray(samples.torch_zip())
+    end = content.rfind(b"PK\x05\x06")
+    content[end + 12 : end + 16] = (1 << 30).to_bytes(4, "little")
+    with pytest.raises(DataError, match="too many members"):
+        look(written("best.ckpt", bytes(content)))
+    content[end + 12 : end + 16] = b"\xff" * 4
+    with pytest.raises(DataError, match="can't be read"):
+        look(written("best.ckpt", bytes(content)))
+
+
+def test_a_pickle_that_unpacks_to_gigabytes_is_not_read(written):
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("best/data.pkl", b"\x80\x02" + b"N0" * (20 << 20) + b"N.")
+    with pytest.raises(DataError, match="too large"):
+        look(written("best.ckpt", stream.getvalue()))
