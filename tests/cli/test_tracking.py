@@ -22,11 +22,18 @@ def test_what_is_not_there(cli, home, video, tmp_path, remote):
     done = cli("track", "--model", "x", video, *remote)
     assert done.code == 3
     assert "There is no model 'x'" in done.err
+
+
+def test_a_model_whose_files_are_gone(cli, home, video):
     gone = home.model("a")
     (gone.directory / "best.ckpt").unlink()
-    done = cli("track", "--model", gone.id, video, *remote)
+    done = cli("track", "--model", gone.id, video)
     assert done.code == 3
     assert "lacks files: best.ckpt" in done.err
+    # The worker may have it still, so it is asked, which takes a room.
+    done = cli("track", "--model", gone.id, video, "--remote", "--worker", "w")
+    assert done.code == 3
+    assert "in no room" in done.err
 
 
 def test_predictions_that_are_there_stay(cli, home, video, tmp_path):

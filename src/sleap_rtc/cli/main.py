@@ -42,7 +42,7 @@ class Row(NamedTuple):
 SECTIONS: Final[dict[str, tuple[Row, ...]]] = {
     "Set up": (
         Row("login", "login", "Sign in at a server."),
-        Row("room", "room", "Make, share, join and list rooms."),
+        Row("room", "room", "Make, share, join and list rooms, and see who is in them."),
         Row("engine", "engine", "List and install what trains and tracks."),
         Row("doctor", "doctor", "Check the set-up, and say how to mend it."),
         Row("completion", "completion", "Let bash, zsh or fish complete commands and names."),
