@@ -11,7 +11,8 @@ A SLEAP label file (``.slp``, ``.pkg.slp``) is HDF5::
 Without h5py only the signature at its start is checked. A file from elsewhere is
 hostile until shown otherwise: links and storage that lead out of it are refused,
 and so are videos by address or anywhere but beside it, because a trainer would
-open them. :func:`inspect_labels` reads it in a process of its own, with bounds on
+open them. Where embedded images came from is told (``origins.py``): a trainer
+opens that, too. :func:`inspect_labels` reads it in a process of its own, with bounds on
 time and memory, so that a file made to break the HDF5 library breaks only that.
 """
 
@@ -21,15 +22,15 @@ import asyncio
 import contextlib
 import importlib.util
 import sys
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
 from sleap_rtc.errors import FilesMissing, InvalidLabels
+from sleap_rtc.media import origins
 
 _SIGNATURE: Final = b"\x89HDF\r\n\x1a\n"
-_MAX_JSON: Final = 64 * 1024 * 1024
 _MAX_VIDEOS: Final = 10_000
 _MAX_OBJECTS: Final = 100_000
 _MAX_DEPTH: Final = 8
@@ -53,7 +54,7 @@ class VideoReference(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def name(self) -> str:
         """The last part of the path, whichever system wrote it."""
-        return PureWindowsPath(PurePosixPath(self.path).name).name
+        return origins.last_part(self.path)
 
 
 class LabelsReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,6 +65,7 @@ class LabelsReport(msgspec.Struct, frozen=True, kw_only=True):
         frames: Labelled frames.
         instances: Instances in them.
         videos: The videos they belong to.
+        origins: Files that embedded images came from, as the file names them.
         checked: False where only the signature could be checked, for want of h5py.
     """
 
@@ -71,6 +73,7 @@ class LabelsReport(msgspec.Struct, frozen=True, kw_only=True):
     frames: int = 0
     instances: int = 0
     videos: tuple[VideoReference, ...] = ()
+    origins: tuple[str, ...] = ()
     checked: bool = True
 
     @property
@@ -224,14 +227,15 @@ def _read(file: Any, path: Path) -> LabelsReport:
         frames=int(frames.shape[0]),
         instances=int(instances.shape[0]),
         videos=_videos(file, path),
+        origins=_origins(file, path),
     )
 
 
 def _nodes(file: Any, path: Path) -> tuple[str, ...]:
     attributes = file["metadata"].attrs
-    if "json" not in attributes or attributes.get_id("json").get_storage_size() > _MAX_JSON:
+    if "json" not in attributes or attributes.get_id("json").get_storage_size() > origins.MAX_JSON:
         raise InvalidLabels(path=path, why="its metadata is missing or too large")
-    metadata = _json(attributes["json"], path)
+    metadata = origins.parse(attributes["json"], path)
     match metadata:
         case {"skeletons": [{"nodes": [*references]}, *_], "nodes": [*entries]}:
             names = [str(e.get("name", "")) if isinstance(e, dict) else "" for e in entries]
@@ -253,9 +257,11 @@ def _videos(file: Any, path: Path) -> tuple[VideoReference, ...]:
     rows = file["videos_json"]
     if rows.ndim != 1 or not 1 <= rows.shape[0] <= _MAX_VIDEOS:
         raise InvalidLabels(path=path, why="it names no video, or too many")
-    if rows.dtype.itemsize > _MAX_JSON:
+    if rows.dtype.itemsize > origins.MAX_JSON:
         raise InvalidLabels(path=path, why="its list of videos is too large")
-    return tuple(_video(_json(rows[index], path), file, path) for index in range(rows.shape[0]))
+    return tuple(
+        _video(origins.parse(rows[index], path), file, path) for index in range(rows.shape[0])
+    )
 
 
 def _video(entry: Any, file: Any, path: Path) -> VideoReference:
@@ -282,11 +288,27 @@ def _origin(file: Any, dataset: str, path: Path) -> str:
     source = file.get(dataset.removesuffix("/video") + "/source_video")
     if source is None or "json" not in source.attrs:
         return ""
-    entry = _json(source.attrs["json"], path)
+    entry = origins.parse(source.attrs["json"], path)
     _refuse_addresses(entry, path)
     backend = entry.get("backend") if isinstance(entry, dict) else None
     named = backend.get("filename", "") if isinstance(backend, dict) else ""
     return named if isinstance(named, str) else ""
+
+
+def _origins(file: Any, path: Path) -> tuple[str, ...]:
+    """Every file that a reader may open for where images came from."""
+    found: dict[str, None] = {}
+    for text, _ in origins.descriptions(file):
+        entry = origins.parse(text, path)
+        if any(origins.names_in(entry)):
+            _refuse_addresses(entry, path)
+            found |= dict.fromkeys(origins.names_in(entry))
+    rows = file["videos_json"]
+    for index in range(rows.shape[0]):
+        found |= dict.fromkeys(origins.earlier(origins.parse(rows[index], path)))
+    if len(found) > origins.MAX_NAMES:
+        raise InvalidLabels(path=path, why="its images come from too many files")
+    return tuple(found)
 
 
 def _refuse_addresses(entry: Any, path: Path) -> None:
@@ -300,16 +322,6 @@ def _refuse_addresses(entry: Any, path: Path) -> None:
             todo.extend(item)
         elif isinstance(item, str) and "://" in item:
             raise InvalidLabels(path=path, why=f"it names a video by address ({item[:80]!r})")
-
-
-def _json(text: Any, path: Path) -> Any:
-    data = text.encode() if isinstance(text, str) else bytes(text)
-    if len(data) > _MAX_JSON:
-        raise InvalidLabels(path=path, why="a part of it is too large")
-    try:
-        return msgspec.json.decode(data.rstrip(b"\x00"))
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise InvalidLabels(path=path, why=f"a part of it is not JSON ({error})") from None
 
 
 def _short(error: Exception) -> str:

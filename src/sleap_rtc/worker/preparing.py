@@ -43,7 +43,7 @@ from sleap_rtc.errors import (
     SleapRtcError,
     UnknownModel,
 )
-from sleap_rtc.files.durable import place_directory, write_replacing
+from sleap_rtc.files.durable import disk_errors, place_directory, write_replacing
 from sleap_rtc.files.hashcache import HashCache
 from sleap_rtc.files.partial import claim_partial, folder_of
 from sleap_rtc.files.space import free_space
@@ -52,6 +52,7 @@ from sleap_rtc.jobs.spec import JobSpec, ModelRef, TrackSpec, TrainSpec
 from sleap_rtc.library.entries import Entry
 from sleap_rtc.library.registry import Registry
 from sleap_rtc.media.labels import check_videos, inspect_labels
+from sleap_rtc.media.origins import outside, seal
 from sleap_rtc.transfer.progress import Progress
 from sleap_rtc.transports.fetch import fetch
 from sleap_rtc.transports.serving import serve_model
@@ -349,7 +350,14 @@ async def check_labels(inputs: Path, name: str) -> None:
     """
     path = inputs / check_path(name)
     try:
-        check_videos(await inspect_labels(path), path)
+        report = await inspect_labels(path)
+        check_videos(report, path)
+        if named := outside(report.origins, path):
+            logger.info("{} names files of this machine, which are taken out: {}", name, named[:3])
+            with disk_errors(path):
+                await seal(path)
+            if outside((await inspect_labels(path)).origins, path):
+                raise InvalidLabels(path=path, why="it names other files of this machine")
     except FilesMissing:
         raise InvalidLabels(path=name, why="it is not in the job's package") from None
     except InvalidLabels as error:
