@@ -196,6 +196,14 @@ def test_daemon_and_runner_killed_at_once(lab) -> None:
     record = lab.client.models()["centroid"]
     assert record.status == "interrupted"
     assert record.interruption.epoch >= 1
+    there = lab.worker.records()["centroid"]
+    assert there.interruption == record.interruption
+
+    assert lab.client.do("retry", job=job).ended() == 0
+    again = lab.client.attach(job)
+    assert again.done()["state"] == "completed"
+    assert again.of("stage")[-1]["first_epoch"] == record.interruption.epoch
+    assert epochs_of(lab.worker.view(job)) == list(range(12))
 
 
 def test_server_killed_in_the_middle(lab) -> None:
