@@ -9,7 +9,7 @@ import pytest
 from blake3 import blake3
 
 from sleap_rtc.client.bringing import bring_model, bring_output, expect_model, follow_model
-from sleap_rtc.domain.models import Metrics, ModelFile, ModelRecord, Training
+from sleap_rtc.domain.models import Metrics, ModelFile, ModelRecord, Training, Trust, safety_of
 from sleap_rtc.domain.packages import ref
 from sleap_rtc.errors import DataError
 from sleap_rtc.files.packing import pack
@@ -100,9 +100,18 @@ async def test_a_model_that_was_expected_gets_its_files(library, packed, record)
 
 async def test_a_record_without_its_list_of_files_gets_it_from_the_package(library, packed, record):
     entry = await bring(library, packed, msgspec.structs.replace(record, files=()))
-    by_path = {file.path: file for file in entry.record.files}
-    assert by_path == {file.path: file for file in record.files}
+    by_path = {file.path: (file.size, file.blake3) for file in entry.record.files}
+    assert by_path == {file.path: (file.size, file.blake3) for file in record.files}
     assert library.checkpoint_path(entry.id).read_bytes() == CONTENT["best.npz"]
+
+
+async def test_how_far_it_may_be_trusted_is_not_the_workers_word(library, packed, record):
+    said = tuple(msgspec.structs.replace(file, safety="safe") for file in record.files)
+    trust = Trust(at=record.created_at, files=("best.npz",))
+    told = msgspec.structs.replace(record, files=said, trust=trust)
+    entry = await bring(library, packed, told)
+    assert entry.record.trust is None
+    assert safety_of(entry.record).tier == "unknown"  # these bytes are no weights at all
 
 
 async def test_a_record_of_other_files_is_refused_and_nothing_is_placed(library, packed, record):

@@ -25,6 +25,7 @@ from sleap_rtc.files.hashing import hash_file
 from sleap_rtc.files.staged import Staged
 from sleap_rtc.library.claiming import Fate
 from sleap_rtc.library.entries import Entry
+from sleap_rtc.library.inspection.listed import looked_into
 from sleap_rtc.library.registry import Registry
 from sleap_rtc.protocol.link import WantFiles
 from sleap_rtc.transfer.progress import Progress
@@ -123,6 +124,8 @@ async def bring_model(
         listed = {file.path: file.size for file in record.files}
         if {entry.path: entry.size for entry in staged.package.files} != listed:
             raise DataError(what=f"Model {record.id}", why="its record lists other files")
+        files = await asyncio.to_thread(looked_into, record.files, staged.path)
+        record = msgspec.structs.replace(record, files=files, trust=None)
         fresh = _at_home(record, link.name, files=True)
         if name is not None:
             return await asyncio.to_thread(registry.adopt_files, name, staged.path, fresh)

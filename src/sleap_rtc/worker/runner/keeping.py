@@ -18,6 +18,7 @@ from sleap_rtc.errors import TrainingFailed
 from sleap_rtc.files.durable import disk_errors, sync_directory, sync_file
 from sleap_rtc.files.packing import pack
 from sleap_rtc.library.entries import Entry
+from sleap_rtc.library.inspection.listed import looked_into
 from sleap_rtc.library.layout import INCOMING
 from sleap_rtc.library.registry import Registry
 from sleap_rtc.worker.runner import records
@@ -154,7 +155,7 @@ def hash_files(root: Path, names: tuple[str, ...]) -> Kept:
         ModelFile(path=entry.path, size=entry.size, blake3=packed.file_hashes[entry.path])
         for entry in packed.package.files
     )
-    return Kept(files=files, package=ref(packed.package))
+    return Kept(files=looked_into(files, root), package=ref(packed.package))
 
 
 def _adopt(library: Registry, record: ModelRecord, root: Path) -> Entry:
