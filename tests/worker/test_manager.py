@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from datetime import UTC, datetime
 
 import pytest
@@ -23,11 +24,13 @@ from sleap_rtc.errors import (
     QueueFull,
     UnknownJob,
 )
-from sleap_rtc.jobs.events import ErrorTold, StateChanged
+from sleap_rtc.jobs.eventlog import decode_line
+from sleap_rtc.jobs.events import ErrorTold, Logged, StateChanged
 from sleap_rtc.jobs.spec import JobSpec, TrainSpec, TrainStage
 from sleap_rtc.worker.job_directory import JobStore
 from sleap_rtc.worker.manager import JobManager
 from sleap_rtc.worker.peers import Asker
+from sleap_rtc.worker.runner import logfile
 from sleap_rtc.worker.runner.logfile import LogWriter
 from sleap_rtc.worker.waiting import Waiting
 
@@ -498,3 +501,25 @@ async def test_a_job_for_which_there_is_no_room_is_refused_and_leaves_nothing(ma
     with pytest.raises(OutOfSpace, match="Worker gpu-1 has 1 MB free"):
         await manager.submit(spec(1), ADA)
     assert manager.list(limit=9, device=ADA.device) == []
+
+
+async def test_a_long_log_is_read_once_and_not_on_the_loop(manager, monkeypatch):
+    readers = []
+
+    def decode(line, *, n):
+        readers.append(threading.current_thread())
+        return decode_line(line, n=n)
+
+    job = spec(1)
+    await manager.submit(job, ADA)
+    directory = manager.get(job.id)
+    with directory.claim(), LogWriter(directory.log, clock=now) as log:
+        for number in range(300):
+            log.append(Logged(line=str(number)))
+    monkeypatch.setattr(logfile, "decode_line", decode)
+    await manager.submit(job, ADA)
+    await manager.command(job.id, "c1", "pause", ADA)
+    await manager.submit(job, ADA)
+    assert manager.list(limit=9, device=ADA.device)[0].last_event == 303
+    assert len(readers) == 302
+    assert threading.main_thread() not in readers

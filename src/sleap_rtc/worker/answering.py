@@ -128,7 +128,7 @@ class Answers:
                 )
                 return JobsTold(jobs=_fitting(jobs))
             case FollowJob():
-                return self._follow(channel, asker, body)
+                return await self._follow(channel, asker, body)
             case UnfollowJob():
                 self._unfollow(asker.session, body.job)
                 return Accepted()
@@ -173,9 +173,10 @@ class Answers:
 
     # ── following ────────────────────────────────────────────────────────────
 
-    def _follow(self, channel: Channel, asker: Asker, body: FollowJob) -> JobTold:
+    async def _follow(self, channel: Channel, asker: Asker, body: FollowJob) -> JobTold:
         job = self.jobs.get(body.job)
-        told = JobTold(job=self.jobs.summary(job, asker.device), spec=job.read_spec())
+        summary = await asyncio.to_thread(self.jobs.summary, job, asker.device)
+        told = JobTold(job=summary, spec=job.read_spec())
         self._unfollow(asker.session, body.job)
         task = asyncio.create_task(self._tell(channel, body.job, body.since))
         self._follows[asker.session, body.job] = task

@@ -36,7 +36,7 @@ from sleap_rtc.errors import (
     UnknownJob,
 )
 from sleap_rtc.jobs.events import Command, CommandReceived, JobEvent, StateChanged
-from sleap_rtc.jobs.lifecycle import NOT_BEGUN, SETTLED, JobView, decide, replay
+from sleap_rtc.jobs.lifecycle import NOT_BEGUN, SETTLED, JobView, decide
 from sleap_rtc.jobs.spec import JobSpec, TrackSpec
 from sleap_rtc.protocol.link import JobSummary
 from sleap_rtc.worker.job_directory import JobDirectory, JobStore, Submitter
@@ -44,6 +44,7 @@ from sleap_rtc.worker.peers import Asker
 from sleap_rtc.worker.runner.client import RunnerHandle, attach, launch
 from sleap_rtc.worker.runner.ending import told
 from sleap_rtc.worker.runner.logfile import LogReader, LogWriter
+from sleap_rtc.worker.views import Views
 from sleap_rtc.worker.waiting import Waiting
 
 Prepared = Literal["ready", "absent"]
@@ -112,6 +113,7 @@ class JobManager:
         self._clock = clock
         self._on_change = on_change
         self._waiting = waiting
+        self._views = Views()
         self._submitting = asyncio.Lock()
         self._wake = asyncio.Event()
         self._grown: defaultdict[JobId, set[asyncio.Event]] = defaultdict(set)
@@ -162,17 +164,17 @@ class JobManager:
             job = await asyncio.to_thread(
                 self._store.create, spec, clock=self._clock, submitter=submitter
             )
-        found = job.read_submitter()
-        if found is None or found.device != asker.device:
-            raise NotPermitted(message="A job with this id was submitted by another device.")
-        view = self.view(job)
-        if view.state == "queued" and spec.id != self._present and spec.id not in self._waiting:
-            logger.info("job {} of {}: queued", spec.id, asker.name)
-            self._enqueue(job)
-        return self.summary(job, asker.device)
+            found = job.read_submitter()
+            if found is None or found.device != asker.device:
+                raise NotPermitted(message="A job with this id was submitted by another device.")
+            view = await asyncio.to_thread(self.view, job)
+            if view.state == "queued" and spec.id != self._present and spec.id not in self._waiting:
+                logger.info("job {} of {}: queued", spec.id, asker.name)
+                self._enqueue(job)
+        return await asyncio.to_thread(self.summary, job, asker.device)
 
     def list(self, *, limit: int, device: DeviceId) -> list[JobSummary]:
-        """The newest jobs first."""
+        """The newest jobs first. Reads logs: not for an event loop."""
         found = []
         for job_id in reversed(self._store.ids()[-limit:]):
             try:
@@ -190,15 +192,11 @@ class JobManager:
         return self._store.get(job_id)
 
     def view(self, job: JobDirectory) -> JobView:
-        """A job as it stands."""
-        view = JobView()
-        log = LogReader(job.log)
-        while events := log.read():
-            view = replay(events, view)
-        return view
+        """A job as it stands. Reads its log: not for an event loop."""
+        return self._views(job)
 
     def summary(self, job: JobDirectory, device: DeviceId) -> JobSummary:
-        """One line about a job, for this device."""
+        """One line about a job, for this device. Reads its log: not for an event loop."""
         spec, view, submitter = job.read_spec(), self.view(job), job.read_submitter()
         return JobSummary(
             id=spec.id,
@@ -223,7 +221,13 @@ class JobManager:
         self._check_may_command(job, asker)
         await self._taken_up.wait()
         received = CommandReceived(id=request, command=command, by=asker.name)
-        while self._present == job_id:
+        read = False
+        while self._present == job_id or not read:
+            if self._present != job_id:
+                # What is known of the log isn't read again on the loop, where it is written.
+                await asyncio.to_thread(self.view, job)
+                read = True
+                continue  # it may have its turn meanwhile
             await self._handed_over.wait()
             if self._runner is not None:
                 await self._runner.command(request, command, by=asker.name)
@@ -232,7 +236,7 @@ class JobManager:
                 self._command_preparing(job, self._writer, received)
                 return
             await self._let_go.wait()
-        with job.claim(), LogWriter(job.log, clock=self._clock) as log:
+        with job.claim(), self._open_log(job) as log:
             self._command_waiting(job, log, received)
         self._on_change()
         self._tell(job_id)
@@ -282,10 +286,10 @@ class JobManager:
         await self._taken_up.wait()
         if job_id in self._waiting:
             return
-        state = self.view(job).state
+        state = (await asyncio.to_thread(self.view, job)).state
         if state != "interrupted":
             raise IllegalTransition(what="The job", state=state, event="retry")
-        with job.claim(), LogWriter(job.log, clock=self._clock) as log:
+        with job.claim(), self._open_log(job) as log:
             log.append(StateChanged(state="queued", reason=f"{asker.name} asked to go on"))
         self._enqueue(job)
 
@@ -373,7 +377,7 @@ class JobManager:
                 self._end()
 
     def _requeue(self, job: JobDirectory) -> None:
-        with job.claim(), LogWriter(job.log, clock=self._clock) as log:
+        with job.claim(), self._open_log(job) as log:
             if log.view.pending == "cancel":
                 log.append(StateChanged(state="cancelled"))
                 return
@@ -390,7 +394,7 @@ class JobManager:
         try:
             self._runner = handle = await launch(job)
         except SleapRtcError as error:
-            with job.claim(), LogWriter(job.log, clock=self._clock) as log:
+            with job.claim(), self._open_log(job) as log:
                 self._fail(log, error)
             self._tell(job_id)
             return
@@ -400,7 +404,8 @@ class JobManager:
 
     async def _get_ready(self, job: JobDirectory, job_id: JobId) -> bool:
         """Prepare a job; whether its runner can be launched."""
-        with job.claim(), LogWriter(job.log, clock=self._clock) as log:
+        await asyncio.to_thread(self.view, job)
+        with job.claim(), self._open_log(job) as log:
             if log.view.state != "queued":
                 return False
             self._writer = log
@@ -462,14 +467,14 @@ class JobManager:
                     self._on_change()
         finally:
             self._runner = None
-        if self.view(job).state not in SETTLED:
+        if (await asyncio.to_thread(self.view, job)).state not in SETTLED:
             self._handed_over.clear()
             try:
                 await self._settle(job)
             finally:
                 self._handed_over.set()
         self._tell(job_id)
-        logger.info("job {}: {}", job_id, self.view(job).state)
+        logger.info("job {}: {}", job_id, (await asyncio.to_thread(self.view, job)).state)
 
     async def _settle(self, job: JobDirectory) -> None:
         """Bring a job whose runner is gone to a state that is true, however long that takes.
@@ -489,6 +494,10 @@ class JobManager:
                 return
 
     # ── small things ─────────────────────────────────────────────────────────
+
+    def _open_log(self, job: JobDirectory) -> LogWriter:
+        """A job's log, read from where this process knows it: quick if it was viewed before."""
+        return LogWriter(job.log, clock=self._clock, known=self._views.known(job))
 
     def _fail(self, log: LogWriter, error: SleapRtcError) -> None:
         why = told(error)

@@ -75,7 +75,7 @@ class RunnerHandle(msgspec.Struct, frozen=True):
         async with contextlib.AsyncExitStack() as stack:
             reader = await self._watch(stack, since)
             while True:
-                while events := log.read():
+                while events := await asyncio.to_thread(log.read):
                     for event in events:
                         yield event
                 if reader is None:

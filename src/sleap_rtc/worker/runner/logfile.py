@@ -24,6 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Final, Self
 
+import msgspec
 from loguru import logger
 
 from sleap_rtc.errors import DataError
@@ -53,12 +54,25 @@ COUNTS: Final = (StateChanged, CommandReceived, ErrorTold, ModelChanged, OutputR
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
+class Known(msgspec.Struct, frozen=True):
+    """What was read of a log before.
+
+    Attributes:
+        view: The job after these events.
+        end: Bytes of their lines.
+    """
+
+    view: JobView = JobView()
+    end: int = 0
+
+
 class LogWriter:
     """The one writer of a job's log; whoever makes it holds the job's claim.
 
     Args:
         path: The log; made if there is none.
         clock: Gives the present time, UTC.
+        known: What this process has read of the log already, and need not read again.
 
     Raises:
         DataError: A whole line holds no event, or one that can't follow; nothing is changed.
@@ -67,12 +81,15 @@ class LogWriter:
         PathNotPermitted: This user may not write there.
     """
 
-    def __init__(self, path: Path, *, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self, path: Path, *, clock: Callable[[], datetime], known: Known | None = None
+    ) -> None:
         self._path = path
         self._clock = clock
         self._reserve = path.with_name("reserve")
-        self._view = JobView()
-        self._end = 0
+        known = known or Known()
+        self._view = known.view
+        self._end = known.end
         with disk_errors(path):
             self._file = path.open("a+b", buffering=0)
             try:
@@ -128,8 +145,10 @@ class LogWriter:
         self.close()
 
     def _open(self) -> None:
+        if self._path.stat().st_size < self._end:  # cut by another writer meanwhile
+            self._view, self._end = JobView(), 0
         with self._path.open("rb") as file:
-            for line in _whole_lines(file, 0):
+            for line in _whole_lines(file, self._end):
                 event = decode_line(line, n=self._view.number + 1)
                 self._view = fold(self._view, event)
                 self._end += len(line)
@@ -209,6 +228,11 @@ class LogReader:
     def number(self) -> int:
         """The last event given, or ``since`` before the first."""
         return max(self._number, self._since)
+
+    @property
+    def end(self) -> int:
+        """Bytes of the lines that were read or passed over."""
+        return self._at
 
     def read(self) -> list[JobEvent]:
         """The next events, up to 500; none when there are no more for now.
