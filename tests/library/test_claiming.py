@@ -13,6 +13,7 @@ from sleap_rtc.errors import (
     FilesMissing,
     UnsafePath,
 )
+from sleap_rtc.library import deleting, records
 from sleap_rtc.library.claiming import Claims
 from sleap_rtc.library.registry import Registry
 
@@ -240,3 +241,66 @@ def test_a_link_to_a_directory_gets_no_record(
     (registry.models_dir / record.directory).symlink_to(tmp_path / "theirs")
     assert registry.settle(replace(record, files=files)) is None
     assert [path.name for path in (tmp_path / "theirs").iterdir()] == ["best.ckpt"]
+
+
+# Files that were kept when their model was deleted
+
+
+def test_a_deleted_model_whose_files_stayed_comes_back_with_them(
+    registry: Registry, arrive: Callable[..., Any]
+) -> None:
+    entry = arrive()
+    registry.delete(entry.id, files=False)
+    assert registry.settle(entry.record) is None  # nobody asked for it back
+    back = registry.settle(entry.record, revive=True)
+    assert back is not None
+    assert (back.record, back.directory) == (entry.record, entry.directory)
+    assert registry.get(entry.id) == back
+    assert registry.settle(entry.record, revive=True) is None  # it lives
+
+
+def test_kept_files_make_way_for_another_and_are_never_swept(
+    registry: Registry, arrive: Callable[..., Any], clock: Any
+) -> None:
+    entry = arrive()
+    registry.delete(entry.id, files=False)
+    without = replace(entry.record, files=(), checkpoint=None, config=None, status="missing")
+    assert registry.take_in(without, revive=True)[1] == "added"
+    clock.go_on(days=31)
+    registry.sweep()
+    (kept,) = registry.models_dir.glob(f"{entry.directory.name}-kept-*")
+    assert (kept / "best.ckpt").read_text() == "weights"
+
+
+def test_the_record_of_a_model_that_just_came_back_is_not_dropped(
+    registry: Registry, arrive: Callable[..., Any], clock: Any
+) -> None:
+    entry = arrive()
+    clock.go_on(days=31)
+    assert not registry.claims.drop_record(entry.directory, before=clock())
+    assert registry.get(entry.id) == entry
+    assert list((registry.models_dir / ".trash").iterdir()) == []
+
+
+def test_a_model_that_comes_back_while_it_is_swept_stays(
+    registry: Registry,
+    open_registry: Callable[[], Registry],
+    arrive: Callable[..., Any],
+    clock: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    entry = arrive()
+    registry.delete(entry.id, files=False)
+    clock.go_on(days=31)
+    read = records.read
+
+    def reads_and_loses_time(directory: Path) -> records.Revision:
+        found = read(directory)
+        monkeypatch.setattr(records, "read", read)
+        assert open_registry().settle(entry.record, revive=True) is not None
+        return found
+
+    monkeypatch.setattr(deleting, "finish", lambda *_: None)
+    monkeypatch.setattr(records, "read", reads_and_loses_time)
+    registry.sweep()
+    assert registry.get(entry.id).record == entry.record

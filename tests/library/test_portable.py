@@ -298,3 +298,19 @@ def test_a_full_disk_stops_it_and_again_goes_on(
     )
     assert (report.count("model", "known"), report.count("model", "added")) == (here, 3 - here)
     assert told == [(0, 3), (1, 3), (2, 3)]
+
+
+def test_a_deleted_model_whose_files_stayed_comes_back_with_them(
+    registry: Registry, carry: Any, arrive: Any, tmp_path: Path, clock: Any
+) -> None:
+    entry = arrive()
+    path = tmp_path / "mine.json"
+    portable.export(registry, path, as_of=clock(), replacing=False)
+    registry.delete(entry.id, files=False)
+    contents = manifest.read(path)
+    stays = portable.take_in(registry, contents, source="mine.json")
+    assert fates(stays)[entry.id][0] == "deleted"
+    back = portable.take_in(registry, contents, source="mine.json", revive=True)
+    assert fates(back)[entry.id][0] == "added"
+    assert registry.get(entry.id).record == entry.record
+    assert registry.checkpoint_path(entry.id).read_text() == "weights"

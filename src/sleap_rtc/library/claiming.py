@@ -135,16 +135,27 @@ class Claims:
             return entry, "known"
         return entry, "added" if entry.id == record.id else "renamed"
 
-    def settle(self, record: ModelRecord) -> Entry | None:
+    def settle(self, record: ModelRecord, *, revive: bool) -> Entry | None:
         """Make the record of a model whose directory, with its files, is in the library already.
+
+        Args:
+            record: The model's.
+            revive: Whether one that was deleted, and whose files stayed, comes back.
 
         Returns:
             None if there is no such directory, or it has a record.
         """
         target = self._models / record.directory
         kept = target / layout.RECORD
-        if target.is_symlink() or not target.is_dir() or os.path.lexists(kept):
+        if target.is_symlink() or not target.is_dir():
             return None
+        if os.path.lexists(kept):
+            there = _record_in(target) if revive else None
+            if there is None or there.deleted_at is None:
+                return None
+            with changing(self._models, [target.name]):
+                records.update(target, lambda old: record if old.deleted_at is not None else old)
+            return self._finder.read(target)
         folder = self.new_folder()
         try:
             records.create(folder, record)
@@ -159,6 +170,34 @@ class Claims:
         self._finder.learn(record.model_type)
         return self._finder.read(target)
 
+    def drop_record(self, directory: Path, *, before: datetime) -> bool:
+        """Remove the record of a model that was deleted before a time; files beside it stay.
+
+        It is moved out of the way by one rename and looked at there: if the model came back a
+        moment before, its record is put back.
+
+        Returns:
+            False when there is none so old.
+        """
+        trash = self.trash(directory.name)
+        make_directory(trash)
+        moved = trash / layout.RECORD
+        gone: chain.Revision[ModelRecord] | None = None
+        with disk_errors(moved), contextlib.suppress(FileNotFoundError):
+            (directory / layout.RECORD).rename(moved)
+        with contextlib.suppress(DataError):
+            gone = chain.read(moved, ModelRecord)
+        deleted = gone and gone.value.deleted_at
+        old = deleted is not None and deleted < before
+        if not old and moved.is_dir():
+            with contextlib.suppress(AlreadyExists):  # what is there is newer still
+                place_directory(moved, directory / layout.RECORD)
+        if old or not moved.is_dir():
+            shutil.rmtree(trash)
+        with contextlib.suppress(OSError):  # files that were kept stay
+            directory.rmdir()
+        return old
+
     def _appear(self, assembled: Path, record: ModelRecord) -> Entry | None:
         """Let a model appear under its id; None if something else appeared there first."""
         target = self._models / record.directory
@@ -172,8 +211,17 @@ class Claims:
         return self._finder.read(target)
 
     def _retire(self, directory: Path) -> None:
-        """Move a deleted model out of the way of one that comes back."""
+        """Move a deleted model out of the way of one that comes back.
+
+        Files that a person kept when it was deleted are never swept away: they stay in the
+        library's folder, under a name that is no model's.
+        """
         trash = self.trash(directory.name)
+        if _was_kept(directory):
+            trash = self._models / f"{directory.name}-kept-{secrets.token_hex(4)}"
+            logger.bind(model=directory.name, path=str(trash)).warning(
+                "files of a deleted model make way for the model that comes back"
+            )
         make_directory(trash.parent)
         with disk_errors(trash):
             try:
@@ -215,6 +263,22 @@ def same_model(there: ModelRecord, record: ModelRecord) -> bool:
         return of.created_at, of.model_type, of.name, of.full_hash
 
     return same_files(there, record) or birth(there) == birth(record)
+
+
+def _was_kept(directory: Path) -> bool:
+    """Whether a deleted model's own files lie in its directory since a person wanted them to."""
+    record = _record_in(directory)
+    if record is None or record.status == "missing":  # then they were to go
+        return False
+    with contextlib.suppress(OSError):
+        for folder, _, names in os.walk(directory):
+            below = Path(folder)
+            own = below == directory / layout.RECORD
+            for name in names:
+                copy = below == directory and name == layout.COPY
+                if not (own or copy or (below / name).is_symlink()):
+                    return True
+    return False
 
 
 def _record_in(directory: Path) -> ModelRecord | None:

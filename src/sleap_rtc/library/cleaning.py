@@ -305,11 +305,10 @@ def _remove(registry: Registry, one: Found, now: datetime) -> Removed:
             directory = one.path.parent
             with changing(registry.models_dir, [directory.name]):
                 deleted = records.read(directory).record.deleted_at
-                if deleted is None or deleted >= deleting.due(now):
+                due = deleting.due(now)
+                old = deleted is not None and deleted < due
+                if not (old and registry.claims.drop_record(directory, before=due)):
                     return Removed(found=one, why="the model is there again")
-                shutil.rmtree(one.path)
-                with contextlib.suppress(OSError):  # files that were kept stay
-                    directory.rmdir()
         case _:
             shutil.rmtree(one.path)
     return Removed(found=one)

@@ -21,7 +21,7 @@ from msgspec.structs import replace
 from sleap_rtc.errors import DataError, UnknownModel
 from sleap_rtc.files.durable import TEMPORARY
 from sleap_rtc.library import layout, placing, records
-from sleap_rtc.library.claiming import STAMP
+from sleap_rtc.library.claiming import STAMP, Claims
 from sleap_rtc.library.entries import Entry
 from sleap_rtc.library.finder import Finder
 from sleap_rtc.library.marks import changing
@@ -75,10 +75,11 @@ def finish(directory: Path, trash: Path) -> None:
             placing.move_out(directory, trash, keep=lambda name: name == layout.RECORD)
 
 
-def sweep(models: Path, tombstones: Iterable[str], oldest: datetime) -> int:
+def sweep(claims: Claims, models: Path, tombstones: Iterable[str], oldest: datetime) -> int:
     """Remove what was deleted before a time, and what was abandoned for a day.
 
     Args:
+        claims: Of the library.
         models: The library.
         tombstones: Directories of deleted models.
         oldest: What was deleted earlier goes, UTC.
@@ -92,10 +93,7 @@ def sweep(models: Path, tombstones: Iterable[str], oldest: datetime) -> int:
         with contextlib.suppress(UnknownModel, DataError), changing(models, [name]):
             deleted = records.read(directory).record.deleted_at
             if deleted is not None and deleted < oldest:
-                shutil.rmtree(directory / layout.RECORD)
-                with contextlib.suppress(OSError):  # files that were kept stay
-                    directory.rmdir()
-                removed += 1
+                removed += claims.drop_record(directory, before=oldest)
     for folder in _entries(models / layout.TRASH):
         if is_old_trash(folder.name, oldest):
             shutil.rmtree(folder)

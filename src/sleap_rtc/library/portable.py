@@ -98,7 +98,7 @@ def take_in_record(
     """
     local = replace(record, files=tuple(replace(f, link=None) for f in record.files))
     if _lies_here(registry, local):
-        entry = registry.settle(local)
+        entry = registry.settle(local, revive=revive)
         if entry is not None:
             report.add("model", record.id, "added", now=entry.id, why="its files were here")
             return

@@ -238,12 +238,15 @@ class Registry(LifeCycle):
             shutil.rmtree(folder, ignore_errors=True)
 
     @timed_change
-    def settle(self, record: ModelRecord, *, links: bool = False) -> Entry | None:
+    def settle(
+        self, record: ModelRecord, *, links: bool = False, revive: bool = False
+    ) -> Entry | None:
         """Make the record of a model whose directory, with its files, is in the library already.
 
         Args:
             record: Lists the files, which were verified.
             links: Whether files may be links; only for imports from this machine.
+            revive: Whether a model comes back that was deleted while its files stayed.
 
         Returns:
             None if its directory isn't here, or has a record.
@@ -253,7 +256,7 @@ class Registry(LifeCycle):
             FilesMissing: A listed file isn't there.
         """
         placing.check_files(self.models_dir / record.directory, record, links=links)
-        return self.claims.settle(record)
+        return self.claims.settle(record, revive=revive)
 
     # Finding models
 
@@ -418,7 +421,7 @@ class Registry(LifeCycle):
         deleted = self._index.tombstones(now_us + 1)
         for name in deleted:
             deleting.finish(self.models_dir / name, self.claims.trash(name))
-        return deleting.sweep(self.models_dir, deleted, oldest)
+        return deleting.sweep(self.claims, self.models_dir, deleted, oldest)
 
     @timed
     def write_manifest(self) -> None:

@@ -689,3 +689,14 @@ def test_a_model_of_sleap_1_3_is_imported(take_one, samples, disk):
     assert (record.training.engine, record.training.engine_version) == ("sleap", "1.3.3")
     assert record.metrics.best_val_loss == 0.2
     assert safety_of(record).tier == "safe"
+
+
+def test_the_folder_of_a_deleted_model_is_imported_again(take_one, samples, disk, registry):
+    entry = take_one(samples.folder(disk / "fly"), copy=True).entry
+    with pytest.raises(UsageError, match="in the library already"):
+        take_one(entry.directory)
+    registry.delete(entry.id, files=False)
+    back = take_one(entry.directory).entry
+    assert (back.id, back.directory) == (entry.id, entry.directory)
+    assert back.record.files == entry.record.files
+    assert registry.checkpoint_path(back.id).is_file()

@@ -29,6 +29,7 @@ from sleap_rtc.files.drives import Kind, drive_of
 from sleap_rtc.files.durable import TEMPORARY, disk_errors
 from sleap_rtc.files.hashcache import HashCache
 from sleap_rtc.files.validation import check_source, check_target
+from sleap_rtc.library import layout
 from sleap_rtc.library.entries import Entry
 from sleap_rtc.library.importing import archives, finding
 from sleap_rtc.library.importing.examining import Examined, examine
@@ -176,10 +177,18 @@ class Importer:
             inside = each.files and next(iter(each.files.values())).is_relative_to(library)
             if not inside:
                 yield each, way
-            elif each.path.resolve().parent == library and each.record is None:
+            elif each.path.resolve().parent == library and self._has_no_model(each.path):
                 yield each, "adopt"
             elif each.path == path:
                 yield Skipped(path, UsageError(message=f"{path} is in the library already."))
+
+    def _has_no_model(self, folder: Path) -> bool:
+        """Whether a folder of the library belongs to no model, or to one that was deleted."""
+        named = layout.parse(folder.resolve().name)
+        if not (folder / layout.RECORD).exists() or named is None:
+            return True  # it lacks a record, or it can't have one
+        there = self._registry.known(named[1], named[0])
+        return there is not None and there.deleted_at is not None
 
     def _in_archive(self, path: Path) -> Iterator[tuple[Candidate, Way] | Skipped]:
         """Unpack into the library's ``.incoming``, and take the models out of there."""

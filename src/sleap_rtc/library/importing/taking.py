@@ -176,7 +176,8 @@ def _adopt(registry: Registry, folder: Path, record: ModelRecord) -> Taken:
     named = layout.parse(folder.name)
     if named is None:
         raise DataError(what=str(folder), why="its name is not of the form type_0123abcd")
-    entry = registry.settle(msgspec.structs.replace(record, model_type=named[0], id=named[1]))
+    adopted = msgspec.structs.replace(record, model_type=named[0], id=named[1])
+    entry = registry.settle(adopted, revive=True)
     if entry is None:
         raise AlreadyExists(what=f"the model {folder.name}")
     return Taken(entry=entry, known=False)
