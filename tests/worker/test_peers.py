@@ -12,9 +12,9 @@ import pytest
 from sleap_rtc.auth.certificates import Member
 from sleap_rtc.auth.handshake import Authenticated
 from sleap_rtc.auth.membership import Membership
-from sleap_rtc.errors import LinkLost, NotPermitted
+from sleap_rtc.errors import Conflict, LinkLost, NotPermitted
 from sleap_rtc.transports.channel import no_requests
-from sleap_rtc.worker.peers import MAX_GRANTED, Peers, asker_of
+from sleap_rtc.worker.peers import MAX_GRANTED, MAX_OFFERED, Peers, asker_of
 
 ROOM = "a" * 32
 PACKAGE = "ab" * 32
@@ -123,3 +123,15 @@ async def test_a_peer_may_fetch_from_so_many_packages_at_a_time(peers):
             peers.grant(asker, package, SimpleNamespace())
         assert [peers.is_granted(p) for p in packages] == [False] + [True] * MAX_GRANTED
     assert not any(map(peers.is_granted, packages))
+
+
+async def test_a_peer_may_offer_so_many_packages_at_a_time(peers):
+    asker = asker_of(proven("s", "control"))
+    async with connected(peers, "s", "control"):
+        for number in range(MAX_OFFERED):
+            peers.offered(asker, f"{number:064x}")
+        with pytest.raises(Conflict, match="1024 packages are offered"):
+            peers.offered(asker, PACKAGE)
+        peers.offered(asker, f"{0:064x}")  # again is not one more
+    async with connected(peers, "s", "control"):
+        peers.offered(asker, PACKAGE)

@@ -76,6 +76,7 @@ from sleap_rtc.worker.library_answers import LibraryAnswers, find
 from sleap_rtc.worker.manager import JobManager
 from sleap_rtc.worker.open_packages import OpenPackages
 from sleap_rtc.worker.peers import Asker, Peers, asker_of
+from sleap_rtc.worker.turns import Turns
 
 MAY_SUBMIT: Final = frozenset({"owner", "member"})
 MAX_EVENT: Final = MAX_MESSAGE - 1024
@@ -104,6 +105,7 @@ class Answers:
         self._registry = registry
         self._cache = cache
         self._follows: dict[tuple[str, JobId], asyncio.Task[None]] = {}
+        self._turns = Turns()
         self._library = LibraryAnswers(registry, cache=cache)
         self.peers = Peers(
             self,
@@ -117,6 +119,12 @@ class Answers:
     async def __call__(self, channel: Channel, body: RequestBody, request: str) -> ReplyBody:
         """Answer one request; see the module's table."""
         asker = asker_of(channel.proven)
+        async with self._turns.of(asker.device):
+            return await self._answer(channel, asker, body, request)
+
+    async def _answer(
+        self, channel: Channel, asker: Asker, body: RequestBody, request: str
+    ) -> ReplyBody:
         match body:
             case Describe():
                 return Description(worker=await asyncio.to_thread(self._describe))
@@ -160,9 +168,9 @@ class Answers:
             raise UsageError(message="The job's package is empty.")
         if any(m.offered is not None and m.offered.id != m.package for m in _models(spec)):
             raise UsageError(message="A model is offered as another package than it has.")
-        summary = await self.jobs.submit(spec, asker)
         for package in spec.offered:
             self.peers.offered(asker, package.id)
+        summary = await self.jobs.submit(spec, asker)
         return JobTold(job=summary, spec=spec)
 
     def _check_may_submit(self, asker: Asker) -> None:

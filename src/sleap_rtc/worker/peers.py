@@ -17,7 +17,7 @@ from loguru import logger
 from sleap_rtc.auth.handshake import Authenticated
 from sleap_rtc.domain.ids import DeviceId, PackageId
 from sleap_rtc.domain.places import Role
-from sleap_rtc.errors import NotPermitted
+from sleap_rtc.errors import Conflict, NotPermitted
 from sleap_rtc.transports.base import Sources
 from sleap_rtc.transports.blocks import BlockClient, Served
 from sleap_rtc.transports.channel import Channel, Handler, no_requests
@@ -26,6 +26,8 @@ from sleap_rtc.transports.throttle import Throttle
 
 MAX_GRANTED: Final = 64
 """Packages that one peer may fetch from at a time."""
+MAX_OFFERED: Final = 1_024
+"""Packages that one peer may offer at a time: those of a few hundred jobs."""
 
 
 class Asker(msgspec.Struct, frozen=True):
@@ -108,8 +110,17 @@ class Peers:
                 self._sessions.pop(asker.session, None)
 
     def offered(self, asker: Asker, package: PackageId) -> None:
-        """A peer can be asked for a package from now on."""
+        """A peer can be asked for a package from now on.
+
+        Raises:
+            Conflict: It offers too many already.
+        """
         session = self._session(asker)
+        if package not in session.offered and len(session.offered) >= MAX_OFFERED:
+            raise Conflict(
+                message=f"{MAX_OFFERED} packages are offered over this connection already.",
+                hint="Connect anew, and offer what is still needed.",
+            )
         session.offered.add(package)
         self._match(session)
 
