@@ -42,7 +42,6 @@ TESTED_BY: Final = {
     "client/following.py": "endtoend/test_training.py",
     "client/rooms.py": "endtoend/test_admission.py",
     "client/tending.py": "client/test_online.py",
-    "client/watching.py": "endtoend/test_training.py",
     "demo/launch.py": "endtoend/test_demo.py",
     "demo/steps.py": "endtoend/test_demo.py",
     "engines/base.py": "engines/tiny/test_engine.py",

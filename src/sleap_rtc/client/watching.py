@@ -7,18 +7,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from typing import Final
 
 from sleap_rtc.client.inbox import Inbox
 from sleap_rtc.client.online import Online
 from sleap_rtc.domain.ids import JobId, RoomId
 from sleap_rtc.domain.places import Presence
-from sleap_rtc.errors import NetworkError, SleapRtcError
+from sleap_rtc.errors import DataError, NetworkError, SleapRtcError
 from sleap_rtc.jobs.events import JobEvent
 from sleap_rtc.protocol.link import FollowJob, JobHappened, JobTold, NoticeBody
 from sleap_rtc.transports.channel import Channel
 from sleap_rtc.transports.link import Link
 
-_ONCE_S = 60.0
+QUIET_S: Final = 60.0
+"""Seconds without an event after which those that a worker spoke of are waited for no more: its
+link may be coming back meanwhile."""
+MAX_PAST: Final = 2_000_000
+"""Events of the past that are taken in: a training of weeks has fewer."""
+_ONCE_S: Final = 60.0
 
 
 class Watcher:
@@ -90,8 +96,22 @@ class Watcher:
 
         Raises:
             UnknownJob: The worker has forgotten the job meanwhile.
+            DataError: It speaks of more events than it sends, or of more than any job has.
         """
-        return [await self._next() for _ in range(self.told.job.last_event)]
+        last = self.told.job.last_event
+        if last > MAX_PAST:
+            raise self._untrue(f"it speaks of {last} events, more than the {MAX_PAST} allowed")
+        events: list[JobEvent] = []
+        while len(events) < last:
+            try:
+                events.append(await asyncio.wait_for(self._next(), QUIET_S))
+            except TimeoutError:
+                why = f"it speaks of {last} events, and none came after {len(events)} of them"
+                raise self._untrue(why) from None
+        return events
+
+    def _untrue(self, why: str) -> DataError:
+        return DataError(what=f"What worker {self.worker} says of job {self._job}", why=why)
 
     async def events(self) -> AsyncIterator[JobEvent]:
         """Every event, and those to come, for as long as it is iterated.
