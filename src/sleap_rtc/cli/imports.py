@@ -64,32 +64,41 @@ def import_all(app: App, paths: Sequence[Path], *, yes: bool, **wishes: Any) -> 
     check_wishes(wanted, paths)
     client = app.client()
     results: list[Result] = []
+    many = len(paths) > 1 or wanted.recursive
+    progress = Progress(app)
     app.goes_on = "Nothing was imported."
     importer = Importer(
         client.library,
         wanted,
         cache=client.cache,
         drive=client.settings.drive,
-        questions=Person(app) if app.out.interactive and not yes else Questions(),
-        progress=Progress(app),
+        questions=Person(app, many=many) if app.out.interactive and not yes else Questions(),
+        progress=progress,
     )
     for result in importer.run(paths):
         app.out.live.clear()
         results.append(result)
         done = sum(isinstance(each, Imported) for each in results)
+        progress.models = len(results)
         if done:
             app.goes_on = f"{count(done, 'model is', 'models are')} imported; nothing is half done."
         if isinstance(result, Imported) and result.entry.record.trust is not None:
             _approve(client.settings.home, result.entry)
     app.out.live.clear()
-    _tell(app, results)
+    _tell(app, results, paths)
 
 
 class Person(Questions):
-    """Asks whoever sits at the terminal."""
+    """Asks whoever sits at the terminal.
 
-    def __init__(self, app: App) -> None:
+    Args:
+        app: The invocation.
+        many: Whether there may be many models: then each is called as proposed, unasked.
+    """
+
+    def __init__(self, app: App, *, many: bool) -> None:
         self._app = app
+        self._many = many
 
     def model_type(self, examined: Examined) -> str | None:
         """The head of a model whose files don't tell it; an empty answer skips the model."""
@@ -107,8 +116,10 @@ class Person(Questions):
 
     def alias(self, entry: Entry, proposed: str) -> str | None:
         """The alias for a model; an empty answer takes the proposed one, ``-`` none."""
+        if self._many:
+            return proposed or None
         out = self._app.out
-        offered = f"[{proposed}, - for none]" if proposed else "[none]"
+        offered = f"[Enter: {proposed}; -: none]" if proposed else "[Enter: none]"
         while True:
             answer = out.prompt(f"Alias of {entry.record.model_type} {entry.id} {offered}:")
             if not answer:
@@ -122,29 +133,32 @@ class Person(Questions):
 
 
 class Progress:
-    """Shows how far it is, once something takes longer than a second.
+    """Shows how far it is, once it takes longer than a second.
 
     It may be called from several threads.
+
+    Attributes:
+        models: How many models are done.
     """
 
     def __init__(self, app: App) -> None:
+        self.models = 0
         self._out = app.out
-        self._about: tuple[str, str] | None = None
         self._since = time.monotonic()
 
     def __call__(self, stage: Stage, name: str, done: int, total: int) -> None:
         """Take in how far it is."""
-        now = time.monotonic()
-        if self._about != (stage, name):
-            self._about, self._since = (stage, name), now
-        if now - self._since < QUIET_S:
+        if time.monotonic() - self._since < QUIET_S:
             return
-        words = f"{_STAGES[stage]} {name}"
+        before = f"{count(self.models, 'model')} done, " if self.models else ""
+        words = f"{before}{_STAGES[stage]} {name}"
         amount = format_bytes(done) if done else ""
         if total:
             amount += f" of {format_bytes(total)}"
-            words += f" {bar(done / total, 20)}"
-        self._out.live.update([f"{words} {amount}"], plain=f"{_STAGES[stage]} {name}: {amount}")
+        drawn = f" {bar(done / total, 20)}" if total else ""
+        self._out.live.update(
+            [f"{words}{drawn} {amount}"], plain=f"{words}: {amount}" if amount else words
+        )
 
 
 def _approve(home: Path, entry: Entry) -> None:
@@ -159,7 +173,7 @@ def _approve(home: Path, entry: Entry) -> None:
 # ── what became of it ────────────────────────────────────────────────────────
 
 
-def _tell(app: App, results: Sequence[Result]) -> None:
+def _tell(app: App, results: Sequence[Result], paths: Sequence[Path]) -> None:
     """Show the results, and end with the exit code that they have."""
     imported = [result for result in results if isinstance(result, Imported)]
     skipped = [result for result in results if isinstance(result, Skipped)]
@@ -169,7 +183,7 @@ def _tell(app: App, results: Sequence[Result]) -> None:
         imported=tuple(_imported(result) for result in imported),
         skipped=tuple(_skipped(result) for result in skipped),
     )
-    app.out.show(document, lambda: _print(app, results))
+    app.out.show(document, lambda: _print(app, results, paths))
     for result in imported:
         _warn(app, result)
     if not imported and skipped:
@@ -178,48 +192,64 @@ def _tell(app: App, results: Sequence[Result]) -> None:
         raise click.exceptions.Exit(AliasTaken.exit_code)
 
 
-def _print(app: App, results: Sequence[Result]) -> None:
-    if len(results) == 1 and isinstance(results[0], Imported):
-        _print_one(app, results[0])
+def _print(app: App, results: Sequence[Result], paths: Sequence[Path]) -> None:
+    imported = [result for result in results if isinstance(result, Imported)]
+    skipped = [result for result in results if isinstance(result, Skipped)]
+    if app.out.quiet:
+        for result in imported:
+            app.out.data(result.entry.id)
         return
+    if len(results) == 1 and imported:
+        _print_one(app, imported[0])
+        return
+    # Whoever imports a tree knows where it is: below it, paths are short.
+    top = paths[0].absolute() if len(paths) == 1 else None
+    if imported:
+        _print_table(app, imported, top)
+    if skipped:
+        app.out.title("Not imported")
+        app.out.fields([(_below(r.path, top), _why(r)) for r in skipped], indent=2)
+    known = sum(result.known for result in imported)
+    parts = [f"{count(len(imported) - known, 'model')} imported"]
+    parts += [f"{known} here already"] if known else []
+    parts += [f"{len(skipped)} not imported"] if skipped else []
+    app.out.say(", ".join(parts) + ".")
+
+
+def _print_table(app: App, imported: Sequence[Imported], top: Path | None) -> None:
     rows: list[list[Cell | str]] = []
-    for result in results:
-        if isinstance(result, Skipped):
-            why = result.error.message.removeprefix(f"{result.path}: ").rstrip(".")
-            rows.append([str(result.path), Cell("skipped", "warning"), "", "", "", why])
-            continue
+    for result in imported:
         record = result.entry.record
-        safety = safety_of(record)
         rows.append(
             [
-                str(result.path),
-                Cell("here already", "dim") if result.known else Cell("imported", "good"),
                 Cell(result.entry.label, "name"),
                 record.model_type,
                 format_bytes(record.size),
-                Cell(*_SAFETY[safety.tier]),
+                Cell(*_SAFETY[safety_of(record).tier]),
+                Cell("here already", "dim") if result.known else Cell("imported", "good"),
+                _below(result.path, top),
             ]
         )
-    if app.out.quiet:
-        for result in results:
-            if isinstance(result, Imported):
-                app.out.data(result.entry.id)
-        return
     columns = [
-        Column("found", least=16),
-        Column("what", whole=True),
-        Column("model", least=12),
-        Column("type", least=10),
+        Column("model", least=16, last=True),
+        Column("type"),
         Column("size", right=True, whole=True),
-        Column("safety, or why not", least=16),
+        Column("safety", whole=True, spare=True),
+        Column("what", whole=True, spare=True),
+        Column("from", least=16, spare=True),
     ]
     app.out.table(columns, rows)
-    added = sum(isinstance(r, Imported) and not r.known for r in results)
-    known = sum(isinstance(r, Imported) and r.known for r in results)
-    parts = [f"{count(added, 'model')} imported"]
-    parts += [f"{known} here already"] if known else []
-    parts += [f"{len(results) - added - known} skipped"] if len(results) > added + known else []
-    app.out.say(", ".join(parts) + ".")
+
+
+def _below(path: Path, top: Path | None) -> str:
+    """A path as a person would say it: from the folder that was named."""
+    if top is None or path == top or not path.is_relative_to(top):
+        return str(path)
+    return str(path.relative_to(top))
+
+
+def _why(result: Skipped) -> str:
+    return result.error.message.removeprefix(f"{result.path}: ").rstrip(".")
 
 
 def _print_one(app: App, result: Imported) -> None:
@@ -236,7 +266,10 @@ def _print_one(app: App, result: Imported) -> None:
     safety = safety_of(record)
     word, style = _SAFETY[safety.tier]
     why = f": {safety.why}" if safety.why else ""
-    app.out.title("Here already, nothing was added" if result.known else "Imported")
+    known = "Here already, nothing was added"
+    if result.mended:
+        known = f"Here already; files of it were mended: {result.mended}"
+    app.out.title(known if result.known else "Imported")
     app.out.fields(
         [
             ("Id", record.id),

@@ -187,7 +187,7 @@ class Claims:
             (directory / layout.RECORD).rename(moved)
         with contextlib.suppress(DataError):
             gone = chain.read(moved, ModelRecord)
-        deleted = gone and gone.value.deleted_at
+        deleted = None if gone is None else gone.value.deleted_at
         old = deleted is not None and deleted < before
         if not old and moved.is_dir():
             with contextlib.suppress(AlreadyExists):  # what is there is newer still

@@ -700,3 +700,38 @@ def test_the_folder_of_a_deleted_model_is_imported_again(take_one, samples, disk
     assert (back.id, back.directory) == (entry.id, entry.directory)
     assert back.record.files == entry.record.files
     assert registry.checkpoint_path(back.id).is_file()
+
+
+@pytest.mark.parametrize("copy", [False, True])
+def test_a_folder_that_moved_mends_its_model(take_one, samples, disk, registry, copy):
+    first = take_one(samples.folder(disk / "fly"))
+    registry.update(first.entry.id, lambda old: msgspec.structs.replace(old, status="missing"))
+    (disk / "fly").rename(disk / "moved")
+    again = take_one(disk / "moved", copy=copy)
+    files = first.entry.record.files
+    assert (again.known, again.entry.id, again.mended) == (True, first.entry.id, len(files))
+    assert again.entry.record.status == "imported"
+    checkpoint = registry.checkpoint_path(again.entry.id)
+    assert checkpoint.is_symlink() == (not copy)
+    assert (disk / "moved" / "best.ckpt").read_bytes() == checkpoint.read_bytes()
+    assert take_one(disk / "moved", copy=copy).mended == 0
+
+
+def test_copies_that_are_asked_for_take_the_place_of_links(take_one, samples, disk, registry):
+    first = take_one(samples.folder(disk / "fly"))
+    again = take_one(disk / "fly", copy=True)
+    assert (again.known, again.mended) == (True, len(first.entry.record.files))
+    content = (disk / "fly" / "best.ckpt").read_bytes()
+    shutil.rmtree(disk / "fly")
+    assert registry.checkpoint_path(first.entry.id).read_bytes() == content
+    assert all(file.link is None for file in again.entry.record.files)
+
+
+def test_a_file_of_somebody_in_a_links_place_is_left_alone(take_one, samples, disk, registry):
+    first = take_one(samples.folder(disk / "fly"))
+    mine = first.entry.directory / "best.ckpt"
+    mine.unlink()
+    mine.write_text("mine")
+    again = take_one(disk / "fly")
+    assert (again.known, again.mended) == (True, 0)
+    assert mine.read_text() == "mine"

@@ -71,6 +71,7 @@ class Imported(msgspec.Struct, frozen=True, kw_only=True):
         entry: The model as it is now.
         known: Whether it was here already.
         way: How its files are kept.
+        mended: How many of its files were mended, if it was here already.
         wanted: The alias that it couldn't get, None if all went well.
         suggestions: Free aliases to take instead.
         notes: What a person should know: files left out, configurations that can't be read.
@@ -80,6 +81,7 @@ class Imported(msgspec.Struct, frozen=True, kw_only=True):
     entry: Entry
     known: bool
     way: Way
+    mended: int = 0
     wanted: str | None = None
     suggestions: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -286,6 +288,7 @@ class Importer:
             entry=taken.entry,
             known=taken.known,
             way=way,
+            mended=taken.mended,
             notes=examined.notes,
         )
         return self._with_alias(imported, candidate.name)

@@ -32,11 +32,12 @@ from typing import Final, Literal
 
 import msgspec
 from blake3 import blake3
+from loguru import logger
 
 from sleap_rtc.domain.ids import ModelId, Recipe, recipe
 from sleap_rtc.domain.models import ModelFile, ModelRecord, Training, Trust
 from sleap_rtc.domain.packages import FileEntry, package
-from sleap_rtc.errors import AlreadyExists, Busy, DataError, NotFound
+from sleap_rtc.errors import AlreadyExists, Busy, DataError, NotFound, UnsafePath
 from sleap_rtc.files.beneath import open_file
 from sleap_rtc.files.claim import Claim
 from sleap_rtc.files.copying import copy_hashed
@@ -44,7 +45,8 @@ from sleap_rtc.files.durable import TEMPORARY, disk_errors, sync_directory
 from sleap_rtc.files.hashcache import HashCache
 from sleap_rtc.files.hashing import FileHashes, hash_open, stamp_of
 from sleap_rtc.files.linking import make
-from sleap_rtc.library import layout
+from sleap_rtc.library import layout, repair
+from sleap_rtc.library.checking import state_of
 from sleap_rtc.library.entries import MAX_LIMIT, Entry, Query
 from sleap_rtc.library.importing.examining import Examined
 from sleap_rtc.library.registry import Registry
@@ -63,10 +65,13 @@ class Taken(msgspec.Struct, frozen=True):
     Attributes:
         entry: The model.
         known: Whether it was here already, and nothing was added.
+        mended: How many files of a model that was here already are others now: it lacked them, or
+            they were links and copies were asked for.
     """
 
     entry: Entry
     known: bool
+    mended: int = 0
 
 
 class Hashed(msgspec.Struct, frozen=True):
@@ -135,7 +140,7 @@ def take(
             if there is None and examined.candidate.origin == "file":
                 there = _of_same_recipe(registry, record)
             if there is not None:
-                return Taken(entry=there, known=True)
+                return _make_good(registry, there, examined, hashed, folder, way=way, cache=cache)
             if way == "adopt":
                 return _adopt(registry, examined.candidate.path, record)
             if way == "link":
@@ -169,6 +174,64 @@ def _of_same_recipe(registry: Registry, record: ModelRecord) -> Entry | None:
         if entry.record.full_hash == record.full_hash:
             return entry
     return None
+
+
+def _make_good(
+    registry: Registry,
+    entry: Entry,
+    examined: Examined,
+    hashed: dict[str, Hashed],
+    folder: Path,
+    *,
+    way: Way,
+    cache: HashCache | None,
+) -> Taken:
+    """Give a model that is here already what this import brings and it lacks.
+
+    Files that aren't there any more are linked to where they are now, or copied; whoever asks for
+    copies gets them in place of links, since the originals may be about to be deleted.
+    """
+    brought: dict[str, list[str]] = {}
+    for path, each in hashed.items():
+        brought.setdefault(each.hashes.blake3, []).append(path)
+    wanted: dict[str, str] = {}
+    remembered = cache or HashCache(folder / "no-such-folder")
+    for file in entry.record.files:
+        same = brought.get(file.blake3)
+        copied = way in ("copy", "move")
+        if same and (
+            (copied and file.link is not None)
+            or state_of(entry.directory, file, remembered) != "ok"
+        ):
+            wanted[file.path] = same.pop() if copied else same[-1]
+    if not wanted or way == "adopt":
+        return Taken(entry=entry, known=True)
+    try:
+        if way == "link":
+            found = {path: examined.candidate.files[mine] for path, mine in wanted.items()}
+            entry = repair.relink(registry, entry, found)
+        else:
+            entry = _put_copies(registry, entry, folder, wanted)
+    except UnsafePath as error:  # something of a person's is in the way: repair-model shows it
+        logger.bind(model=entry.id, why=error.message).warning("a model that is here stays broken")
+        return Taken(entry=entry, known=True)
+    if entry.record.status == "missing" and not repair.examine(entry, remembered):
+        entry = repair.found_again(registry, entry)
+    return Taken(entry=entry, known=True, mended=len(wanted))
+
+
+def _put_copies(registry: Registry, entry: Entry, folder: Path, wanted: dict[str, str]) -> Entry:
+    """Move files out of a folder to their places in a model that is here already."""
+    ready = registry.claims.new_folder()
+    try:
+        for path, mine in wanted.items():
+            target = ready / path
+            with disk_errors(target):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                (folder / mine).rename(target)
+        return repair.put_back(registry, entry, ready)
+    finally:
+        shutil.rmtree(ready, ignore_errors=True)
 
 
 def _adopt(registry: Registry, folder: Path, record: ModelRecord) -> Taken:
