@@ -82,21 +82,23 @@ async def test_other_files_are_named_and_taken_out(
         pictures = file["video0/video"][:]
     before = read_labels(labels)
     assert named in outside(before.origins, labels)
-    await seal(labels)
-    after = await inspect_labels(labels)
-    assert outside(after.origins, labels) == []
+    sealed = labels.parent / "sealed" / labels.name
+    await seal(labels, sealed)
+    after = await inspect_labels(sealed)
+    assert outside(after.origins, sealed) == []
     assert "secret.mp4" in after.origins
-    check_videos(after, labels)
+    check_videos(after, sealed)
+    assert read_labels(labels) == before
     assert (after.nodes, after.frames, after.instances) == (
         before.nodes,
         before.frames,
         before.instances,
     )
-    with h5py.File(labels) as file:
+    with h5py.File(sealed) as file:
         assert all(
             np.array_equal(a, b) for a, b in zip(pictures, file["video0/video"], strict=True)
         )
-    assert sorted(p.name for p in labels.parent.iterdir()) == [labels.name]
+    assert [p.name for p in sealed.parent.iterdir()] == [labels.name]
 
 
 async def test_the_trainers_reader_opens_nothing_else_afterwards(
@@ -109,8 +111,9 @@ async def test_the_trainers_reader_opens_nothing_else_afterwards(
         as_attribute(file, str(other))
     source = sleap_io.load_slp(str(labels)).videos[0].source_video
     assert source.shape is not None  # so it is opened, if nobody does anything about it
-    await seal(labels)
-    found = sleap_io.load_slp(str(labels))
+    sealed = labels.parent / "sealed.slp"
+    await seal(labels, sealed)
+    found = sleap_io.load_slp(str(sealed))
     assert found.videos[0].source_video.shape is None
     assert found[0].image.shape == sleap_io.load_slp(str(made.package))[0].image.shape
 
@@ -143,10 +146,9 @@ def test_a_description_without_end_is_cut() -> None:
     assert list(names_in(["a", 1])) == []
 
 
-async def test_what_cant_be_sealed_is_refused_and_left_as_it_was(tmp_path: Path) -> None:
+async def test_what_cant_be_sealed_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
     labels = tmp_path / "a.slp"
     labels.write_bytes(b"no HDF5")
     with pytest.raises(InvalidLabels, match="can't be taken out"):
-        await seal(labels)
-    assert labels.read_bytes() == b"no HDF5"
-    assert [p.name for p in tmp_path.iterdir()] == ["a.slp"]
+        await seal(labels, tmp_path / "sealed" / "b.slp")
+    assert list((tmp_path / "sealed").iterdir()) == []

@@ -18,11 +18,9 @@ from sleap_rtc.domain.packages import PackageRef, ref
 from sleap_rtc.domain.values import decode
 from sleap_rtc.errors import (
     EngineMissing,
-    InvalidLabels,
     NotTrusted,
     OutOfSpace,
     UnknownModel,
-    UnsafePath,
 )
 from sleap_rtc.files.packing import pack
 from sleap_rtc.jobs.events import Logged
@@ -31,40 +29,8 @@ from sleap_rtc.library.registry import Registry
 from sleap_rtc.transports.base import Sources
 from sleap_rtc.transports.local import LocalSource
 from sleap_rtc.worker.job_directory import JobDirectory
-from sleap_rtc.worker.preparing import Preparer, check_labels
+from sleap_rtc.worker.preparing import Preparer
 from sleap_rtc.worker.runner.plan import RunnerPlan
-
-synthetic = pytest.importorskip("sleap_rtc.media.synthetic", reason="needs the extra media")
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    spec = synthetic.SyntheticSpec(size=(64, 64), animals=1, labelled=2, frames=1)
-    return synthetic.make_dataset(tmp_path_factory.mktemp("made") / "data", spec)
-
-
-async def test_labels_with_their_images_are_taken(made):
-    await check_labels(made.package.parent, "labels.pkg.slp")
-
-
-async def test_labels_without_their_video_are_refused_by_their_own_name(made, tmp_path):
-    (tmp_path / "labels").mkdir()
-    (tmp_path / "labels" / "mine.slp").write_bytes(made.labels.read_bytes())
-    with pytest.raises(InvalidLabels, match=r"^mine\.slp is not a usable label file"):
-        await check_labels(tmp_path, "labels/mine.slp")
-
-
-async def test_what_is_no_label_file_or_not_there_is_refused(tmp_path):
-    (tmp_path / "a.slp").write_bytes(b"\x89HDF\r\n\x1a\n" + b"\0" * 100)
-    with pytest.raises(InvalidLabels, match=r"a\.slp"):
-        await check_labels(tmp_path, "a.slp")
-    with pytest.raises(InvalidLabels, match="not in the job's package"):
-        await check_labels(tmp_path, "labels/gone.slp")
-
-
-async def test_a_path_that_would_leave_the_inputs_is_refused(tmp_path):
-    with pytest.raises(UnsafePath):
-        await check_labels(tmp_path, "../a.slp")
 
 
 class Offered:

@@ -115,11 +115,12 @@ async def test_what_a_job_needs_stays_for_as_long_as_it_may_go_on(place, way):
     job = place.job(1, way, model=2)
     data = place.make("datasets", package(1), days=400)
     model = place.make("datasets", package(2), days=400)
+    sealed = place.make("datasets", f"{package(1)}.sealed", days=400)
     partial = place.make("incoming", f"{package(1)}-0123456789abcdef", days=400)
     place.later_s = 400 * DAY_S
     await place.sweeper.sweep(set)
     lives = way not in ("completed", "failed", "cancelled")
-    assert [p.exists() for p in (data, model, partial, job.stages)] == [lives] * 4
+    assert [p.exists() for p in (data, model, sealed, partial, job.stages)] == [lives] * 5
     assert job.log.exists()
 
 

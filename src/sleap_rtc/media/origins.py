@@ -158,14 +158,19 @@ def outside(names: Iterable[str], labels: Path) -> list[str]:
     return found
 
 
-async def seal(labels: Path) -> None:
-    """Take the folders of other files out of a label file: it is replaced, whole, by one without.
+async def seal(labels: Path, target: Path) -> None:
+    """Write a label file without the folders of other files that it names.
+
+    Args:
+        labels: The file; it isn't changed.
+        target: The new one, which appears whole; its folder is made.
 
     Raises:
         InvalidLabels: It can't be done.
-        OSError: There is no room for a copy.
+        OSError: There is no room for it.
     """
-    copy = labels.with_name(f".{secrets.token_hex(8)}.partial")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    copy = target.with_name(f".{secrets.token_hex(8)}.partial")
     try:
         await asyncio.to_thread(shutil.copyfile, labels, copy)
         process = await asyncio.create_subprocess_exec(
@@ -185,7 +190,7 @@ async def seal(labels: Path) -> None:
         if code != 0:
             why = "what it says of its images' origin can't be taken out"
             raise InvalidLabels(path=labels, why=why)
-        copy.replace(labels)
+        copy.replace(target)
     finally:
         copy.unlink(missing_ok=True)
 

@@ -28,22 +28,20 @@ from loguru import logger
 
 from sleap_rtc.client.approvals import Approvals
 from sleap_rtc.domain.ids import PackageId, with_suffix
-from sleap_rtc.domain.packages import PackageRef, check_path
+from sleap_rtc.domain.packages import PackageRef
 from sleap_rtc.domain.units import format_bytes
 from sleap_rtc.domain.values import encode_pretty
 from sleap_rtc.errors import (
     AlreadyExists,
     DataError,
     EngineMissing,
-    FilesMissing,
-    InvalidLabels,
     LinkLost,
     NotFound,
     OutOfSpace,
     SleapRtcError,
     UnknownModel,
 )
-from sleap_rtc.files.durable import disk_errors, place_directory, write_replacing
+from sleap_rtc.files.durable import place_directory, write_replacing
 from sleap_rtc.files.hashcache import HashCache
 from sleap_rtc.files.partial import claim_partial, folder_of
 from sleap_rtc.files.space import free_space
@@ -51,13 +49,12 @@ from sleap_rtc.jobs.events import Logged, Transferring
 from sleap_rtc.jobs.spec import JobSpec, ModelRef, TrackSpec, TrainSpec
 from sleap_rtc.library.entries import Entry
 from sleap_rtc.library.registry import Registry
-from sleap_rtc.media.labels import check_videos, inspect_labels
-from sleap_rtc.media.origins import outside, seal
 from sleap_rtc.transfer.progress import Progress
 from sleap_rtc.transports.fetch import fetch
 from sleap_rtc.transports.serving import serve_model
 from sleap_rtc.transports.throttle import Throttle
 from sleap_rtc.worker.job_directory import JobDirectory
+from sleap_rtc.worker.labels import check_labels
 from sleap_rtc.worker.manager import Prepared
 from sleap_rtc.worker.peers import Peers
 from sleap_rtc.worker.runner.logfile import LogWriter
@@ -139,10 +136,11 @@ class Preparer:
             raise EngineMissing(engine=spec.engine, where=f"worker {self._worker}")
         try:
             inputs = self._here(spec.inputs.id) or await self._fetch(spec.inputs, log, tell)
+            labels: dict[str, str] = {}
             if isinstance(spec.work, TrainSpec):
                 for name in (spec.work.labels, spec.work.val_labels):
                     if name is not None:
-                        await check_labels(inputs, name)
+                        labels[name] = str(await check_labels(inputs, name))
             wanted = spec.work.models if isinstance(spec.work, TrackSpec) else ()
             models = [await self._model(model, log, tell) for model in wanted]
         except LinkLost as error:
@@ -152,6 +150,7 @@ class Preparer:
             engine=spec.engine,
             inputs=str(inputs),
             library=str(self._registry.models_dir),
+            labels=labels,
             models=tuple(map(str, models)),
             worker=self._worker,
             device_name=self._device_name,
@@ -336,29 +335,3 @@ class _Teller:
             )
         )
         self._tell()
-
-
-async def check_labels(inputs: Path, name: str) -> None:
-    """See that a label file from elsewhere is one, and leads to no other file of this machine.
-
-    Args:
-        inputs: The folder with the job's inputs.
-        name: The label file's path in it.
-
-    Raises:
-        InvalidLabels: It can't be used; the sentence names it as it is called at home.
-    """
-    path = inputs / check_path(name)
-    try:
-        report = await inspect_labels(path)
-        check_videos(report, path)
-        if named := outside(report.origins, path):
-            logger.info("{} names files of this machine, which are taken out: {}", name, named[:3])
-            with disk_errors(path):
-                await seal(path)
-            if outside((await inspect_labels(path)).origins, path):
-                raise InvalidLabels(path=path, why="it names other files of this machine")
-    except FilesMissing:
-        raise InvalidLabels(path=name, why="it is not in the job's package") from None
-    except InvalidLabels as error:
-        raise InvalidLabels(path=path.name, why=error.details["why"]) from None

@@ -26,7 +26,8 @@ class RunnerPlan(Document, frozen=True):
         engine: The trainer, as the registry of engines names it.
         inputs: The folder with the job's input package, fetched and verified.
         library: The worker's library.
-            models: For tracking: the models' directories, resolved and verified, in order.
+        labels: For training: each label file's path in the package → the file to read in its place.
+        models: For tracking: the models' directories, resolved and verified, in order.
         worker: The worker's name, for the record.
         device: ``auto``, ``cpu`` or ``cuda``.
         device_name: The GPU's model name, or ``cpu``, for the record.
@@ -37,6 +38,7 @@ class RunnerPlan(Document, frozen=True):
     engine: EngineName
     inputs: LocalPath
     library: LocalPath
+    labels: Annotated[dict[str, LocalPath], Meta(max_length=2)] = {}
     models: Annotated[tuple[LocalPath, ...], Meta(max_length=4)] = ()
     worker: Line = ""
     device: Annotated[str, Meta(pattern=r"\A(auto|cpu|cuda)\Z")] = "auto"

@@ -332,7 +332,7 @@ class Training:
             NotFound: It isn't in the package.
             UnsafePath: The path is refused.
         """
-        path = Path(self._plan.inputs) / check_path(name)
+        path = Path(self._plan.labels.get(name) or Path(self._plan.inputs) / check_path(name))
         if not path.is_file():
             raise NotFound(message=f"The {what} {name} is not in the job's package.")
         return path
