@@ -68,12 +68,17 @@ LONG = 1_000
 class EngineConformance:
     """Tests of one engine; subclasses give the fixtures ``engine`` and ``work``."""
 
-    async def test_trains_and_tracks(
+    async def test_trains_paused_in_between_and_tracks(
         self, engine: Engine, work: EngineWork, tmp_path: Path
     ) -> None:
-        run = await engine.start_training(_plan(work, tmp_path / "a", epochs=2))
-        events = [event async for event in run.events()]
-        outcome = await run.outcome()
+        async with _running(engine, _plan(work, tmp_path / "a", epochs=2)) as run:
+            events = await _until(run, lambda e: isinstance(e, Stepped))
+            run.pause()
+            run.pause()
+            await _frozen(run.pid)
+            run.resume()
+            events += [event async for event in run.events()]
+            outcome = await run.outcome()
         assert outcome.kind == "succeeded", outcome
         _check_epochs(events, first=0, epochs=2)
         _check_model(outcome, tmp_path / "a", epochs=2)
@@ -170,15 +175,6 @@ class EngineConformance:
         assert outcome.last is not None
         assert outcome.last.is_file()
         assert str(outcome.last.relative_to(tmp_path / "a")) in outcome.files
-
-    async def test_paused_it_waits(self, engine: Engine, work: EngineWork, tmp_path: Path) -> None:
-        async with _running(engine, _plan(work, tmp_path / "a", epochs=2)) as run:
-            await _until(run, lambda e: isinstance(e, Stepped))
-            run.pause()
-            run.pause()
-            await _frozen(run.pid)
-            run.resume()
-            assert (await run.outcome()).kind == "succeeded"
 
     async def test_a_bad_configuration_is_refused(
         self, engine: Engine, work: EngineWork, tmp_path: Path

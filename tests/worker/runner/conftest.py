@@ -98,7 +98,9 @@ class Worker:
             dataset_name="labels.pkg.slp",
             dataset_hash=more.get("dataset", blake3(b"labels").hexdigest()),
         )
-        return self.submit(work, files)
+        # Who doesn't hear it can't be waited for: then the grace is only time.
+        deaf = any(stage.get("deaf") for stage in stages)
+        return self.submit(work, files, grace_s=more.get("grace_s", 0.3 if deaf else 3.0))
 
     def track(self, *videos: str, ending: str = ".mp4") -> JobDirectory:
         """Submit a tracking job over videos with these contents."""
@@ -113,6 +115,7 @@ class Worker:
         files: dict[str, bytes],
         models: tuple[str, ...] = (),
         engine: str = "stepwise",
+        grace_s: float = 3.0,
     ) -> JobDirectory:
         self._count += 1
         inputs = self.root / "inputs" / str(self._count)
@@ -135,7 +138,7 @@ class Worker:
             library=str(self.library.models_dir),
             models=models,
             worker="gpu-01",
-            grace_s=3.0,
+            grace_s=grace_s,
         )
         write_replacing(job.plan, encode_pretty(plan))
         return job

@@ -268,7 +268,7 @@ async def test_cancel_of_the_second_model_keeps_the_first(worker: Any) -> None:
 
 
 async def test_commands_that_make_no_sense_are_refused_and_not_logged(worker: Any) -> None:
-    job = worker.train({"epochs": 3, "deaf": True})  # so that cancelling takes its grace
+    job = worker.train({"epochs": 3, "deaf": True}, grace_s=1.5)  # so long cancelling takes
     handle = await worker.launch(job)
     await worker.until(handle, training)
     await handle.command("r0", "pause")
