@@ -141,3 +141,8 @@ def test_uuids_sort_by_time(unix_ms: int, randomness: bytes) -> None:
 def test_uuids_refuse_what_does_not_fit(unix_ms: int, randomness: int) -> None:
     with pytest.raises(ValueError, match="48 bits"):
         ids.make_uuid7(unix_ms=unix_ms, randomness=b"\0" * randomness)
+
+
+@given(st.integers(0, (1 << 48) - 1))
+def test_a_uuid7_says_when_it_was_made(unix_ms: int) -> None:
+    assert ids.unix_ms_of(ids.make_uuid7(unix_ms=unix_ms, randomness=b"\xff" * 10)) == unix_ms

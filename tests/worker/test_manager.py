@@ -10,6 +10,7 @@ import contextlib
 import threading
 from datetime import UTC, datetime
 
+import msgspec
 import pytest
 
 from sleap_rtc.domain.ids import make_uuid7
@@ -23,6 +24,7 @@ from sleap_rtc.errors import (
     OutOfSpace,
     QueueFull,
     UnknownJob,
+    UsageError,
 )
 from sleap_rtc.jobs.eventlog import decode_line
 from sleap_rtc.jobs.events import ErrorTold, Logged, StateChanged
@@ -167,6 +169,34 @@ async def test_the_newest_job_is_listed_first(manager):
         await manager.submit(spec(number, name=str(number)), ADA)
     assert [j.name for j in manager.list(limit=2, device=BOB.device)] == ["3", "2"]
     assert not any(j.mine for j in manager.list(limit=9, device=BOB.device))
+
+
+async def test_jobs_stand_in_the_order_in_which_they_came_whatever_their_ids_say(store, preparing):
+    first = make(store, preparing)
+    for number in (3, 1, 2):
+        await first.submit(spec(number, name=str(number)), ADA)
+    again = make(JobStore(store.root), preparing)
+    assert [j.name for j in again.list(limit=2, device=ADA.device)] == ["2", "1"]
+    preparing.fail = EngineMissing(engine="tiny", where="here")
+    async with at_work(again):
+        await until(again, spec(2).id, "failed")
+    assert preparing.jobs == ["3", "1", "2"]
+
+
+async def test_an_id_of_the_future_is_refused_and_one_that_waited_is_not(manager):
+    await manager.submit(spec(1), ADA)
+    for days, fails in ((3_000_000, True), (2, True), (0, False)):
+        soon = int((now().timestamp() + 86_000) * 1000)
+        ms = soon + days * 86_400_000
+        job = msgspec.structs.replace(
+            spec(1), id=make_uuid7(unix_ms=ms, randomness=bytes(9) + bytes([days % 256]))
+        )
+        if fails:
+            with pytest.raises(UsageError, match=f"dated [0-9,]+ days ahead .* {now():%Y-%m-%d}"):
+                await manager.submit(job, ADA)
+        else:
+            await manager.submit(job, ADA)
+    assert manager.active == 2
 
 
 async def test_jobs_are_prepared_in_the_order_in_which_they_came(manager, preparing):
@@ -520,6 +550,7 @@ async def test_a_long_log_is_read_once_and_not_on_the_loop(manager, monkeypatch)
     await manager.submit(job, ADA)
     await manager.command(job.id, "c1", "pause", ADA)
     await manager.submit(job, ADA)
-    assert manager.list(limit=9, device=ADA.device)[0].last_event == 303
-    assert len(readers) == 302
+    listed = await asyncio.to_thread(manager.list, limit=9, device=ADA.device)
+    assert listed[0].last_event == 303
+    assert len(readers) == 303  # the first one again, to know when the job was taken
     assert threading.main_thread() not in readers

@@ -188,6 +188,11 @@ def is_uuid7(text: str) -> bool:
     return _UUID7.fullmatch(text) is not None
 
 
+def unix_ms_of(uuid7: str) -> int:
+    """When a UUIDv7 says that it was made, in milliseconds since 1970 UTC."""
+    return int(uuid7[:8] + uuid7[9:13], 16)
+
+
 def make_uuid7(*, unix_ms: int, randomness: bytes) -> str:
     """A UUIDv7 (RFC 9562): sorts by time, and can be made by whoever asks.
 

@@ -25,7 +25,7 @@ from __future__ import annotations
 import secrets
 import shutil
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -35,7 +35,7 @@ from msgspec import Meta
 from sleap_rtc.domain.ids import DeviceId, JobId, is_uuid7
 from sleap_rtc.domain.models import Line
 from sleap_rtc.domain.values import Document, decode, encode, encode_pretty
-from sleap_rtc.errors import AlreadyExists, Conflict, UnknownJob
+from sleap_rtc.errors import AlreadyExists, Conflict, DataError, UnknownJob
 from sleap_rtc.files.claim import Claim
 from sleap_rtc.files.durable import (
     TEMPORARY,
@@ -46,7 +46,7 @@ from sleap_rtc.files.durable import (
 )
 from sleap_rtc.jobs.events import StateChanged
 from sleap_rtc.jobs.spec import JobSpec
-from sleap_rtc.worker.runner.logfile import LogWriter
+from sleap_rtc.worker.runner.logfile import LogReader, LogWriter
 
 _OWNER_ONLY: Final = 0o700
 
@@ -146,6 +146,14 @@ class JobDirectory(msgspec.Struct, frozen=True):
             return None
         return decode(Submitter, data, what=str(self.submitter))
 
+    def taken_at(self) -> datetime:
+        """When the worker took the job, by its own clock; long ago, where its log is unreadable."""
+        try:
+            first = LogReader(self.log).read(1)
+        except DataError:
+            first = []
+        return first[0].at if first else datetime.min.replace(tzinfo=UTC)
+
     def claim(self) -> Claim:
         """Be the one process that writes here, until the claim is released.
 
@@ -167,6 +175,7 @@ class JobStore:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._taken: dict[JobId, datetime] = {}
 
     def create(
         self,
@@ -217,12 +226,20 @@ class JobStore:
         return job
 
     def ids(self) -> list[JobId]:
-        """The ids of all jobs, the oldest first."""
+        """The ids of all jobs, in the order in which they were taken.
+
+        An id says a time as well, but that is the word of whoever submitted the job. Reads the
+        first event of each job that it hasn't seen yet: not for an event loop.
+        """
         try:
-            names = sorted(entry.name for entry in self.root.iterdir())
+            names = [JobId(e.name) for e in self.root.iterdir() if is_uuid7(e.name)]
         except FileNotFoundError:
             return []
-        return [JobId(name) for name in names if is_uuid7(name)]
+        # A log's first event stays as it is. What was removed is forgotten.
+        known = self._taken
+        taken = {i: known.get(i) or JobDirectory(root=self.root / i).taken_at() for i in names}
+        self._taken = taken
+        return sorted(taken, key=lambda job_id: (taken[job_id], job_id))
 
     def remove(self, job_id: str) -> None:
         """Remove a job's directory with everything in it; its models are in the library.

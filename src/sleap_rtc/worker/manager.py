@@ -25,7 +25,7 @@ from typing import Final, Literal, Protocol
 
 from loguru import logger
 
-from sleap_rtc.domain.ids import DeviceId, JobId, PackageId
+from sleap_rtc.domain.ids import DeviceId, JobId, PackageId, unix_ms_of
 from sleap_rtc.domain.packages import PackageRef
 from sleap_rtc.errors import (
     Busy,
@@ -34,6 +34,7 @@ from sleap_rtc.errors import (
     OutOfSpace,
     SleapRtcError,
     UnknownJob,
+    UsageError,
 )
 from sleap_rtc.jobs.events import Command, CommandReceived, JobEvent, StateChanged
 from sleap_rtc.jobs.lifecycle import NOT_BEGUN, SETTLED, JobView, decide
@@ -83,6 +84,8 @@ class Prepare(Protocol):
 SETTLE_FIRST_S: Final = 0.1
 SETTLE_MOST_S: Final = 10.0
 """Seconds between attempts to recover a job."""
+AHEAD_S: Final = 86_400.0
+"""Seconds that a job's id may be dated ahead of this machine's clock."""
 
 
 class JobManager:
@@ -153,12 +156,14 @@ class JobManager:
 
         Raises:
             Conflict: Another job has this id.
+            UsageError: Its id is of the future.
             QueueFull: Too many wait already.
             OutOfSpace: There is no room for its data, or the disk is full.
         """
         submitter = Submitter(device=asker.device, name=asker.name)
         async with self._submitting:  # the bounds hold for several that come at once, too
             if not self._is_known(spec.id):
+                self._check_date(spec.id)
                 self._waiting.check_room(asker.device)
                 await asyncio.to_thread(self._prepare.check_room, spec)
             job = await asyncio.to_thread(
@@ -347,7 +352,7 @@ class JobManager:
         """Look at every job that isn't settled, as its log and its runner are now."""
         self._taken_up.clear()  # commands wait until it is known who has which job
         followed: list[tuple[JobDirectory, RunnerHandle]] = []
-        for job_id in self._store.ids():
+        for job_id in await asyncio.to_thread(self._store.ids):
             try:
                 job = self._store.get(job_id)
                 view = await asyncio.to_thread(self.view, job)
@@ -515,6 +520,18 @@ class JobManager:
             who = submitter.name if submitter is not None else "another device"
             raise NotPermitted(
                 message=f"The job is {who}'s; it is commanded by {who} and by owners of the room."
+            )
+
+    def _check_date(self, job_id: JobId) -> None:
+        """See that an id isn't of the future. One of the past may have waited to be sent."""
+        now = self._clock()
+        made = unix_ms_of(job_id) / 1000
+        if made > now.timestamp() + AHEAD_S:
+            days = (made - now.timestamp()) / 86_400
+            raise UsageError(
+                message=f"The job's id is dated {days:,.0f} days ahead of this worker's clock, "
+                f"which shows {now:%Y-%m-%d %H:%M} UTC.",
+                hint="Set the clock that is wrong, and submit the job anew.",
             )
 
     def _is_known(self, job_id: JobId) -> bool:

@@ -45,7 +45,7 @@ from sleap_rtc.jobs.lifecycle import JobView, fold
 RESERVE: Final = 128 * 1024
 """Bytes kept free for the last words of a job."""
 BATCH: Final = 500
-"""Events that one read gives at most."""
+"""Events that one read gives, if no other number is asked for."""
 BATCH_BYTES: Final = 4 * 1024 * 1024
 """Bytes of log after which a read gives what it has."""
 
@@ -234,8 +234,8 @@ class LogReader:
         """Bytes of the lines that were read or passed over."""
         return self._at
 
-    def read(self) -> list[JobEvent]:
-        """The next events, up to 500; none when there are no more for now.
+    def read(self, most: int = BATCH) -> list[JobEvent]:
+        """The next events, up to ``most``; none when there are no more for now.
 
         Raises:
             DataError: The log ends before ``since``: after a power cut it may have lost its
@@ -256,7 +256,7 @@ class LogReader:
                 events.append(decode_line(line, n=self._number + 1))
                 self._number += 1
                 self._at += len(line)
-                if len(events) >= BATCH or self._at - start >= BATCH_BYTES:
+                if len(events) >= most or self._at - start >= BATCH_BYTES:
                     break
             return events
 
