@@ -11,6 +11,8 @@ DEMO_DIR ?= demo
 # namespace gives them; where none may be made they are skipped, and say why.
 NETNS := $(BIN)/python -m sleap_rtc.testing.netns --
 PYTEST := $(BIN)/python -m pytest
+# Tests start hundreds of processes: without bytecode each would compile the whole package again.
+unexport PYTHONDONTWRITEBYTECODE
 SOURCES := src tests tools $(wildcard bench)
 
 .PHONY: help
@@ -25,7 +27,7 @@ demo: ## Run the main job on this machine (ENGINE=sleap-nn|tiny, DEMO_DIR=folder
 .PHONY: test
 test: engine ## Set up and run everything, real engine and connections included
 	@if $(NETNS) true; then in="$(NETNS)"; else in=; fi; \
-	HYPOTHESIS_PROFILE=ci $$in $(PYTEST) -n 2 --dist loadgroup --cov --cov-report=term $(ARGS)
+	HYPOTHESIS_PROFILE=ci $$in $(PYTEST) -n 3 --dist loadgroup --cov --cov-report=term $(ARGS)
 
 .PHONY: check
 check: setup ## What a commit must pass: format, lint, types, layers, fast tests

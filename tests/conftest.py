@@ -32,6 +32,17 @@ _NAMESPACE = ipaddress.ip_network("10.77.0.0/16")
 """Addresses of the network namespaces that are made for tests."""
 _EVENTS = {"socket.connect", "socket.bind", "socket.sendto", "socket.sendmsg"}
 
+_HERE = Path(__file__).parent
+_LONGEST = (
+    "endtoend/test_demo.py",
+    "engines/sleap_nn/test_engine.py",
+    "endtoend/test_training.py",
+    "endtoend/test_network.py",
+    "transports/test_fetch_processes.py",
+    "cli/test_whole_job.py",
+)
+"""Modules whose tests run first, and then every slow one: one that began last would end alone."""
+
 
 class NetworkUsed(RuntimeError):
     """A test reached for the network beyond this machine."""
@@ -76,6 +87,8 @@ def _move_home(home: Path) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Before anything is imported: guard the network and leave the user's home alone."""
+    # Tests run side by side: with a thread for each core in each of them they'd stand in line.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     kept = {"SLEAP_RTC_NETNS", "SLEAP_RTC_ENGINES"}
     os.environ["SLEAP_RTC_ENGINES"] = str(load().engines_dir)
     for name in list(os.environ):
@@ -87,6 +100,16 @@ def pytest_configure(config: pytest.Config) -> None:
     _move_home(Path(home.name))
     logger.remove()
     sys.addaudithook(_guard)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the long ones first; tests of one module stay together, as they share its fixtures."""
+    rank = {_HERE / name: number for number, name in enumerate(_LONGEST)}
+
+    def place(item: pytest.Item) -> tuple[int, bool]:
+        return rank.get(item.path, len(rank)), item.get_closest_marker("slow") is None
+
+    items.sort(key=place)
 
 
 @pytest.fixture(autouse=True)
