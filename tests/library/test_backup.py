@@ -339,3 +339,17 @@ def test_a_file_that_shrinks_meanwhile_harms_no_other(
     backup.restore(other, tmp_path / "x.tar")
     assert other.get("Fly").record.status == "missing"
     assert other.checkpoint_path("pair:centered_instance").read_text() == "weights b"
+
+
+def test_what_a_backup_has_of_a_damaged_model_is_restored(
+    registry: Registry, arrive: Any, other: Registry, tmp_path: Path, clock: Any
+) -> None:
+    entry = arrive()
+    (entry.directory / "sub" / "config").write_text("!")
+    saved = backup.save(registry, tmp_path / "b.tar", now=clock())
+    assert len(saved.left_out) == 1
+    backup.restore(other, tmp_path / "b.tar")
+    came = other.get(entry.id)
+    assert (came.record.status, came.record.files) == ("missing", entry.record.files)
+    assert other.checkpoint_path(came.id).read_text() == "weights"
+    assert not (came.directory / "sub" / "config").exists()

@@ -314,3 +314,44 @@ def test_a_deleted_model_whose_files_stayed_comes_back_with_them(
     assert fates(back)[entry.id][0] == "added"
     assert registry.get(entry.id).record == entry.record
     assert registry.checkpoint_path(entry.id).read_text() == "weights"
+
+
+def test_relatives_are_named_by_the_ids_that_they_have_here(
+    registry: Registry, other: Registry, carry: Any, record_of: RecordOf
+) -> None:
+    parent, child = record_of("parent"), record_of("child", parent=record_of("parent").id)
+    sister = record_of("sister", same_recipe_as=parent.id)
+    for each in (parent, child, sister):
+        registry.register(each)
+    other.register(record_of("a stranger", id=parent.id))
+    carry(registry, other)
+    assert other.get(f"{parent.id}-2").record.name == "parent"
+    assert other.get(child.id).record.parent == f"{parent.id}-2"
+    assert other.get(sister.id).record.same_recipe_as == f"{parent.id}-2"
+    other.update(child.id, lambda old: replace(old, parent=sister.id))
+    carry(registry, other)
+    assert other.get(child.id).record.parent == sister.id  # what a person says stands
+
+
+def test_of_a_linked_model_what_is_at_its_place_comes_in(
+    registry: Registry,
+    other: Registry,
+    carry: Any,
+    record_of: RecordOf,
+    files_in: Any,
+    tmp_path: Path,
+) -> None:
+    runs = tmp_path / "runs"
+    files = tuple(
+        replace(file, link=str(runs / file.path)) for file in files_in(runs, a_ckpt="a", log="1")
+    )
+    record = record_of("linked", status="imported", files=files, checkpoint="a.ckpt")
+    folder = registry.claims.new_folder()
+    for file in files:
+        (folder / file.path).symlink_to(file.link)
+    registry.place(folder, record, links=True)
+    (runs / "log").write_text("another")
+    carry(registry, other)
+    came = other.get(record.id)
+    assert (came.record.status, came.record.files) == ("missing", files)
+    assert other.checkpoint_path(came.id).read_text() == "a"

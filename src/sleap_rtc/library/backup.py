@@ -19,7 +19,7 @@ import io
 import os
 import shutil
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Final, Literal
@@ -77,12 +77,14 @@ class Saved(msgspec.Struct, frozen=True):
         aliases: Number of aliases.
         size: Bytes of the files in it.
         left_out: Models, or files of theirs, that could not be saved, with a sentence each.
+        linked: Number of models of which files are linked to, and not in it.
     """
 
     models: int
     aliases: int
     size: int
     left_out: tuple[Unreadable, ...]
+    linked: int
 
 
 def save(
@@ -143,7 +145,13 @@ def save(
                 if why:
                     left_out.append(Unreadable(directory=entry.directory.name, why=why))
     return Saved(
-        models=written.models, aliases=written.aliases, size=done, left_out=tuple(left_out)
+        models=written.models,
+        aliases=written.aliases,
+        size=done,
+        left_out=tuple(left_out),
+        linked=sum(
+            len(files) < len(e.record.files) for e, files in zip(entries, listed, strict=True)
+        ),
     )
 
 
@@ -189,6 +197,7 @@ def restore(
             if isinstance(error, OSError) and error.errno is not None:
                 raise
             raise DataError(what=str(path), why=f"it is no whole backup ({error})") from None
+    merging.mend_lineage(registry, report, restoring.records)
     merging.name_models(registry, report, portable.aliases_of(outline, report))
     return report
 
@@ -248,6 +257,11 @@ class _Restoring:
         for record in left.values():
             self._without_files(record)
 
+    @property
+    def records(self) -> Iterable[ModelRecord]:
+        """Every record in the backup that could be read."""
+        return self._records.values()
+
     def _readable(self, outline: manifest.Contents) -> dict[str, ModelRecord]:
         found = {}
         for name, raw in outline.models.items():
@@ -285,11 +299,14 @@ class _Restoring:
     def _finish(self, record: ModelRecord, folder: Path, arrived: set[str]) -> None:
         """Take in a model with what arrived, and links to what is at its place still."""
         files = []
-        complete = record.directory not in self._here
+        here = record.directory in self._here
+        complete = True
         for file in record.files:
             if file.path in arrived:
                 files.append(replace(file, link=None))
-            elif complete and file.link and has_content(Path(file.link), file):
+            elif here:
+                break
+            elif file.link and has_content(Path(file.link), file):
                 real = replace(file, link=os.path.realpath(file.link))
                 link = folder / file.path
                 link.parent.mkdir(parents=True, exist_ok=True)
@@ -297,13 +314,16 @@ class _Restoring:
                 files.append(real)
             else:
                 complete = False
-        if not complete or not files:
+                files.append(file)
+        if here or not (arrived or complete):
             shutil.rmtree(folder, ignore_errors=True)
             self._without_files(record)
             return
         for below, _, _ in os.walk(folder):
             sync_directory(Path(below))
-        whole = replace(record, files=tuple(files))
+        # What is there of a model that isn't whole stays: often it is a log that lacks.
+        status = record.status if complete or record.status == "failed" else "missing"
+        whole = replace(record, files=tuple(files), status=status)
         merging.take_in(
             self._registry, self._report, whole, folder, links=True, revive=self._revive
         )

@@ -7,6 +7,7 @@ case is named, so that a person can decide otherwise.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections import Counter
 from collections.abc import Iterable
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 import msgspec
+from msgspec.structs import replace
 
 from sleap_rtc.domain import aliases as rules
 from sleap_rtc.domain.ids import ModelId
@@ -116,6 +118,46 @@ def take_in(
         if assembled is not None:
             shutil.rmtree(assembled, ignore_errors=True)
     _note(report, record, entry.record if entry else None, fate)
+
+
+def mend_lineage(registry: Registry, report: Report, records: Iterable[ModelRecord]) -> None:
+    """Let models that came name their relatives by the ids that these have here.
+
+    A model whose id was another model's here came in under a new one; what was trained from it
+    would otherwise name the stranger.
+
+    Args:
+        registry: The library.
+        report: Knows the models' ids here.
+        records: The models as they came.
+
+    Raises:
+        OutOfSpace: The disk is full; what was mended before stays.
+    """
+    new = {model: here for model, here in report.ids.items() if model != here}
+    if not new:
+        return
+    for record in records:
+        moved = {
+            field: new[ModelId(theirs)]
+            for field in ("parent", "same_recipe_as")
+            if (theirs := getattr(record, field)) in new
+        }
+        here = report.ids.get(record.id)
+        if here is None or not moved:
+            continue
+
+        def mended(
+            old: ModelRecord,
+            record: ModelRecord = record,
+            moved: dict[str, ModelId] = moved,
+        ) -> ModelRecord:
+            # What somebody set here meanwhile stands.
+            still = {f: n for f, n in moved.items() if getattr(old, f) == getattr(record, f)}
+            return replace(old, **still)
+
+        with contextlib.suppress(NotFound, DataError):
+            registry.update(here, mended)
 
 
 def name_models(

@@ -7,6 +7,7 @@ without them comes in as missing, to be repaired.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -74,8 +75,15 @@ def take_in(
             take_in_record(registry, report, record_of(name, raw), revive=revive)
         except DataError as error:
             report.add("model", name, "refused", why=error.details.get("why", error.message))
+    merging.mend_lineage(registry, report, _readable(contents))
     merging.name_models(registry, report, aliases_of(contents, report))
     return report
+
+
+def _readable(contents: Contents) -> Iterator[ModelRecord]:
+    for name, raw in contents.models.items():
+        with contextlib.suppress(DataError):
+            yield record_of(name, raw)
 
 
 def aliases_of(contents: Contents, report: Report) -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -103,11 +111,14 @@ def take_in_record(
             report.add("model", record.id, "added", now=entry.id, why="its files were here")
             return
     at_ends = replace(record, files=tuple(_at_its_end(file) for file in record.files))
-    if record.files and all(f.link and has_content(Path(f.link), f) for f in at_ends.files):
-        assembled = linked(registry, at_ends)
-        merging.take_in(registry, report, at_ends, assembled, links=True, revive=revive)
+    there = tuple(f for f in at_ends.files if f.link and has_content(Path(f.link), f))
+    whole = bool(there) and len(there) == len(record.files)
+    status = record.status if whole or record.status == "failed" else "missing"
+    if there:  # though it be a part: what it has lost may be its log alone
+        assembled = linked(registry, replace(at_ends, files=there))
+        came = replace(at_ends, status=status)
+        merging.take_in(registry, report, came, assembled, links=True, revive=revive)
         return
-    status = record.status if record.status == "failed" else "missing"
     merging.take_in(registry, report, replace(record, status=status), revive=revive)
 
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import shutil
 import sqlite3
 import time
@@ -32,6 +33,7 @@ from msgspec.structs import replace
 from sleap_rtc.domain import aliases as alias_rules
 from sleap_rtc.domain.ids import ModelId
 from sleap_rtc.domain.models import ModelRecord
+from sleap_rtc.domain.packages import check_path
 from sleap_rtc.errors import (
     DataError,
     FilesMissing,
@@ -214,8 +216,8 @@ class Registry(LifeCycle):
 
         Args:
             record: As it was there.
-            assembled: A directory with its files, as for :meth:`place`; None if there are none,
-                which the record's status should say.
+            assembled: A directory with its files, as for :meth:`place`; None if there are none.
+                Where some lack, the record's status is ``missing`` or ``failed``.
             links: Whether files may be links; only to what was verified on this machine.
             revive: Whether a model that was deleted here comes back.
 
@@ -229,7 +231,10 @@ class Registry(LifeCycle):
             OutOfSpace: The disk is full; nothing was taken in.
         """
         if assembled is not None:
-            placing.check_files(assembled, record, links=links)
+            listed = record.files
+            if record.status in ("missing", "failed"):  # what lacks can be mended
+                listed = tuple(f for f in listed if os.path.lexists(assembled / check_path(f.path)))
+            placing.check_files(assembled, replace(record, files=listed), links=links)
             return self.claims.take_in(record, assembled, revive=revive)
         folder = self.claims.new_folder()
         try:
