@@ -1,6 +1,7 @@
 import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -104,3 +105,19 @@ def test_files_that_were_to_stay_are_left_by_the_sweep(
     registry.delete(entry.id, files=False)
     registry.sweep()
     assert (entry.directory / "best.ckpt").exists()
+
+
+def test_two_who_delete_at_once_get_in_nobodys_way(
+    registry: Registry, arrive: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = arrive()
+    move = Path.rename
+
+    def late(self: Path, target: Path) -> Path:
+        if self.name == "best.ckpt":
+            move(self, target)  # the other one was quicker
+        return move(self, target)
+
+    monkeypatch.setattr(Path, "rename", late)
+    registry.delete(entry.id)
+    assert [path.name for path in entry.directory.iterdir()] == [".record"]

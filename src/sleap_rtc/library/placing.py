@@ -133,7 +133,8 @@ def move_out(directory: Path, trash: Path, *, keep: Callable[[str], bool]) -> No
     with disk_errors(trash):
         for item in sorted(directory.iterdir()):
             if not keep(item.name):
-                item.rename(trash / item.name)
+                with contextlib.suppress(FileNotFoundError):  # who deletes it too was quicker
+                    item.rename(trash / item.name)
         sync_directory(trash)
         sync_directory(directory)
 
