@@ -146,3 +146,9 @@ def test_uuids_refuse_what_does_not_fit(unix_ms: int, randomness: int) -> None:
 @given(st.integers(0, (1 << 48) - 1))
 def test_a_uuid7_says_when_it_was_made(unix_ms: int) -> None:
     assert ids.unix_ms_of(ids.make_uuid7(unix_ms=unix_ms, randomness=b"\xff" * 10)) == unix_ms
+
+
+def test_two_devices_of_one_name_are_told_apart() -> None:
+    one, other = (ids.called("laptop", ids.DeviceId(digit * 64)) for digit in "12")
+    assert one == "laptop (1111 1111 1111 1111)"
+    assert other != one

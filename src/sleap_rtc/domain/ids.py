@@ -130,6 +130,11 @@ def fingerprint(device: DeviceId) -> str:
     return " ".join(device[at : at + 4] for at in range(0, 32, 4))
 
 
+def called(name: str, device: DeviceId) -> str:
+    """A device as others are told of it: a name is its own choice, 64 bits of its key are not."""
+    return f"{name} ({fingerprint(device)[:19]})"
+
+
 def device_id(text: str) -> DeviceId:
     """Check and name a device id, an Ed25519 public key in hex.
 

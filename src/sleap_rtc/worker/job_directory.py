@@ -32,7 +32,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
-from sleap_rtc.domain.ids import DeviceId, JobId, is_uuid7
+from sleap_rtc.domain.ids import DeviceId, JobId, called, is_uuid7
 from sleap_rtc.domain.models import Line
 from sleap_rtc.domain.values import Document, decode, encode, encode_pretty
 from sleap_rtc.errors import AlreadyExists, Conflict, DataError, UnknownJob
@@ -61,6 +61,11 @@ class Submitter(Document, frozen=True):
 
     device: Annotated[DeviceId, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
     name: Line = ""
+
+    @property
+    def called(self) -> str:
+        """As others are told of it."""
+        return called(self.name, self.device)
 
 
 class JobDirectory(msgspec.Struct, frozen=True):

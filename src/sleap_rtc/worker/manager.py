@@ -174,7 +174,7 @@ class JobManager:
                 raise NotPermitted(message="A job with this id was submitted by another device.")
             view = await asyncio.to_thread(self.view, job)
             if view.state == "queued" and spec.id != self._present and spec.id not in self._waiting:
-                logger.info("job {} of {}: queued", spec.id, asker.name)
+                logger.info("job {} of {}: queued", spec.id, asker.called)
                 self._enqueue(job)
         return await asyncio.to_thread(self.summary, job, asker.device)
 
@@ -225,7 +225,7 @@ class JobManager:
         job = self._store.get(job_id)
         self._check_may_command(job, asker)
         await self._taken_up.wait()
-        received = CommandReceived(id=request, command=command, by=asker.name)
+        received = CommandReceived(id=request, command=command, by=asker.called)
         read = False
         while self._present == job_id or not read:
             if self._present != job_id:
@@ -235,7 +235,7 @@ class JobManager:
                 continue  # it may have its turn meanwhile
             await self._handed_over.wait()
             if self._runner is not None:
-                await self._runner.command(request, command, by=asker.name)
+                await self._runner.command(request, command, by=asker.called)
                 return
             if self._writer is not None and self._writer.view.state == "preparing":
                 self._command_preparing(job, self._writer, received)
@@ -295,7 +295,7 @@ class JobManager:
         if state != "interrupted":
             raise IllegalTransition(what="The job", state=state, event="retry")
         with job.claim(), self._open_log(job) as log:
-            log.append(StateChanged(state="queued", reason=f"{asker.name} asked to go on"))
+            log.append(StateChanged(state="queued", reason=f"{asker.called} asked to go on"))
         self._enqueue(job)
 
     def look_again(self) -> None:
@@ -453,7 +453,7 @@ class JobManager:
     def _put_back(self, job: JobDirectory, log: LogWriter, spec: JobSpec) -> None:
         """Nobody offers a job's data: others have their turn, and it has one when somebody does."""
         submitter = job.read_submitter()
-        who = submitter.name if submitter is not None and submitter.name else "its submitter"
+        who = submitter.called if submitter is not None else "its submitter"
         reason = f"Nobody offers its data; it goes on when {who} is back."
         log.append(StateChanged(state="queued", reason=reason))
         logger.info("job {}: put back, nobody offers its data", spec.id)
@@ -517,7 +517,7 @@ class JobManager:
         submitter = job.read_submitter()
         mine = submitter is not None and submitter.device == asker.device
         if not mine and asker.role != "owner":
-            who = submitter.name if submitter is not None else "another device"
+            who = submitter.called if submitter is not None else "another device"
             raise NotPermitted(
                 message=f"The job is {who}'s; it is commanded by {who} and by owners of the room."
             )

@@ -15,7 +15,7 @@ import msgspec
 from loguru import logger
 
 from sleap_rtc.auth.handshake import Authenticated
-from sleap_rtc.domain.ids import DeviceId, PackageId
+from sleap_rtc.domain.ids import DeviceId, PackageId, called
 from sleap_rtc.domain.places import Role
 from sleap_rtc.errors import Conflict, NotPermitted
 from sleap_rtc.transports.base import Sources
@@ -37,6 +37,11 @@ class Asker(msgspec.Struct, frozen=True):
     name: str
     role: Role
     session: str
+
+    @property
+    def called(self) -> str:
+        """As others are told of it."""
+        return called(self.name, self.device)
 
 
 class _Session:
@@ -87,7 +92,7 @@ class Peers:
             shelf=session.granted.get,
             throttle=self._throttle,
         )
-        logger.info("{} ({}) connected: {}", asker.name, asker.role, proven.purpose)
+        logger.info("{} ({}) connected: {}", asker.called, asker.role, proven.purpose)
         try:
             if control:
                 session.controls.add(channel)
@@ -96,7 +101,7 @@ class Peers:
                 self._match(session)
             await channel.run()
         finally:
-            logger.info("{} disconnected: {}: {}", asker.name, proven.purpose, channel.ended_by)
+            logger.info("{} disconnected: {}: {}", asker.called, proven.purpose, channel.ended_by)
             session.controls.discard(channel)
             if channel.blocks in session.blocks:
                 session.blocks.discard(channel.blocks)
