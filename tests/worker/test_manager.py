@@ -111,14 +111,14 @@ def store(tmp_path):
     return JobStore(tmp_path / "jobs")
 
 
-def make(store, preparing, *, recover=never, most=100, most_each=100, on_change=lambda: None):
+def make(store, preparing, *, recover=never, most=100, most_each=100, removed=()):
     return JobManager(
         store,
         prepare=preparing,
         recover=recover,
         clock=now,
         waiting=Waiting(most=most, most_each=most_each),
-        on_change=on_change,
+        is_member=lambda device: device not in removed,
     )
 
 
@@ -554,3 +554,36 @@ async def test_a_long_log_is_read_once_and_not_on_the_loop(manager, monkeypatch)
     assert listed[0].last_event == 303
     assert len(readers) == 303  # the first one again, to know when the job was taken
     assert threading.main_thread() not in readers
+
+
+REMOVED = "by the room's owners, who let ada (1111 1111 1111 1111) run no more jobs"
+
+
+async def test_what_waits_of_a_removed_device_is_cancelled_and_what_is_prepared(store, preparing):
+    removed = []
+    manager = make(store, preparing, removed=removed)
+    mine, held, others, prepared = spec(1), spec(2), spec(3, name="others"), spec(4)
+    async with at_work(manager):
+        await manager.submit(prepared, ADA)
+        await preparing.begun.wait()
+        await manager.submit(mine, ADA)
+        await manager.submit(held, ADA)
+        await manager.command(held.id, "c1", "pause", ADA)
+        await manager.submit(others, BOB)
+        removed.append(ADA.device)
+        manager.dismiss()
+        manager.dismiss()
+        await until(manager, others.id, "preparing")
+        for job in (mine, held):
+            assert states_of(manager, job) == ("cancelled", REMOVED)
+        assert states_of(manager, prepared)[0] == "cancelled"
+        assert manager.active == 1
+
+
+async def test_who_was_removed_while_the_worker_was_off_has_no_turn(store, preparing):
+    await make(store, preparing).submit(spec(1), ADA)
+    again = make(store, preparing, removed=[ADA.device])
+    async with at_work(again):
+        await until(again, spec(1).id, "cancelled")
+    assert states_of(again, spec(1)) == ("cancelled", REMOVED)
+    assert preparing.jobs == []

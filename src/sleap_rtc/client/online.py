@@ -51,6 +51,7 @@ class Online:
         accept: Takes connections that peers ask for; None takes none.
         patient: Whether to wait for a server that can't be reached.
         on_lost: Called with the room and the error when this device is no longer in a room.
+        on_list: Called with a newer membership list, once it is kept and has taken effect.
         clock: The present time, UTC.
     """
 
@@ -64,6 +65,7 @@ class Online:
         accept: Accept | None = None,
         patient: bool = False,
         on_lost: Callable[[RoomLost], None] = lambda _: None,
+        on_list: Callable[[Membership], None] = lambda _: None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.store = DeviceStore(settings.home)
@@ -90,6 +92,7 @@ class Online:
         self._server_ice: tuple[IceServer, ...] = ()
         self._patient = patient
         self._on_lost = on_lost
+        self._on_list = on_list
         self._present: dict[RoomId, dict[str, Presence]] = {}
         self._entered: dict[RoomId, str] = {}
         self._links: set[Link] = set()
@@ -229,6 +232,7 @@ class Online:
             # Only a list that an owner signed ends links: the server's word alone does not.
             self.switchboard.leave(membership.room, error)
             self._lose(RoomLost(room=membership.room, error=error))
+        self._on_list(membership)
 
     async def _keep_fresh(self) -> None:
         while True:

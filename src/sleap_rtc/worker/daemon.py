@@ -27,11 +27,13 @@ import msgspec
 from loguru import logger
 
 import sleap_rtc
+from sleap_rtc.auth.membership import Membership
 from sleap_rtc.auth.store import DeviceStore, RoomEntry
 from sleap_rtc.client.approvals import Approvals
 from sleap_rtc.client.online import Online
 from sleap_rtc.client.rooms import find_room, invite, join
 from sleap_rtc.config import Settings
+from sleap_rtc.domain.ids import DeviceId
 from sleap_rtc.domain.places import WorkerInfo, check_name
 from sleap_rtc.engines import registry as engines
 from sleap_rtc.engines.threads import default_threads
@@ -45,7 +47,7 @@ from sleap_rtc.library.registry import Registry
 from sleap_rtc.net.events import RoomLost
 from sleap_rtc.transports.throttle import Throttle
 from sleap_rtc.worker import hardware
-from sleap_rtc.worker.answering import Answers
+from sleap_rtc.worker.answering import MAY_SUBMIT, Answers
 from sleap_rtc.worker.job_directory import JobDirectory, JobStore
 from sleap_rtc.worker.load import LoadMeter
 from sleap_rtc.worker.manager import JobManager
@@ -120,6 +122,7 @@ class _Worker:
         self._changed = asyncio.Event()
         self._stop = asyncio.Event()
         self._lost: SleapRtcError | None = None
+        self._membership = DeviceStore(settings.home).membership(room.room)
         self._hardware = hardware.look(root)
         self._load = LoadMeter()
         cache, throttle = HashCache(root / "hashes"), Throttle.of(settings.limit_rate)
@@ -149,6 +152,7 @@ class _Worker:
             waiting=Waiting(
                 most=settings.working.max_waiting, most_each=settings.working.max_waiting_each
             ),
+            is_member=self._is_member,
             on_change=self._changed.set,
         )
         self._sweeper = Sweeper(
@@ -176,6 +180,7 @@ class _Worker:
                 accept=self._answers.peers.accept,
                 patient=True,
                 on_lost=self._room_lost,
+                on_list=self._new_list,
             )
             async with online:
                 info = await asyncio.to_thread(self._describe)
@@ -205,6 +210,16 @@ class _Worker:
     def _room_lost(self, event: RoomLost) -> None:
         self._lost = event.error
         self._stop.set()
+
+    def _new_list(self, membership: Membership) -> None:
+        if membership.room == self._room.room:
+            self._membership = membership
+            self._jobs.dismiss()
+
+    def _is_member(self, device: DeviceId) -> bool:
+        """Whether a device that submitted a job may still do so, as far as the list says."""
+        role = self._membership.roles.get(device, "member")
+        return device not in self._membership.revoked and role in MAY_SUBMIT
 
     async def _sweep(self) -> None:
         """Now and then, when there is nothing better to do."""

@@ -97,6 +97,7 @@ class JobManager:
         recover: Brings a job whose runner is gone to a state that is true.
         clock: The present time, UTC.
         waiting: The jobs that wait, none yet, and how many may.
+        is_member: Whether a device may still have jobs here.
         on_change: Called when the number of jobs at work or waiting may have changed.
     """
 
@@ -108,12 +109,14 @@ class JobManager:
         recover: Callable[[JobDirectory], Awaitable[JobView]],
         clock: Callable[[], datetime],
         waiting: Waiting,
+        is_member: Callable[[DeviceId], bool] = lambda _: True,
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
         self._store = store
         self._prepare = prepare
         self._recover = recover
         self._clock = clock
+        self._is_member = is_member
         self._on_change = on_change
         self._waiting = waiting
         self._views = Views()
@@ -303,6 +306,33 @@ class JobManager:
         if self._waiting.look_again(self._prepare.at_hand):
             self._wake.set()
 
+    def dismiss(self) -> None:
+        """Cancel the jobs that haven't begun of devices that may have none here any more."""
+        for job_id in [self._present, *(spec.id for spec in self._waiting)]:
+            if job_id is None:
+                continue
+            try:
+                self._dismiss(self._store.get(job_id))
+            except SleapRtcError as error:
+                logger.bind(code=error.code).warning("job {} isn't cancelled: {}", job_id, error)
+        self._on_change()
+
+    def _dismiss(self, job: JobDirectory) -> None:
+        submitter = job.read_submitter()
+        if submitter is None or self._is_member(submitter.device):
+            return
+        by = f"the room's owners, who let {submitter.called[:80]} run no more jobs"
+        cancel = CommandReceived(id="removed", command="cancel", by=by)
+        if job.root.name != self._present:
+            with job.claim(), self._open_log(job) as log:
+                self._command_waiting(job, log, cancel)
+        elif self._writer is not None and self._writer.view.state == "preparing":
+            self._command_preparing(job, self._writer, cancel)
+        else:
+            return  # it runs: whoever removed its submitter can cancel it
+        logger.info("job {}: cancelled by {}", job.root.name, by)
+        self._tell(JobId(job.root.name))
+
     async def follow(self, job_id: JobId, since: int) -> AsyncIterator[JobEvent]:
         """Every event behind ``since``, and those to come, for as long as it is iterated."""
         log = LogReader(self._store.get(job_id).log, since=since)
@@ -370,6 +400,7 @@ class JobManager:
                 self._tell(job_id)  # whoever was quick to come back follows it already
             except SleapRtcError as error:
                 logger.bind(code=error.code).error("job {} can't be taken up: {}", job_id, error)
+        self.dismiss()
         self._taken_up.set()
         for job, handle in followed:
             logger.info("job {}: its runner is alive and is followed again", job.root.name)
