@@ -119,6 +119,9 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     max_waiting_each: Annotated[
         int, Meta(ge=1, le=100_000), About("Jobs of one device that may wait on a worker.")
     ] = 50
+    max_files: Annotated[
+        int, Meta(ge=1, le=1_000_000), About("Files that come with a job, in one package.")
+    ] = 10_000
     keep_free: Annotated[
         int, Meta(ge=0), About("Bytes of disk that a worker's new jobs leave free, as 5GB.")
     ] = 10**9

@@ -7,6 +7,7 @@ import pytest
 from blake3 import blake3
 from hypothesis import example, given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from sleap_rtc.domain import packages
 from sleap_rtc.domain.ids import PackageId
@@ -202,3 +203,14 @@ def test_deep_paths_cost_no_more_than_their_length() -> None:
         assert tracemalloc.get_traced_memory()[1] < 20_000_000
     finally:
         tracemalloc.stop()
+
+
+@given(st.lists(st.tuples(paths, st.integers(0, 3 * BLOCK)), max_size=5))
+def test_what_is_said_of_a_package_is_possible_and_a_longer_listing_is_not(
+    files: list[tuple[str, int]],
+) -> None:
+    package = made([entry(path, size) for path, size in files])
+    if package is not None:
+        said = packages.ref(package)
+        assert said.is_possible
+        assert not replace(said, listing=said.listing + (len(files) + 1) * 1_100).is_possible

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -9,12 +10,23 @@ import msgspec
 import pytest
 
 from sleap_rtc.domain.models import ModelFile, ModelRecord
-from sleap_rtc.errors import UnknownModel
+from sleap_rtc.domain.packages import PackageRef
+from sleap_rtc.errors import UnknownModel, UsageError
 from sleap_rtc.files.hashcache import HashCache
 from sleap_rtc.jobs.events import JobEvent, Logged, ModelChanged
+from sleap_rtc.jobs.spec import JobSpec, TrainSpec, TrainStage
 from sleap_rtc.library.registry import Registry
-from sleap_rtc.protocol.link import JobHappened, JobsTold, JobSummary, Notice, Reply, frames
+from sleap_rtc.protocol.link import (
+    JobHappened,
+    JobsTold,
+    JobSummary,
+    Notice,
+    Reply,
+    SubmitJob,
+    frames,
+)
 from sleap_rtc.worker.answering import Answers, _fitting, _sendable
+from sleap_rtc.worker.peers import Asker
 
 NOW = datetime(2026, 4, 1, tzinfo=UTC)
 JOB = "00000000-03e9-7404-8101-010101010101"
@@ -80,18 +92,48 @@ def test_long_names_of_some_jobs_dont_hide_the_list() -> None:
     assert _fitting(jobs[:3]) == tuple(jobs[:3])
 
 
-def test_nobody_learns_which_files_are_on_this_machine(tmp_path: Path) -> None:
-    secret = tmp_path / "secret.txt"
-    secret.write_text("")
+@pytest.fixture
+def answers(tmp_path: Path) -> Iterator[Answers]:
     with Registry(tmp_path / "models", index_dir=tmp_path / "index") as registry:
-        answers = Answers(
+        yield Answers(
             describe=lambda: pytest.fail("nobody asked"),
             registry=registry,
             cache=HashCache(tmp_path / "hashes"),
+            max_files=1_000,
         )
-        told = []
-        for path in (secret, tmp_path / "absent.txt"):
-            with pytest.raises(UnknownModel) as raised:
-                answers._find(str(path))
-            told.append(str(raised.value).replace(path.name, "") + raised.value.hint_text)
+
+
+@pytest.mark.parametrize(
+    ("package", "why"),
+    [
+        (PackageRef(id="1" * 64, size=1, files=1_001, listing=100_000), "1,001 files; .* 1,000"),
+        (PackageRef(id="1" * 64, size=10**6, files=1, listing=2**28), "impossible listing"),
+    ],
+)
+async def test_a_listing_that_is_too_much_is_not_even_asked_for(
+    answers: Answers, package: PackageRef, why: str
+) -> None:
+    stage = TrainStage(config="c.yaml", model_type="centroid", run_name="run")
+    spec = JobSpec(
+        id=JOB,
+        engine="tiny",
+        work=TrainSpec(
+            labels="a.slp", stages=(stage,), dataset_name="a.slp", dataset_hash="0" * 64
+        ),
+        inputs=package,
+        room="a" * 32,
+    )
+    asker = Asker(device="1" * 64, name="ada", role="member", session="s")
+    with pytest.raises(UsageError, match=why):
+        await answers._submit(asker, SubmitJob(spec=spec))
+
+
+def test_nobody_learns_which_files_are_on_this_machine(tmp_path: Path, answers: Answers) -> None:
+    secret = tmp_path / "secret.txt"
+    secret.write_text("")
+    told = []
+    for path in (secret, tmp_path / "absent.txt"):
+        with pytest.raises(UnknownModel) as raised:
+            answers._find(str(path))
+        told.append(str(raised.value).replace(path.name, "") + raised.value.hint_text)
     assert told[0] == told[1]

@@ -180,3 +180,12 @@ async def test_the_log_of_an_ended_job_is_read_once(place):
 
 async def test_an_empty_directory_is_swept(place):
     assert await place.sweeper.sweep(set) == 0
+
+
+async def test_the_library_has_its_manifest_afterwards(place):
+    manifest = place.registry.models_dir / "manifest.json"
+    await place.sweeper.sweep(set)
+    assert not manifest.exists()
+    place.registry.models_dir.mkdir()
+    await place.sweeper.sweep(set)
+    assert manifest.exists()

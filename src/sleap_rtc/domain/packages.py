@@ -109,6 +109,13 @@ class PackageRef(Value, frozen=True):
     files: Annotated[int, Meta(ge=0, le=MAX_FILES)]
     listing: Annotated[int, Meta(ge=9, le=MAX_LISTING)]
 
+    @property
+    def is_possible(self) -> bool:
+        """Whether so many files of so many bytes can have so long a listing."""
+        paths = self.files * (_PATH_LENGTH.size + MAX_PATH + _SIZE.size)
+        hashes = (self.size // BLOCK + self.files) * HASH
+        return self.listing <= len(_MAGIC) + _COUNT.size + paths + hashes
+
 
 def blocks_of(size: int) -> int:
     """How many blocks a file of ``size`` bytes has."""

@@ -90,6 +90,7 @@ class Answers:
         describe: Says what this worker has now.
         registry: Its library.
         cache: Hashes of unchanged files.
+        max_files: Files that come with a job, in one package.
         throttle: Limits what is sent of content.
     """
 
@@ -99,9 +100,11 @@ class Answers:
         describe: Callable[[], WorkerInfo],
         registry: Registry,
         cache: HashCache,
+        max_files: int,
         throttle: Throttle | None = None,
     ) -> None:
         self._describe = describe
+        self._max_files = max_files
         self._registry = registry
         self._cache = cache
         self._follows: dict[tuple[str, JobId], asyncio.Task[None]] = {}
@@ -166,12 +169,25 @@ class Answers:
         spec = body.spec
         if spec.inputs.files == 0:
             raise UsageError(message="The job's package is empty.")
+        for package in spec.offered:
+            self._check_package(package)
         if any(m.offered is not None and m.offered.id != m.package for m in _models(spec)):
             raise UsageError(message="A model is offered as another package than it has.")
         for package in spec.offered:
             self.peers.offered(asker, package.id)
         summary = await self.jobs.submit(spec, asker)
         return JobTold(job=summary, spec=spec)
+
+    def _check_package(self, package: PackageRef) -> None:
+        """See that a package's listing, which is held in memory and looked through, is bounded."""
+        if package.files > self._max_files:
+            raise UsageError(
+                message=f"The job comes with a package of {package.files:,} files; this worker "
+                f"takes {self._max_files:,}.",
+                hint="Its owner can set worker_max_files.",
+            )
+        if not package.is_possible:
+            raise UsageError(message="The job's package is said to have an impossible listing.")
 
     def _check_may_submit(self, asker: Asker) -> None:
         if asker.role not in MAY_SUBMIT:

@@ -127,7 +127,11 @@ class _Worker:
         self._load = LoadMeter()
         cache, throttle = HashCache(root / "hashes"), Throttle.of(settings.limit_rate)
         answers = Answers(
-            describe=self._describe, registry=registry, cache=cache, throttle=throttle
+            describe=self._describe,
+            registry=registry,
+            cache=cache,
+            max_files=settings.working.max_files,
+            throttle=throttle,
         )
         preparer = Preparer(
             root=root,

@@ -7,7 +7,7 @@
     jobs/<job>/stages       what attempts left of a job that ended keep_partial days ago: its
                             models and checkpoints are in the library
     jobs/.…                 jobs that never became whole
-    models/                 what was deleted, as the registry says
+    models/                 what was deleted, as the registry says; its manifest is written
 
 A job needs its data until it is completed, failed or cancelled: one that is
 interrupted may go on at any time, so nothing of it is touched.
@@ -105,6 +105,8 @@ class Sweeper:
         aside = self.set_aside(found, needed())
         await asyncio.to_thread(_remove, aside)
         deleted = await asyncio.to_thread(self._registry.sweep)
+        if self._registry.models_dir.is_dir():  # made with the first model
+            await asyncio.to_thread(self._registry.write_manifest)
         if aside or deleted:
             logger.info("swept: {} leftovers, {} deleted models", len(aside), deleted)
         return len(aside) + deleted
