@@ -353,3 +353,56 @@ def test_what_a_backup_has_of_a_damaged_model_is_restored(
     assert (came.record.status, came.record.files) == ("missing", entry.record.files)
     assert other.checkpoint_path(came.id).read_text() == "weights"
     assert not (came.directory / "sub" / "config").exists()
+
+
+@pytest.fixture
+def hostile(filled: Registry, tmp_path: Path, clock: Any) -> Callable[..., Path]:
+    """A backup that was changed: ``hostile(records=…, twice=True)``."""
+
+    def make(change: Callable[[Any], None] = lambda _: None, *, twice: bool = False) -> Path:
+        good, bad = tmp_path / "good.tar", tmp_path / "bad.tar"
+        backup.save(filled, good, now=clock())
+        with tarfile.open(good) as source, tarfile.open(bad, "w") as target:
+            for member in source:
+                content = source.extractfile(member)
+                assert content is not None
+                data = content.read()
+                if member.name.endswith("manifest.json"):
+                    plain = msgspec.json.decode(data)
+                    change(plain)
+                    data = msgspec.json.encode(plain)
+                    member.size = len(data)
+                for _ in range(1 + (twice and "/models/" in member.name)):
+                    target.addfile(member, io.BytesIO(data))
+        return bad
+
+    return make
+
+
+def test_a_file_that_is_there_twice_is_refused(hostile: Any, other: Registry) -> None:
+    with pytest.raises(DataError, match="in the backup twice"):
+        backup.restore(other, hostile(twice=True))
+    assert list(other.incoming.iterdir()) == []
+
+
+@pytest.mark.parametrize("odd", ["best.ckpt/below", "n" * 300, "x/" * 400 + "x"])
+def test_a_name_that_cannot_be_leaves_the_other_models(
+    hostile: Any, other: Registry, odd: str
+) -> None:
+    def change(plain: Any) -> None:
+        record = next(each for each in plain["models"].values() if each["files"])
+        record["files"].append({**record["files"][0], "path": odd})
+
+    report = backup.restore(other, hostile(change))
+    assert report.count("model", "added") + report.count("model", "refused") == 3
+    assert report.count("model", "added") >= 2
+
+
+def test_a_link_that_is_no_path_is_no_link(hostile: Any, other: Registry) -> None:
+    def change(plain: Any) -> None:
+        for record in plain["models"].values():
+            for file in record["files"][:1]:
+                record["files"].append({**file, "path": "log", "link": "/a\0b"})
+
+    report = backup.restore(other, hostile(change))
+    assert report.count("model", "added") == 3

@@ -334,6 +334,7 @@ def test_relatives_are_named_by_the_ids_that_they_have_here(
 
 
 def test_of_a_linked_model_what_is_at_its_place_comes_in(
+    *,
     registry: Registry,
     other: Registry,
     carry: Any,

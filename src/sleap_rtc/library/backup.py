@@ -15,10 +15,13 @@ when it is done again.
 
 from __future__ import annotations
 
+import errno
 import io
+import lzma
 import os
 import shutil
 import tarfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -35,18 +38,23 @@ from sleap_rtc.errors import AlreadyExists, DataError, UsageError
 from sleap_rtc.files.beneath import open_file
 from sleap_rtc.files.durable import disk_errors, sync_directory, sync_file, written_whole
 from sleap_rtc.files.space import check_space
-from sleap_rtc.library import manifest, merging, portable
+from sleap_rtc.library import layout, manifest, merging, portable
 from sleap_rtc.library.checking import place_of
 from sleap_rtc.library.claiming import same_model
 from sleap_rtc.library.entries import Entry
 from sleap_rtc.library.finder import Unreadable
 from sleap_rtc.library.merging import Report, has_content
 from sleap_rtc.library.registry import Registry
+from sleap_rtc.library.tapes import Tape
 
 TOP: Final = "sleap-rtc"
 ENDINGS: Final = (".tar", ".tar.gz", ".tgz")
 
-_PIECE: Final = 4 * 1024 * 1024
+_PIECE: Final = 1024 * 1024
+_NO_NAME: Final = frozenset(
+    {errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EINVAL}
+)
+_FAULTS: Final = (tarfile.TarError, EOFError, ValueError, zlib.error, lzma.LZMAError)
 _MAX_HEAD: Final = 64 * 1024
 
 Moved = Callable[[int, int], None]
@@ -183,17 +191,17 @@ def restore(
     report = Report(str(path))
     with path.open("rb") as file:
         try:
-            with tarfile.open(fileobj=file, mode="r|*") as archive:
-                members = _members(archive)
-                head = decode(Head, _text(archive, members, "backup.json", _MAX_HEAD), what="head")
-                outline = manifest.parse(
-                    _text(archive, members, "manifest.json", manifest.MAX_BYTES), what=str(path)
-                )
-                restoring = _Restoring(registry, report, head, outline, revive=revive)
-                with disk_errors(registry.incoming):
-                    check_space(registry.incoming, restoring.need)
-                    restoring.run(archive, members, moved)
-        except (tarfile.TarError, EOFError, OSError) as error:
+            tape = Tape(file)
+            members = tape.members()
+            head = decode(Head, _text(tape, members, "backup.json", _MAX_HEAD), what="head")
+            outline = manifest.parse(
+                _text(tape, members, "manifest.json", manifest.MAX_BYTES), what=str(path)
+            )
+            restoring = _Restoring(registry, report, head, outline, revive=revive)
+            with disk_errors(registry.incoming):
+                check_space(registry.incoming, restoring.need)
+                restoring.run(tape, members, moved)
+        except (*_FAULTS, OSError) as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise
             raise DataError(what=str(path), why=f"it is no whole backup ({error})") from None
@@ -220,21 +228,22 @@ class _Restoring:
         self._contents = head.links == "contents"
         self._files: dict[str, ModelFile] = {}
         self._files_of = ""
+        self._refused: set[str] = set()
         self._records = self._readable(outline)
         self._here = {name for name, record in self._records.items() if self._is_here(record)}
         wanted = (r for name, r in self._records.items() if name not in self._here)
         self._size = sum(f.size for r in self._records.values() for f in self._saved(r))
         self.need = sum(file.size for record in wanted for file in self._saved(record))
 
-    def run(
-        self, archive: tarfile.TarFile, members: Iterator[tarfile.TarInfo], moved: Moved
-    ) -> None:
+    def run(self, tape: Tape, members: Iterator[tarfile.TarInfo], moved: Moved) -> None:
         """Take in every model."""
         left = dict(self._records)
         done = 0
         name, folder, arrived = "", None, set[str]()
         try:
             for member in members:
+                if self._is_refused(member):
+                    continue
                 model, file = self._listed(member)
                 if model != name:
                     if folder is not None:
@@ -243,9 +252,11 @@ class _Restoring:
                         raise DataError(what=member.name, why="it stands apart from its model")
                     name, arrived = model, set()
                     folder = self._registry.claims.new_folder()
+                if file.path in arrived:
+                    raise DataError(what=member.name[:200], why="it is in the backup twice")
                 if name in self._here:
                     done += file.size
-                elif folder is not None and _extract(archive, member, folder, file):
+                elif folder is not None and _extract(tape, member, folder, file):
                     arrived.add(file.path)
                     done += file.size
                 moved(done, self._size)
@@ -271,6 +282,7 @@ class _Restoring:
                     check_path(file.path)
             except DataError as error:
                 self._report.add("model", name, "refused", why=error.message)
+                self._refused.add(name)
             else:
                 found[record.directory] = record
         return found
@@ -284,6 +296,11 @@ class _Restoring:
 
     def _saved(self, record: ModelRecord) -> list[ModelFile]:
         return [file for file in record.files if self._contents or not file.link]
+
+    def _is_refused(self, member: tarfile.TarInfo) -> bool:
+        """Whether it is a file of a model whose record can't be read."""
+        parsed = layout.parse(member.name.removeprefix(f"{TOP}/models/").partition("/")[0])
+        return parsed is not None and parsed[1] in self._refused
 
     def _listed(self, member: tarfile.TarInfo) -> tuple[str, ModelFile]:
         top, _, rest = member.name.partition("/models/")
@@ -392,36 +409,31 @@ class _Source(io.RawIOBase):
         return data
 
 
-def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """Each member once, nothing kept of those before."""
-    while (member := archive.next()) is not None:
-        archive.members = []  # type: ignore[attr-defined] # a stream of a million would fill memory
-        yield member
-
-
-def _text(
-    archive: tarfile.TarFile, members: Iterator[tarfile.TarInfo], name: str, limit: int
-) -> bytes:
+def _text(tape: Tape, members: Iterator[tarfile.TarInfo], name: str, limit: int) -> bytes:
     member = next(members, None)
     if member is None or member.name != f"{TOP}/{name}" or not member.isreg():
         raise DataError(what="the archive", why=f"it is no backup: it lacks {name}")
     if member.size > limit:
         raise DataError(what=name, why=f"it has {member.size} bytes, more than the {limit} allowed")
-    source = archive.extractfile(member)
-    return b"" if source is None else source.read(limit)
+    source = tape.content(member)
+    return b"".join(iter(lambda: source.read(_PIECE), b""))
 
 
-def _extract(
-    archive: tarfile.TarFile, member: tarfile.TarInfo, folder: Path, file: ModelFile
-) -> bool:
+def _extract(tape: Tape, member: tarfile.TarInfo, folder: Path, file: ModelFile) -> bool:
     """Write a member as the listed file; False, and nothing written, if it is another."""
-    source = archive.extractfile(member)
-    if source is None or member.size != file.size:
+    source = tape.content(member)
+    if member.size != file.size:
         return False
     target = folder / check_path(file.path)
-    target.parent.mkdir(parents=True, exist_ok=True)
     digest = blake3()
-    with target.open("xb") as out:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        made = target.open("xb")
+    except OSError as error:
+        if error.errno in _NO_NAME:  # nothing that could be a file of that name here
+            return False
+        raise
+    with made as out:
         while piece := source.read(_PIECE):
             digest.update(piece)
             out.write(piece)

@@ -160,4 +160,6 @@ def linked(registry: Registry, record: ModelRecord) -> Path:
 
 def _at_its_end(file: ModelFile) -> ModelFile:
     """A linked file with the real path that its link leads to."""
-    return file if file.link is None else replace(file, link=os.path.realpath(file.link))
+    if file.link is None or "\0" in file.link:
+        return replace(file, link=None)
+    return replace(file, link=os.path.realpath(file.link))

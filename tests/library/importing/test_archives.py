@@ -213,3 +213,13 @@ def test_any_bytes_are_unpacked_inside_or_refused(tmp_path_factory, data):
     assert outside == {"archive"}
     assert not any(path.is_symlink() for path in folder.rglob("*"))
     assert archives.kind_of(folder / "archive") in (None, "zip", "tar")
+
+
+def test_folders_without_end_are_refused(
+    tmp_path: Path, into: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archives, "MAX_MEMBERS", 100)
+    path = tmp_path / "folders.tar"
+    path.write_bytes(tar(*((member(f"d{n}", tarfile.DIRTYPE), b"") for n in range(101))))
+    with pytest.raises(DataError, match="more than 100 files and folders"):
+        archives.unpack(path, into)

@@ -7,7 +7,6 @@ itself: in bytes, in files, and against the size of the archive (a bomb).
 
 from __future__ import annotations
 
-import bz2
 import contextlib
 import errno
 import gzip
@@ -18,9 +17,9 @@ import tarfile
 import unicodedata
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any, Final, Protocol, cast
+from typing import IO, Final, Protocol
 
 from sleap_rtc.domain.packages import check_path
 from sleap_rtc.errors import Damaged, DataError, SleapRtcError, UnsafePath
@@ -29,21 +28,22 @@ from sleap_rtc.files.space import free_space
 from sleap_rtc.files.validation import safe_name
 from sleap_rtc.library.inspection.content import Content
 from sleap_rtc.library.inspection.zips import check_end
+from sleap_rtc.library.tapes import PACKED, Tape, unpacked
 
 MAX_FILES: Final = 20_000
 FREE_RATIO: Final = 1 << 30
 """Bytes that any archive may unpack to."""
 MAX_RATIO: Final = 50
 """Bytes per byte of the archive beyond that: weights hardly shrink, and pictures don't."""
+MAX_MEMBERS: Final = 100_000
+"""Files and folders that are met in a tar: each has a header that is read."""
 KEPT_FREE: Final = 256 * 1024 * 1024
 
 _PIECE: Final = 1 << 20
-_MAX_READ: Final = 4 << 20
 
 Progress = Callable[[int], None]
 """Told of the bytes that were just written; what it raises ends the unpacking."""
 
-_PACKED: Final = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00")
 _FAULTS: Final = (
     *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, gzip.BadGzipFile),
     *(EOFError, ValueError, NotImplementedError, RuntimeError, OverflowError),
@@ -59,10 +59,10 @@ def kind_of(path: Path) -> str | None:
         head = file.read(512)
         if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
             return "zip"
-        if head.startswith(_PACKED):
+        if head.startswith(PACKED):
             file.seek(0)
             with contextlib.suppress(OSError, *_FAULTS):
-                head = _unpacked(file).read(512)
+                head = unpacked(file).read(512)
     try:
         tarfile.TarInfo.frombuf(head.ljust(512, b"\0"), "utf-8", "surrogateescape")
     except tarfile.TarError:
@@ -112,6 +112,7 @@ class _Counter:
         self._written = 0
         self._passed = 0
         self._files = 0
+        self._met = 0
         self._names: set[str] = set()
 
     def enter(self, name: str) -> str | None:
@@ -135,6 +136,17 @@ class _Counter:
             raise UnsafePath(path=name[:120], why="it is in the archive twice", hint=_HINT)
         self._names.add(folded)
         return safe
+
+    def meet(self) -> None:
+        """Count a member of whatever kind.
+
+        Raises:
+            DataError: There are too many.
+        """
+        self._met += 1
+        if self._met > MAX_MEMBERS:
+            why = f"it has more than {MAX_MEMBERS:,} files and folders"
+            raise DataError(what=str(self.path), why=why)
 
     def count(self, more: int) -> None:
         """Count bytes before they are written.
@@ -200,82 +212,20 @@ def _unzip(file: IO[bytes], folder: Path, counter: _Counter) -> None:
 
 
 def _untar(file: IO[bytes], folder: Path, counter: _Counter) -> None:
-    plain = _Bounded(_unpacked(file), counter)
-    with tarfile.open(fileobj=plain, mode="r:") as archive:  # type: ignore[call-overload]
-        for member in _members(archive):
-            if member.isdir():
-                continue
-            if not member.isreg() or member.issparse():
-                raise _not_a_file(member.name)
-            archive.members = []  # or it remembers all of them
-            name = counter.enter(member.name)
-            source = archive.extractfile(member)
-            if name is None or source is None:
-                continue
-            _write(source, folder / name, counter)
-            if (folder / name).stat().st_size != member.size:
-                raise EOFError("it ends too early")
-    while plain.read(_PIECE):  # the checksum of what is compressed comes last
-        pass
-
-
-def _unpacked(file: IO[bytes]) -> IO[bytes]:
-    """The stream in a file that may be compressed."""
-    head = file.read(8)
-    file.seek(0)
-    stream: Any = file
-    if head.startswith(_PACKED[0]):
-        stream = gzip.GzipFile(fileobj=file)
-    elif head.startswith(_PACKED[1]):
-        stream = bz2.BZ2File(file)
-    elif head.startswith(_PACKED[2]):
-        stream = lzma.LZMAFile(file)  # noqa: SIM115 - the file below it is closed by the caller
-    return cast("IO[bytes]", stream)
-
-
-def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    while (member := archive.next()) is not None:
-        yield member
-
-
-class _Bounded:
-    """A stream of which only a little is read at once: headers of a tar name their own size.
-
-    What is skipped is unpacked all the same, so it is counted as well, without being written.
-    """
-
-    def __init__(self, file: IO[bytes], counter: _Counter) -> None:
-        self._file = file
-        self._counter = counter
-        self._furthest = 0
-
-    def read(self, size: int = -1) -> bytes:
-        if not 0 <= size <= _MAX_READ:
-            raise ValueError("a part of it is too large")
-        data = self._file.read(size)
-        self._pass()
-        return data
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        if whence:
-            raise ValueError("it is read in an odd order")
-        while self._furthest < offset and self._file.tell() < offset:
-            step = min(offset, self._file.tell() + _PIECE)
-            before = self._file.tell()
-            self._file.seek(step)
-            self._pass()
-            if self._file.tell() == before:
-                break
-        return self._file.seek(offset)
-
-    def tell(self) -> int:
-        return self._file.tell()
-
-    def _pass(self) -> None:
-        at = self._file.tell()
-        if at > self._furthest:
-            self._counter.pass_over(at - self._furthest)
-            self._furthest = at
+    tape = Tape(file, passed=counter.pass_over)
+    for member in tape.members():
+        counter.meet()
+        if member.isdir():
+            continue
+        if not member.isreg() or member.issparse():
+            raise _not_a_file(member.name)
+        name = counter.enter(member.name)
+        if name is None:
+            continue
+        _write(tape.content(member), folder / name, counter)
+        if (folder / name).stat().st_size != member.size:
+            raise EOFError("it ends too early")
+    tape.finish()
 
 
 def _not_a_file(name: str) -> UnsafePath:
