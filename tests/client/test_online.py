@@ -52,6 +52,20 @@ async def test_a_list_reaches_everybody_who_is_online(lab):
             await machine.learns(newer)
 
 
+async def test_whoever_acts_on_lists_is_told_of_a_newer_one(lab):
+    anna = await lab.joined("anna")
+    newer = lab.write_list()
+    told: asyncio.Queue[Membership] = asyncio.Queue()
+    async with (
+        Online(anna.settings, lab.url, on_list=told.put_nowait) as online,
+        lab.owner.online() as owner,
+    ):
+        await online.enter(anna.entry, name="gpu-1", kind="worker", worker=WorkerInfo())
+        await publish(owner, newer)
+        assert await asyncio.wait_for(told.get(), 10) == newer
+        assert anna.store.membership(newer.room) == newer
+
+
 async def test_a_list_reaches_whoever_comes_later(lab):
     anna = await lab.joined("anna")
     newer = lab.write_list()
