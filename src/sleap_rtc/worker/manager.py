@@ -321,7 +321,7 @@ class JobManager:
         submitter = job.read_submitter()
         if submitter is None or self._is_member(submitter.device):
             return
-        by = f"the room's owners, who let {submitter.called[:80]} run no more jobs"
+        by = f"owners, who let {submitter.called} run no more jobs"
         cancel = CommandReceived(id="removed", command="cancel", by=by)
         if job.root.name != self._present:
             with job.claim(), self._open_log(job) as log:
