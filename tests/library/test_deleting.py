@@ -11,6 +11,7 @@ from sleap_rtc.errors import (
     NotFound,
     UnknownModel,
 )
+from sleap_rtc.library import placing, records
 from sleap_rtc.library.registry import Registry
 
 RecordOf = Callable[..., ModelRecord]
@@ -121,3 +122,28 @@ def test_two_who_delete_at_once_get_in_nobodys_way(
     monkeypatch.setattr(Path, "rename", late)
     registry.delete(entry.id)
     assert [path.name for path in entry.directory.iterdir()] == [".record"]
+
+
+def test_a_delete_whose_folder_was_moved_away_meanwhile_is_done(
+    registry: Registry, arrive: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = arrive()
+    update = records.update
+
+    def and_is_moved(directory: Path, change: records.Change) -> records.Revision:
+        revision = update(directory, change)
+        directory.rename(directory.parent / ".trash-of-another")
+        return revision
+
+    monkeypatch.setattr(records, "update", and_is_moved)
+    registry.delete(entry.id)
+    assert not entry.directory.exists()
+
+
+def test_a_model_whose_files_are_on_their_way_to_the_trash_is_not_brought_back(
+    registry: Registry, arrive: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = arrive()
+    monkeypatch.setattr(placing, "move_out", lambda *_, **__: None)
+    registry.delete(entry.id)
+    assert registry.settle(entry.record, revive=True) is None

@@ -151,8 +151,8 @@ class Claims:
             return None
         if os.path.lexists(kept):
             there = _record_in(target) if revive else None
-            if there is None or there.deleted_at is None:
-                return None
+            if there is None or there.deleted_at is None or there.status == "missing":
+                return None  # of the last kind somebody may still be moving the files away
             with changing(self._models, [target.name]):
                 records.update(target, lambda old: record if old.deleted_at is not None else old)
             return self._finder.read(target)

@@ -20,7 +20,7 @@ from sleap_rtc.domain.packages import check_path
 from sleap_rtc.errors import AlreadyExists, Damaged, FilesMissing, UnsafePath
 from sleap_rtc.files.durable import disk_errors, make_directory, sync_directory
 from sleap_rtc.library import records
-from sleap_rtc.library.layout import is_own
+from sleap_rtc.library.layout import is_own, listing
 
 _SHOWN = 5
 
@@ -131,12 +131,13 @@ def move_out(directory: Path, trash: Path, *, keep: Callable[[str], bool]) -> No
     """Move what is in a model's directory to a new folder, but for the names to keep."""
     make_directory(trash)
     with disk_errors(trash):
-        for item in sorted(directory.iterdir()):
+        for item in sorted(map(directory.joinpath, listing(directory))):
             if not keep(item.name):
                 with contextlib.suppress(FileNotFoundError):  # who deletes it too was quicker
                     item.rename(trash / item.name)
         sync_directory(trash)
-        sync_directory(directory)
+        with contextlib.suppress(FileNotFoundError):
+            sync_directory(directory)
 
 
 def _check_parents(directory: Path, path: str) -> None:
