@@ -54,7 +54,6 @@ TESTED_BY: Final = {
     "engines/tiny/words.py": "engines/tiny/test_training.py",
     "jobs/events.py": "protocol/test_link_messages.py",
     "jobs/spec.py": "protocol/test_link_messages.py",
-    "library/importing/examining.py": "library/importing/test_importer.py",
     "library/importing/taking.py": "library/importing/test_importer.py",
     "library/inspection/content.py": "library/inspection/test_formats.py",
     "library/inspection/hdf5.py": "library/inspection/test_formats.py",
