@@ -9,6 +9,7 @@ r"""What a library looks like on disk.
     │   │   └── alias-fly             "this alias may name me": see aliases.py
     │   ├── model.json                the record once more, for people and for import
     │   └── best.ckpt …               its files: those that the record lists
+    ├── centroid_77aa01bc-kept-…/     files kept of a deleted model, moved aside when it came back
     ├── .aliases/fly/00000001.json    an alias: the only place that says what it names
     ├── .changes/9f…-centroid_3f2a…   marks of changes, kept an hour: see marks.py
     ├── .incoming/                    models that are being put together
