@@ -401,3 +401,16 @@ def test_threads_share_an_index(registry: Registry, record_of: RecordOf) -> None
 def test_marks_outlive_the_looks(registry: Registry) -> None:
     assert index_module.LOOK_EVERY_S * 2 < marks.KEPT_S
     assert registry.list().entries == ()
+
+
+def test_an_index_of_a_library_that_was_removed_tells_nothing_of_the_next_one(
+    open_registry: OpenOne, record_of: RecordOf
+) -> None:
+    former = open_registry()
+    former.register(record_of("a"))
+    assert listed(former) == ["a"]
+    former.close()
+    shutil.rmtree(former.models_dir)
+    registry = open_registry()
+    registry.register(record_of("b"))
+    assert listed(registry) == ["b"]

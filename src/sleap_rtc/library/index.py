@@ -283,7 +283,9 @@ class Index:
                 self._look(db)
             else:
                 self._look_in_background(db)
-        self._take_in_marks(db, looked_at=looked.get("marks", 0.0))
+        if self._take_in_marks(db, looked_at=looked.get("marks", 0.0)):
+            # Pruned by another host, or the folder is another library's: all may be different.
+            self._look(db)
 
     def _look_in_background(self, db: Database) -> None:
         def look() -> None:
@@ -318,12 +320,16 @@ class Index:
         marks.prune(self._models)
         return len(found)
 
-    def _take_in_marks(self, db: Database, *, load: bool = True, looked_at: float = 0.0) -> None:
-        """Read the models again that marks name, and remember the marks that are final."""
+    def _take_in_marks(self, db: Database, *, load: bool = True, looked_at: float = 0.0) -> bool:
+        """Read the models again that marks name, and remember the marks that are final.
+
+        Returns:
+            Whether marks that were seen before are gone.
+        """
         stamp, now = marks.stamp(self._models), time.time()
         noted = now - looked_at < LOOK_EVERY_S / 10
         if stamp and stamp == self._marks_stamp and noted:
-            return
+            return False
         names = marks.names(self._models)
         fresh = [mark for name in names - self._seen if (mark := marks.parse(name))]
         if load:
@@ -341,6 +347,7 @@ class Index:
         self._seen = (self._seen | final) - gone
         settled = int(now * 1e9) - stamp > _TRUSTED_AGE_NS and all(mark.done for mark in fresh)
         self._marks_stamp = stamp if settled else 0
+        return bool(gone)
 
     def _take_in(self, db: Database, directories: Iterable[str]) -> None:
         # Read within the write transaction: of two processes the later one has read later.
