@@ -134,3 +134,16 @@ def test_what_points_fits_the_width(typed: str, start: int, length: int, width: 
     assert text.width_of(first) <= width
     assert text.width_of(marks) <= width + 1
     assert set(marks.strip()) == {"^"}
+
+
+def test_spare_columns_are_left_out_where_there_is_no_room_the_last_one_first():
+    columns = [text.Column("name"), text.Column("a", spare=True), text.Column("b", spare=True)]
+    rows = [[text.Cell("x" * 10), text.Cell("first"), text.Cell("second")]]
+
+    def shown(width):
+        return [cell.text.strip() for cell in text.lay_out(columns, rows, width)[1]]
+
+    assert shown(25) == ["x" * 10, "first", "second"]
+    assert shown(24) == ["x" * 10, "first"]
+    assert shown(16) == ["x" * 10]
+    assert len(shown(9)[0]) == 9

@@ -19,7 +19,7 @@ from sleap_rtc.cli.documents import (
     model_shown,
 )
 from sleap_rtc.cli.listing import when, where
-from sleap_rtc.cli.text import Cell, Column, loss
+from sleap_rtc.cli.text import Cell, Column, cut, loss
 from sleap_rtc.domain.models import ModelRecord, safety_of
 from sleap_rtc.domain.units import format_bytes, format_duration
 from sleap_rtc.errors import UnknownModel, UsageError
@@ -174,7 +174,10 @@ def _print(app: App, entries: Sequence[Entry], lines: Sequence[ComparedShown]) -
         if first:
             app.out.data("")
         columns = [Column("", least=20, last=True)]
-        columns += [Column(f"{letter(n)} {entries[n].label}", least=_VALUES - 2) for n in numbers]
+        room = max((app.out.width() - _NAMES) // len(numbers), _VALUES) - 2
+        columns += [
+            Column(cut(f"{letter(n)} {entries[n].label}", room), least=_VALUES - 2) for n in numbers
+        ]
         rows: list[list[Cell | str]] = []
         group = "model"
         for line in lines:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -81,13 +82,14 @@ def _info(app: App, entry: Entry, cache: HashCache | None, named: Entry | Group)
             state = state_of(entry.directory, file, cache)
         files.append(FileShown(path=file.path, size=file.size, blake3=file.blake3, state=state))
     app.out.live.clear()
+    broken = entry.label if any(file.state != "ok" for file in files) else ""
     safety = safety_of(entry.record)
     return ModelInfoShown(
         model=model_shown(entry),
         record=plain_record(entry.record),
         files=tuple(files),
         verified=cache is not None,
-        commands=commands(named),
+        commands=commands(named, broken=broken),
         safety=SafetyShown(tier=safety.tier, why=safety.why, trusted=safety.trusted),
         curve=curve_of(entry),
     )
@@ -111,14 +113,21 @@ def training(curve: Iterable[EpochShown]) -> list[tuple[int, float]]:
     return [(one.epoch, one.train_loss) for one in curve if one.train_loss is not None]
 
 
-def commands(named: Entry | Group) -> dict[str, str]:
-    """What to type to use a model, or a pair."""
+def commands(named: Entry | Group, *, broken: str = "") -> dict[str, str]:
+    """What to type to use a model, or a pair.
+
+    Args:
+        named: What was asked for.
+        broken: The model of it whose files aren't as recorded, if there is one.
+    """
     entries = named.entries if isinstance(named, Group) else (named,)
     label = named.alias if isinstance(named, Group) else named.label
     model = shlex.quote(label)
     found: dict[str, str] = {}
     record = entries[0].record
-    if all(is_local(entry.record) for entry in entries):
+    if broken:
+        found["mend it"] = f"sleap-rtc repair-model {shlex.quote(broken)}"
+    elif all(is_local(entry.record) for entry in entries):
         found["track here"] = f"sleap-rtc track --model {model} VIDEO.mp4"
     workers = [at.name for at in record.locations if at.kind == "worker"]
     if workers and all(entry.record.package for entry in entries):
@@ -155,9 +164,10 @@ def print_info(
             ("Run", record.name),
             ("Where", _where(info.model)),
             ("Folder", str(entry.directory)),
+            ("Links to", _linked(record)),
             ("Content", record.package or ""),
             ("Safety", _safety(info.safety)),
-            ("Made", when(record.created_at)),
+            ("Imported" if record.source == "local-import" else "Made", when(record.created_at)),
             ("Completed", when(record.completed_at) if record.completed_at else ""),
             ("Best val loss", _best(record)),
             ("Epochs", "" if metrics.epochs is None else str(metrics.epochs)),
@@ -178,6 +188,12 @@ def print_info(
     _print_mapping(app, "Evaluation", metrics.evaluation)
     _print_mapping(app, "Hyperparameters", made.hyperparameters)
     _print_files(app, info, right)
+
+
+def _linked(record: ModelRecord) -> str:
+    """The folder that a model which was imported by link is kept in."""
+    folders = {str(Path(file.link).parent) for file in record.files if file.link is not None}
+    return os.path.commonpath(folders) if folders else ""
 
 
 def _best(record: ModelRecord) -> str:

@@ -263,12 +263,11 @@ def delete(app: App, names: Sequence[str], *, files: bool, yes: bool) -> None:
             raise UsageError(
                 message="Nobody can be asked whether to delete.", hint="Add --yes to delete."
             )
-        size = format_bytes(sum(entry.record.size for entry in entries.values()))
-        what = (
-            f"{count(len(entries), 'model')} and {size}" if files else count(len(entries), "model")
-        )
+        own = sum(_own_size(entry.record) for entry in entries.values()) if files else 0
+        what = count(len(entries), "model") + (f" and {format_bytes(own)}" if own else "")
         if not app.out.ask(f"Delete {what}?", default=False):
             raise Cancelled(what="The deletion", hint="Nothing was deleted.")
+    owned = {str(entry.id): _own_size(entry.record) for entry in entries.values()}
     deleted = []
     for entry in entries.values():
         trash = library.delete(entry.id, files=files)
@@ -284,10 +283,16 @@ def delete(app: App, names: Sequence[str], *, files: bool, yes: bool) -> None:
 
     def human() -> None:
         for one in deleted:
-            place = f"its files are in {one.trash} for 30 days" if one.trash else "its files stay"
+            own = one.trash and owned[one.id]
+            place = f"its files are in {one.trash} for 30 days" if own else "its files stay"
             app.out.data(f"{one.alias or one.id} is deleted; {place}")
 
     app.out.show(DeletedDocument(models=tuple(deleted)), human)
+
+
+def _own_size(record: ModelRecord) -> int:
+    """Bytes of its files that are the library's own, and not linked to."""
+    return sum(file.size for file in record.files if file.link is None)
 
 
 def _tell(app: App, library: Registry, entry: Entry, *, files: bool) -> None:

@@ -93,7 +93,8 @@ class Person(Questions):
 
     Args:
         app: The invocation.
-        many: Whether there may be many models: then each is called as proposed, unasked.
+        many: Whether there may be many models: then nothing is asked, and each is called as
+            proposed.
     """
 
     def __init__(self, app: App, *, many: bool) -> None:
@@ -102,6 +103,8 @@ class Person(Questions):
 
     def model_type(self, examined: Examined) -> str | None:
         """The head of a model whose files don't tell it; an empty answer skips the model."""
+        if self._many:
+            return None
         out = self._app.out
         out.say(f"Nothing tells what type of model {examined.candidate.path} is.")
         out.say(f"The trainer's types are {', '.join(KNOWN_TYPES)}.")
@@ -208,9 +211,13 @@ def _print(app: App, results: Sequence[Result], paths: Sequence[Path]) -> None:
         _print_table(app, imported, top)
     if skipped:
         app.out.title("Not imported")
-        app.out.fields([(_below(r.path, top), _why(r)) for r in skipped], indent=2)
-    known = sum(result.known for result in imported)
-    parts = [f"{count(len(imported) - known, 'model')} imported"]
+        for one in skipped:
+            app.out.data(f"  {_below(one.path, top)}")
+            app.out.data(f"    {_why(one)}")
+    known = sum(result.known and not result.mended for result in imported)
+    mended = sum(bool(result.mended) for result in imported)
+    parts = [f"{count(len(imported) - known - mended, 'model')} imported"]
+    parts += [f"{mended} mended"] if mended else []
     parts += [f"{known} here already"] if known else []
     parts += [f"{len(skipped)} not imported"] if skipped else []
     app.out.say(", ".join(parts) + ".")
@@ -226,7 +233,7 @@ def _print_table(app: App, imported: Sequence[Imported], top: Path | None) -> No
                 record.model_type,
                 format_bytes(record.size),
                 Cell(*_SAFETY[safety_of(record).tier]),
-                Cell("here already", "dim") if result.known else Cell("imported", "good"),
+                _what(result),
                 _below(result.path, top),
             ]
         )
@@ -241,6 +248,12 @@ def _print_table(app: App, imported: Sequence[Imported], top: Path | None) -> No
     app.out.table(columns, rows)
 
 
+def _what(result: Imported) -> Cell:
+    if result.mended:
+        return Cell("mended", "good")
+    return Cell("here already", "dim") if result.known else Cell("imported", "good")
+
+
 def _below(path: Path, top: Path | None) -> str:
     """A path as a person would say it: from the folder that was named."""
     if top is None or path == top or not path.is_relative_to(top):
@@ -249,7 +262,8 @@ def _below(path: Path, top: Path | None) -> str:
 
 
 def _why(result: Skipped) -> str:
-    return result.error.message.removeprefix(f"{result.path}: ").rstrip(".")
+    why = result.error.message.removeprefix(f"{result.path}: ")
+    return f"{why} {result.error.hint_text}".rstrip()
 
 
 def _print_one(app: App, result: Imported) -> None:

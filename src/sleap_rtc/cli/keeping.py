@@ -103,6 +103,11 @@ def back_up(app: App, path: Path, *, contents: bool, replacing: bool) -> None:
         f"{format_bytes(document.size)}."
     )
     _warn_left_out(app, saved.left_out)
+    if saved.linked:
+        app.out.warn(
+            f"{count(saved.linked, 'model is', 'models are')} linked to, and saved without files: "
+            "--with-linked saves those, too."
+        )
 
 
 def restore(app: App, path: Path, *, revive: bool) -> None:
@@ -154,8 +159,8 @@ def tell_taken_over(app: App, reports: Sequence[Report]) -> None:
 
 
 def _table(app: App, report: Report) -> None:
-    """What is new, and whatever has something to say; the rest is in the numbers."""
-    telling = [o for o in report.outcomes if o.why or (o.kind, o.fate) == ("model", "added")]
+    """Whatever has something to say; the rest is in the numbers."""
+    telling = [o for o in report.outcomes if o.why or o.fate not in ("added", "known")]
     if not telling:
         return
     columns = [

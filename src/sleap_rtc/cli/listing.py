@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -127,8 +127,8 @@ def _table(app: App, models: Sequence[ModelShown], none: str) -> None:
     columns = [
         Column("model", least=16, last=True),
         Column("type"),
-        Column("status", least=6),
-        Column("where", least=7),
+        Column("status", least=6, spare=_alike(model.status for model in models)),
+        Column("where", least=7, spare=_alike(where(model) for model in models)),
         Column("val loss", right=True, whole=True),
         Column("size", right=True, whole=True),
         Column("when", whole=True),
@@ -147,6 +147,11 @@ def _table(app: App, models: Sequence[ModelShown], none: str) -> None:
     ]
     with app.out.paged():
         app.out.table(columns, rows)
+
+
+def _alike(values: Iterable[str]) -> bool:
+    """Whether all say the same, so that a narrow terminal needn't show them."""
+    return len(set(values)) == 1
 
 
 def _csv(shown: Sequence[ModelShown]) -> str:

@@ -28,6 +28,7 @@ class Column(NamedTuple):
         whole: Whether values are never cut.
         least: Columns that it keeps at least, if it has so many.
         last: Whether it gives way only when all others are as narrow as they can be: a name.
+        spare: Whether it may be left out where there is no room for all: the last one first.
     """
 
     title: str
@@ -35,6 +36,7 @@ class Column(NamedTuple):
     whole: bool = False
     least: int = 8
     last: bool = False
+    spare: bool = False
 
 
 class Cell(NamedTuple):
@@ -100,13 +102,16 @@ def lay_out(
 ) -> list[list[Cell]]:
     """The cells, headings first, cut and padded so that each line fits ``width`` columns.
 
-    The widest columns give way first. A column whose values must stay whole isn't cut: with many
-    of those a line may be longer all the same.
+    Spare columns are left out first, then the widest give way. A column whose values must stay
+    whole isn't cut: with many of those a line may be longer all the same.
     """
     heads = [Cell(column.title, "heading") for column in columns]
     lines = [heads, *([Cell(clean(cell.text), cell.style) for cell in row] for row in rows)]
     natural = [max(width_of(line[n].text) for line in lines) for n in range(len(columns))]
-    widths = _fit(natural, columns, width - _GAP * (len(columns) - 1))
+    left = _kept(natural, columns, width)
+    columns = [columns[n] for n in left]
+    lines = [[line[n] for n in left] for line in lines]
+    widths = _fit([natural[n] for n in left], columns, width - _GAP * (len(columns) - 1))
     return [
         [
             Cell(pad(cut(cell.text, wide), wide, right=column.right), cell.style)
@@ -114,6 +119,16 @@ def lay_out(
         ]
         for line in lines
     ]
+
+
+def _kept(natural: Sequence[int], columns: Sequence[Column], width: int) -> list[int]:
+    """The numbers of the columns that are shown."""
+    left = list(range(len(columns)))
+    for number in [n for n in reversed(left) if columns[n].spare]:
+        if sum(natural[n] for n in left) + _GAP * (len(left) - 1) <= width:
+            break
+        left.remove(number)
+    return left
 
 
 def _fit(natural: list[int], columns: Sequence[Column], room: int) -> list[int]:
