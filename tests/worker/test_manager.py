@@ -111,7 +111,16 @@ def store(tmp_path):
     return JobStore(tmp_path / "jobs")
 
 
-def make(store, preparing, *, recover=never, most=100, most_each=100, removed=()):
+def make(
+    store,
+    preparing,
+    *,
+    recover=never,
+    most=100,
+    most_each=100,
+    removed=(),
+    on_change=lambda: None,
+):
     return JobManager(
         store,
         prepare=preparing,
@@ -119,6 +128,7 @@ def make(store, preparing, *, recover=never, most=100, most_each=100, removed=()
         clock=now,
         waiting=Waiting(most=most, most_each=most_each),
         is_member=lambda device: device not in removed,
+        on_change=on_change,
     )
 
 
@@ -589,3 +599,36 @@ async def test_who_was_removed_while_the_worker_was_off_has_no_turn(store, prepa
     reason = REMOVED.replace("ada", "a" * 64)
     assert states_of(again, spec(1)) == ("cancelled", reason)
     assert preparing.jobs == []
+
+
+async def test_a_job_whose_end_is_told_is_not_counted_while_its_runner_goes(
+    store, preparing, monkeypatch
+):
+    job = spec(1)
+    directory = store.create(job, clock=now)
+    with directory.claim(), LogWriter(directory.log, clock=now) as log:
+        for state in ("assigned", "preparing", "running"):
+            log.append(StateChanged(state=state))
+        ending, gone = asyncio.Event(), asyncio.Event()
+
+        class Runner:
+            async def events(self, since):
+                await ending.wait()
+                yield log.append(StateChanged(state="finishing"))
+                yield log.append(StateChanged(state="completed"))
+                await gone.wait()  # the process needs a moment more
+
+        monkeypatch.setattr("sleap_rtc.worker.manager.attach", lambda _: Runner())
+        changed = asyncio.Event()
+        manager = make(store, preparing, on_change=changed.set)
+        async with at_work(manager):
+            await manager.submit(spec(2), ADA)
+            assert manager.active == 2
+            changed.clear()
+            ending.set()
+            await asyncio.wait_for(changed.wait(), 5)  # the server is told at once
+            assert manager.active == 1
+            assert preparing.jobs == []
+            gone.set()
+            await preparing.begun.wait()
+    assert preparing.jobs == ["flies.slp"]
