@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 
 import click
 import pytest
@@ -72,8 +74,19 @@ def test_the_client_is_made_once_and_closed(make_output, tmp_path):
     app.flags["home"] = tmp_path
     client = app.client()
     assert app.client() is client
+    assert client.library is app.library()
     assert client.library.list().entries == ()
     app.close()
+
+
+def test_the_library_needs_nothing_of_the_network(tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from sleap_rtc.cli.app import App; app = App();"
+        f"app.flags['home'] = Path({str(tmp_path)!r}); app.library(); app.close();"
+        "print([name for name in ('websockets', 'sleap_rtc.client.api') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
 
 
 def test_failing_ends_with_the_errors_code(make_output):

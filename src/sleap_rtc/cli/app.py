@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from sleap_rtc.client.api import AsyncClient
     from sleap_rtc.config import Settings
     from sleap_rtc.errors import SleapRtcError
+    from sleap_rtc.library.registry import Registry
 
 T = TypeVar("T")
 Program = Literal["client", "worker", "server"]
@@ -38,6 +39,7 @@ class App:
         self.goes_on = "Nothing was changed."
         self.logs: str | None = None
         self._client: AsyncClient | None = None
+        self._library: Registry | None = None
 
     def settings(self, program: Program = "client", **flags: object) -> Settings:
         """The settings that hold for this invocation; logging is set up by them.
@@ -59,25 +61,32 @@ class App:
         self._set_up_logs(settings, program)
         return settings
 
-    def client(self) -> AsyncClient:
-        """The API, with this invocation's settings."""
-        from sleap_rtc.client.api import AsyncClient  # noqa: PLC0415 - --help stays quick
+    def library(self) -> Registry:
+        """The library of this machine; commands that need no more than it start sooner by this."""
+        if self._library is None:
+            from sleap_rtc.library.migration import open_registry  # noqa: PLC0415 - --help
 
-        if self._client is None:
-            self._client = AsyncClient(self.settings())
-            if self._client.taken_over:
+            self._library, taken_over = open_registry(self.settings().home / "models")
+            if taken_over:
                 from sleap_rtc.cli.keeping import tell_taken_over  # noqa: PLC0415 - once
 
-                tell_taken_over(self, self._client.taken_over)
+                tell_taken_over(self, taken_over)
+        return self._library
+
+    def client(self) -> AsyncClient:
+        """The API, with this invocation's settings."""
+        if self._client is None:
+            from sleap_rtc.client.api import AsyncClient  # noqa: PLC0415 - --help stays quick
+
+            self._client = AsyncClient(self.settings(), library=self.library())
         return self._client
 
     def close(self) -> None:
         """Close what was opened."""
         self.out.live.clear()
-        if self._client is not None:
-            library = self._client.library
-            library.close()
-            recovered = library.recovered
+        if self._library is not None:
+            self._library.close()
+            recovered = self._library.recovered
             if recovered is not None:
                 self.out.warn(
                     "The library's index was damaged and is built anew from the records of "

@@ -82,7 +82,7 @@ def compare(app: App, names: Sequence[str], *, everything: bool, csv: bool) -> N
 
 
 def _entries(app: App, names: Sequence[str]) -> list[Entry]:
-    library = app.client().library
+    library = app.library()
     found: dict[str, Entry] = {}
     for name in names:
         one = library.resolve(name)

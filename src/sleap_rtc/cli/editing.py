@@ -57,7 +57,7 @@ def tag(app: App, names: Sequence[str], *, take: bool) -> None:
             hint="sleap-rtc tag-model MODEL ALIAS; sleap-rtc tag-model CENTROID INSTANCE ALIAS",
         )
     rules.check(alias)
-    library = app.client().library
+    library = app.library()
     entries = [_one(library, name) for name in wanted]
     former = entries[0].alias if len(entries) == 1 else None
     ids = [entry.id for entry in entries]
@@ -96,7 +96,7 @@ def untag(app: App, name: str) -> None:
         UnknownModel: There is neither.
         UsageError: The model has no alias of its own.
     """
-    library = app.client().library
+    library = app.library()
     alias = None if rules.fault(name) else library.get_alias(name)
     if alias is None:
         entry = _one(library, name)
@@ -113,7 +113,7 @@ def untag(app: App, name: str) -> None:
 
 def aliases(app: App) -> None:
     """List every alias."""
-    library = app.client().library
+    library = app.library()
     found = library.list_aliases()
     document = AliasesDocument(
         aliases=tuple(
@@ -192,7 +192,7 @@ def update(
     instead = None if tags is None else [tag.strip() for tag in tags.split(",") if tag.strip()]
     for each in (*(instead or ()), *add):
         _check_tag(each)
-    library = app.client().library
+    library = app.library()
     entry = _one(library, name)
     before = _words(entry.record)
 
@@ -254,7 +254,7 @@ def delete(app: App, names: Sequence[str], *, files: bool, yes: bool) -> None:
         Cancelled: The answer was no.
         UnknownModel: One isn't there; nothing was deleted.
     """
-    library = app.client().library
+    library = app.library()
     entries = {entry.id: entry for name in names for entry in _all_of(library, name)}
     for entry in entries.values():
         _tell(app, library, entry, files=files)

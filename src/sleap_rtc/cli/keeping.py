@@ -47,9 +47,7 @@ _WORDS: Final[dict[Fate, str]] = {
 def export(app: App, path: Path, *, replacing: bool) -> None:
     """Write the library's manifest to a file."""
     with _forced(path):
-        written = portable.export(
-            app.client().library, path, as_of=datetime.now(UTC), replacing=replacing
-        )
+        written = portable.export(app.library(), path, as_of=datetime.now(UTC), replacing=replacing)
     left_out = _left_out(written.unreadable)
     document = ExportDocument(
         path=str(path), models=written.models, aliases=written.aliases, left_out=left_out
@@ -61,7 +59,7 @@ def export(app: App, path: Path, *, replacing: bool) -> None:
 
 def import_(app: App, path: Path, *, revive: bool) -> None:
     """Merge a manifest, or a registry of the public sleap-rtc, into the library."""
-    library = app.client().library
+    library = app.library()
     progress = _Progress(app, "taking in", _number)
     with _missing(path):
         old = path.suffix in (".yaml", ".yml")
@@ -82,7 +80,7 @@ def back_up(app: App, path: Path, *, contents: bool, replacing: bool) -> None:
     """Save the library to an archive."""
     with _forced(path):
         saved = backup.save(
-            app.client().library,
+            app.library(),
             path,
             now=datetime.now(UTC),
             contents=contents,
@@ -115,7 +113,7 @@ def restore(app: App, path: Path, *, revive: bool) -> None:
     app.goes_on = "The models that were restored are whole; the same command goes on."
     with _missing(path):
         report = backup.restore(
-            app.client().library,
+            app.library(),
             path,
             revive=revive,
             moved=_Progress(app, "restoring", format_bytes),

@@ -56,7 +56,7 @@ def list_all(app: App, *, csv: bool, **filters: Any) -> None:
         sort=filters["sort_by"],
         reverse=filters["reverse"],
     )
-    library = app.client().library
+    library = app.library()
     entries, more = _first(library, query, filters["limit"])
     shown = tuple(model_shown(entry) for entry in entries)
     document = ModelsDocument(models=shown, more=more)

@@ -131,10 +131,12 @@ def run(arguments: Sequence[str], app: App | None = None) -> int:
         from sleap_rtc.cli.overview import overview  # noqa: PLC0415 - it imports this
 
         return _printed(app, overview(min(app.out.width(), HELP_WIDTH)))
-    import click  # noqa: PLC0415 - most of the time that --help would take
+    try:
+        import click  # noqa: PLC0415 - most of the time that --help would take
 
-    from sleap_rtc.cli.commands import cli  # noqa: PLC0415 - it imports this
-
+        from sleap_rtc.cli.commands import cli  # noqa: PLC0415 - it imports this
+    except KeyboardInterrupt:
+        return _interrupted(app)
     try:
         code: Any = cli.main(
             list(arguments),

@@ -88,7 +88,7 @@ async def _one(app: App, online: Online, room: RoomEntry, name: str) -> Synced:
     async with open_library(online, room, name) as library:
         return await sync_worker(
             library,
-            app.client().library,
+            app.library(),
             now=datetime.now(UTC),
             on_progress=lambda n, of: app.out.live.update([f"comparing with {name}: {n} of {of}"]),
         )

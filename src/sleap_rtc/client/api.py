@@ -45,6 +45,7 @@ from sleap_rtc.errors import EngineMissing, NotFound, UsageError
 from sleap_rtc.files.hashcache import HashCache
 from sleap_rtc.jobs.events import Command, JobState
 from sleap_rtc.library.migration import open_registry
+from sleap_rtc.library.registry import Registry
 from sleap_rtc.protocol.link import (
     CommandJob,
     FindModel,
@@ -83,15 +84,20 @@ class AsyncClient:
 
     Args:
         settings: By default those of the environment and the home's file.
+        library: The home's library, where it is open already; it is closed with this.
 
     Attributes:
         taken_over: What became of models in the public sleap-rtc's registry, if it was found now.
     """
 
-    def __init__(self, settings: Settings | None = None) -> None:
+    def __init__(
+        self, settings: Settings | None = None, *, library: Registry | None = None
+    ) -> None:
         self.settings = settings or load()
         home = self.settings.home
-        self.library, self.taken_over = open_registry(home / "models")
+        self.library, self.taken_over = (
+            open_registry(home / "models") if library is None else (library, ())
+        )
         self.submitted = SubmittedJobs(home / "jobs")
         self.devices = DeviceStore(home)
         self.cache = HashCache(home / "hashes")
