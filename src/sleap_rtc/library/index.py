@@ -182,6 +182,9 @@ class Index:
             db = self._open(name)
             self._refresh(db)
             return ask(db)
+        except sqlite3.ProgrammingError:
+            # Another thread went over to a newer database, and closed this one.
+            db = self._open(self._current())
         except (sqlite3.Error, NewerFormat, msgspec.DecodeError) as error:
             logger.bind(library=str(self._models), why=str(error)).warning(
                 "the library's index is unusable and is built anew"
@@ -193,7 +196,8 @@ class Index:
                 logger.bind(aside=str(aside), models=self.recovered.models).warning(
                     "the library's index was damaged and built anew from the records"
                 )
-            return ask(db)
+        self._refresh(db)  # it may have been built by another thread, before the last change
+        return ask(db)
 
     def _set_aside(self, name: str) -> Path | None:
         """Keep a damaged database under a name with the time; None if another process has."""
@@ -254,7 +258,8 @@ class Index:
             name = self._current()
             if name not in ("", instead_of) and (folder / name).is_file():
                 with contextlib.suppress(sqlite3.Error, NewerFormat):
-                    self._use(name)
+                    if self._db is None or self._db.path.name != name:
+                        self._use(name)
                     return self._database()
             name = f"{secrets.token_hex(8)}.sqlite"
             started = time.monotonic()
@@ -277,15 +282,19 @@ class Index:
         now = time.time()
         overslept = not 0 <= now - looked.get("marks", 0.0) < marks.KEPT_S - LOOK_EVERY_S
         if not 0 <= now - looked.get("tree", 0.0) < LOOK_EVERY_S:
-            with db.read() as reader:
-                (count,) = reader.execute("SELECT count(*) FROM model").fetchone()
-            if overslept or count <= _SMALL:
-                self._look(db)
-            else:
-                self._look_in_background(db)
+            self._look_soon(db, at_once=overslept)
         if self._take_in_marks(db, looked_at=looked.get("marks", 0.0)):
-            # Pruned by another host, or the folder is another library's: all may be different.
+            # Pruned by another process, or the folder is another library's: all may be different.
+            self._look_soon(db)
+
+    def _look_soon(self, db: Database, *, at_once: bool = False) -> None:
+        """Look through the tree: at once in a small library, else while questions are answered."""
+        with db.read() as reader:
+            (count,) = reader.execute("SELECT count(*) FROM model").fetchone()
+        if at_once or count <= _SMALL:
             self._look(db)
+        else:
+            self._look_in_background(db)
 
     def _look_in_background(self, db: Database) -> None:
         def look() -> None:
