@@ -73,3 +73,10 @@ def test_near_names_are_given_as_spelled_the_nearest_first() -> None:
     assert aliases.near("fly-centrod", known)[0] == "Fly-Centroid"
     assert aliases.near("zebra", known) == []
     assert len(aliases.near("a", ["a1", "a2", "a3", "a4"], most=2)) == 2
+
+
+def test_a_part_of_a_name_is_near_it_where_it_begins_the_name_first() -> None:
+    known = ["old-beads", "Beads_centroid", "beads_centered_instance", "mouse"]
+    assert aliases.near("beads", known)[:2] == ["Beads_centroid", "beads_centered_instance"]
+    assert "old-beads" in aliases.near("beads", known)
+    assert aliases.near("be", ["a-long-name-with-be-in-it"]) == []

@@ -22,6 +22,8 @@ MAX_LENGTH: Final = 64
 MAX_KEY: Final = 200
 RESERVED: Final = frozenset({"all", "latest", "none", "null"})
 
+_TELLING: Final = 3
+"""Characters from which a part of a name tells what is meant."""
 _ALLOWED: Final = re.compile(r"[\w.-]+")
 _HEX_ONLY: Final = re.compile(r"[0-9a-f]{64}")
 
@@ -71,6 +73,9 @@ def key(name: str) -> str:
 
 
 def near(name: str, known: Iterable[str], *, most: int = 3) -> list[str]:
-    """Names like a mistyped one, the nearest first."""
-    by_key = {key(other): other for other in known}
-    return [by_key[hit] for hit in get_close_matches(key(name), by_key, n=most, cutoff=0.6)]
+    """Names like a mistyped or half-remembered one: those that hold it, then the nearest first."""
+    meant, by_key = key(name), {key(other): other for other in known}
+    holding = sorted(other for other in by_key if len(meant) >= _TELLING and meant in other)
+    holding.sort(key=lambda other: (not other.startswith(meant), len(other)))
+    alike = get_close_matches(meant, by_key, n=most, cutoff=0.6)
+    return [by_key[hit] for hit in dict.fromkeys((*holding, *alike))][:most]

@@ -35,6 +35,17 @@ def test_what_is_no_model(take_one, disk):
         take_one(disk / "pipe.ckpt")
 
 
+def test_an_archive_in_a_tree_is_named_and_not_opened(samples, disk):
+    samples.folder(disk / "a")
+    for path in ("old/models.tar.gz", "old/Labels.ZIP", "a/results.zip"):
+        (disk / path).parent.mkdir(exist_ok=True)
+        (disk / path).write_bytes(b"x")
+    model, *skipped = in_folder(disk, recursive=True)
+    assert isinstance(model, Candidate)
+    assert [each.path.name for each in skipped] == ["Labels.ZIP", "models.tar.gz"]
+    assert "by itself" in skipped[0].error.hint_text
+
+
 def test_what_is_below_a_model_belongs_to_it_unless_it_is_one(samples, disk):
     folder = samples.folder(disk / "a")
     for path in ("viz/0.png", "viz/deep/1.png", ".git/x", "wandb/run/x", "lightning_logs/y"):

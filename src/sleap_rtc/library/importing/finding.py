@@ -62,6 +62,9 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     record: Path | None = None
 
 
+_ARCHIVES: Final = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
+
+
 class Skipped(msgspec.Struct, frozen=True):
     """What isn't imported.
 
@@ -215,6 +218,8 @@ class _Tree:
             why = "it has a configuration, and no file of weights"
             hint = "Is its checkpoint on another disk, or was it deleted?"
             self.skipped.append(Skipped(folder, DataError(what=str(folder), why=why, hint=hint)))
+        if not direct:
+            self.skipped += [_unopened(folder / n) for n in files if n.lower().endswith(_ARCHIVES)]
         yield from below
 
     def _all(self, folder: Path, depth: int) -> Iterator[str]:
@@ -252,6 +257,12 @@ class _Tree:
                 else:
                     files.append(entry.name)
         return sorted(files), sorted(folders), notes
+
+
+def _unopened(archive: Path) -> Skipped:
+    why = "archives in a folder aren't opened"
+    hint = "If there are models in it, import it by itself."
+    return Skipped(archive, DataError(what=str(archive), why=why, hint=hint))
 
 
 def _in(found: _Folder, origin: Origin, *, apart: bool) -> Iterator[Found]:
