@@ -15,6 +15,7 @@ import pytest
 from sleap_rtc.errors import InvalidLabels
 from sleap_rtc.media.labels import check_videos, inspect_labels, read_labels
 from sleap_rtc.media.origins import names_in, outside, seal, without_folders
+from sleap_rtc.media.readers import readers_closed
 from sleap_rtc.media.synthetic import Dataset
 
 
@@ -109,8 +110,12 @@ async def test_the_trainers_reader_opens_nothing_else_afterwards(
     shutil.copy(made.labelled_video, other)
     with h5py.File(labels, "r+") as file:
         as_attribute(file, str(other))
-    source = sleap_io.load_slp(str(labels)).videos[0].source_video
-    assert source.shape is not None  # so it is opened, if nobody does anything about it
+
+    def opened() -> bool:
+        return sleap_io.load_slp(str(labels)).videos[0].source_video.shape is not None
+
+    with readers_closed():
+        assert opened()  # if nobody does anything about it
     sealed = labels.parent / "sealed.slp"
     await seal(labels, sealed)
     found = sleap_io.load_slp(str(sealed))
