@@ -37,6 +37,7 @@ from sleap_rtc.transports.switchboard import Switchboard
 from sleap_rtc.transports.webrtc import WebRtc
 
 _WORKER = 3
+_NAME = "gpu-1"
 
 
 class _End:
@@ -46,6 +47,7 @@ class _End:
         made = MadeRoom(now=datetime.now(UTC))
         worker = made.key(_WORKER)
         self.wire, self.room, self.membership = wire, made.room, made.no_list()
+        self.name = _NAME if side == "worker" else ""
         if side == "client":
             self.key, self.chain, self._peer = made.owner, made.owner_chain, worker.device
         else:
@@ -76,7 +78,7 @@ class _End:
     def presence(self) -> Presence:
         """Where the peer is."""
         return Presence(
-            device=self._peer, connection="peer", room=self.room, name="gpu-1", kind="worker"
+            device=self._peer, connection="peer", room=self.room, name=_NAME, kind="worker"
         )
 
     # ── trust ────────────────────────────────────────────────────────────────
@@ -89,6 +91,7 @@ class _End:
             membership=self.membership,
             versions=LINK_VERSIONS,
             features=FEATURES,
+            name=self.name,
             **given,
         )
 
@@ -96,6 +99,9 @@ class _End:
         self.membership = membership
 
     def save_invite(self, invite: DeviceId, device: DeviceId) -> None:
+        pass
+
+    def save_worker(self, name: str, device: DeviceId, *, instead_of: DeviceId | None) -> None:
         pass
 
     # ── connections that come in ─────────────────────────────────────────────
@@ -122,7 +128,7 @@ async def _offering(wire: Wire, options: dict[str, Any]) -> AsyncIterator[Link]:
     end = _End(wire, "client")
     packed = await asyncio.to_thread(pack, {"file.bin": Path(options["file"])})
     served = ServedPackage(packed)
-    link = Link(end.switchboard, room=end.room, locate=lambda: end.presence, name="gpu-1")
+    link = Link(end.switchboard, room=end.room, locate=lambda: end.presence, name=_NAME)
     try:
         async with link:
             link.offer(packed.package.id, served)
