@@ -40,6 +40,7 @@ class App:
         self.logs: str | None = None
         self._client: AsyncClient | None = None
         self._library: Registry | None = None
+        self._own: Settings | None = None
 
     def settings(self, program: Program = "client", **flags: object) -> Settings:
         """The settings that hold for this invocation; logging is set up by them.
@@ -66,7 +67,7 @@ class App:
         if self._library is None:
             from sleap_rtc.library.migration import open_registry  # noqa: PLC0415 - --help
 
-            self._library, taken_over = open_registry(self.settings().home / "models")
+            self._library, taken_over = open_registry(self._settings().home / "models")
             if taken_over:
                 from sleap_rtc.cli.keeping import tell_taken_over  # noqa: PLC0415 - once
 
@@ -78,8 +79,14 @@ class App:
         if self._client is None:
             from sleap_rtc.client.api import AsyncClient  # noqa: PLC0415 - --help stays quick
 
-            self._client = AsyncClient(self.settings(), library=self.library())
+            self._client = AsyncClient(self._settings(), library=self.library())
         return self._client
+
+    def _settings(self) -> Settings:
+        """Those of the invocation itself, read once: each reading sets up the logs anew."""
+        if self._own is None:
+            self._own = self.settings()
+        return self._own
 
     def close(self) -> None:
         """Close what was opened."""

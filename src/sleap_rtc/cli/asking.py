@@ -19,7 +19,7 @@ from sleap_rtc.cli.documents import (
     model_shown,
     plain_record,
 )
-from sleap_rtc.cli.listing import show_models
+from sleap_rtc.cli.listing import asked, show_models
 from sleap_rtc.client.asking import RemoteModel, RemoteModels
 from sleap_rtc.domain.ids import ModelId
 from sleap_rtc.errors import SleapRtcError
@@ -40,17 +40,7 @@ def list_remote(
         csv: Whether as CSV.
         filters: As the command's options are called.
     """
-    query = ListModels(
-        statuses=filters["statuses"],
-        types=filters["types"],
-        sources=filters["sources"],
-        tags=filters["tags"],
-        where=filters["location"],
-        at=filters["at"],
-        text=filters["search"],
-        sort=filters["sort_by"],
-        reverse=filters["reverse"],
-    )
+    query = ListModels(**asked(filters))
     client = app.client()
 
     async def ask() -> tuple[str, RemoteModels]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -37,6 +37,21 @@ STATUS_STYLES: Final = {
 }
 
 
+def asked(filters: Mapping[str, Any]) -> dict[str, Any]:
+    """What the options of a list ask for, by the fields of a query, of whichever library."""
+    return {
+        "statuses": filters["statuses"],
+        "types": filters["types"],
+        "sources": filters["sources"],
+        "tags": filters["tags"],
+        "where": filters["location"],
+        "at": filters["at"],
+        "text": filters["search"],
+        "sort": filters["sort_by"],
+        "reverse": filters["reverse"],
+    }
+
+
 def list_all(app: App, *, csv: bool, **filters: Any) -> None:
     """List models.
 
@@ -45,17 +60,7 @@ def list_all(app: App, *, csv: bool, **filters: Any) -> None:
         csv: Whether as CSV.
         filters: As the command's options are called.
     """
-    query = Query(
-        statuses=filters["statuses"],
-        types=filters["types"],
-        sources=filters["sources"],
-        tags=filters["tags"],
-        where=filters["location"],
-        at=filters["at"],
-        text=filters["search"],
-        sort=filters["sort_by"],
-        reverse=filters["reverse"],
-    )
+    query = Query(**asked(filters))
     library = app.library()
     entries, more = _first(library, query, filters["limit"])
     shown = tuple(model_shown(entry) for entry in entries)

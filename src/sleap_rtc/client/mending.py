@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,12 +15,11 @@ from sleap_rtc.domain.ids import ModelId
 from sleap_rtc.domain.models import ModelFile
 from sleap_rtc.domain.packages import check_path
 from sleap_rtc.errors import FilesMissing, UnknownModel
-from sleap_rtc.files.durable import disk_errors
 from sleap_rtc.files.hashing import hash_file
 from sleap_rtc.files.staged import Staged
 from sleap_rtc.library.entries import Entry
 from sleap_rtc.library.registry import Registry
-from sleap_rtc.library.repair import Fault, put_back
+from sleap_rtc.library.repair import Fault, copy_in
 from sleap_rtc.protocol.library import MAX_PART, ListModels
 from sleap_rtc.transports.fetch import fetch
 from sleap_rtc.transports.throttle import Throttle
@@ -110,17 +108,7 @@ def _put_back(
     for each in staged.package.files:
         _, hashes = hash_file(staged.path / each.path, as_path=each.path)
         came[hashes.blake3] = staged.path / each.path
-    ready = registry.claims.new_folder()
-    try:
-        here = [file for file in files if file.blake3 in came]
-        if not here:
-            return []
-        for file in here:
-            target = ready / check_path(file.path)
-            with disk_errors(target):
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(came[file.blake3], target)
-        put_back(registry, registry.get(entry.id), ready)
-        return [file.path for file in here]
-    finally:
-        shutil.rmtree(ready, ignore_errors=True)
+    here = {check_path(file.path): came[file.blake3] for file in files if file.blake3 in came}
+    if here:
+        copy_in(registry, registry.get(entry.id), here)
+    return list(here)
