@@ -105,9 +105,9 @@ def encode(frame: GetListing | GetBlock | End | Refuse | Withdraw) -> bytes:
             return _SHORT.pack(6, frame.request)
 
 
-def data_frame(request: int, content: memoryview, offset: int) -> bytes:
-    """The data frame with the next at most :data:`MAX_CHUNK` bytes of ``content``."""
-    return _DATA.pack(3, request, offset) + content[offset : offset + MAX_CHUNK]
+def data_frame(request: int, piece: memoryview, offset: int) -> bytes:
+    """The data frame with a piece of at most :data:`MAX_CHUNK` bytes that begins at ``offset``."""
+    return _DATA.pack(3, request, offset) + piece
 
 
 def decode(raw: bytes, *, peer: str) -> BlockFrame:

@@ -45,7 +45,7 @@ Shelf = Callable[[PackageId], Served | None]
 """What this peer may fetch on this connection; None for everything else."""
 
 
-_TURN_S: Final = 0.001
+_TURN_S: Final = 0.003
 """Seconds of sending after which others get a turn: an answer on the control connection, say."""
 _PIECES: Final = 64
 """Pieces of an answer that are kept apart; a block of whole ones has 17."""
@@ -227,20 +227,30 @@ class BlockServer:
         Raises:
             LinkLost: The connection ended.
         """
-        while True:
+        ahead = asyncio.create_task(self._next())
+        try:
+            while True:
+                number, content = await ahead
+                # The next answer is read while this one is sent: the line never waits for the disk.
+                ahead = asyncio.create_task(self._next())
+                if isinstance(content, bytes):
+                    await self._send(number, content)
+                else:
+                    await self._connection.send_binary(frames.encode(content))
+                self._asked.pop(number, None)
+        finally:
+            ahead.cancel()
+
+    async def _next(self) -> tuple[int, bytes | frames.Refuse]:
+        """The answer to the next request that wasn't withdrawn."""
+        number = await self._queue.get()
+        while (asked := self._asked.get(number)) is None:
             number = await self._queue.get()
-            asked = self._asked.get(number)
-            if asked is None:
-                continue
-            try:
-                content = await asyncio.to_thread(self._read, asked)
-            except SleapRtcError as error:
-                logger.bind(code=error.code).warning("not served to {}: {}", self._peer, error)
-                refusal = frames.Refuse(number, error.code, error.message)
-                await self._connection.send_binary(frames.encode(refusal))
-            else:
-                await self._send(number, content)
-            self._asked.pop(number, None)
+        try:
+            return number, await asyncio.to_thread(self._read, asked)
+        except SleapRtcError as error:
+            logger.bind(code=error.code).warning("not served to {}: {}", self._peer, error)
+            return number, frames.Refuse(number, error.code, error.message)
 
     def _read(self, asked: frames.GetListing | frames.GetBlock) -> bytes:
         served = self._shelf(asked.package)
@@ -254,12 +264,16 @@ class BlockServer:
     async def _send(self, number: int, content: bytes) -> None:
         view = memoryview(content)
         turn = time.monotonic()
-        for offset in range(0, len(view), frames.MAX_CHUNK):
+        # Pieces of one length: a short one at the end would wake the receiver for nothing.
+        pieces = max(1, -(-len(view) // frames.MAX_CHUNK))
+        step = max(1, -(-len(view) // pieces))
+        for offset in range(0, len(view), step):
+            piece = view[offset : offset + step]
             if self._throttle is not None:
-                await self._throttle.take(min(frames.MAX_CHUNK, len(view) - offset))
+                await self._throttle.take(len(piece))
             if number not in self._asked:
                 return
-            await self._connection.send_binary(frames.data_frame(number, view, offset))
+            await self._connection.send_binary(frames.data_frame(number, piece, offset))
             if time.monotonic() - turn > _TURN_S:
                 await asyncio.sleep(0)
                 turn = time.monotonic()

@@ -20,6 +20,7 @@ import atexit
 import contextlib
 import functools
 import secrets
+import threading
 import weakref
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
@@ -118,6 +119,7 @@ class WebRtc:
         self._candidates = 0
         self._channel: Any = None
         self._handed: deque[Arrived] = deque()
+        self._woken = threading.Event()
         self._inbox: deque[Arrived] = deque()
         self._unread = 0
         self._wake: asyncio.Event = asyncio.Event()
@@ -394,16 +396,21 @@ class WebRtc:
         that end with a short one; all others are handed over at once.
         """
         handed = self._handed
+        woken = self._woken
         wake = self._from_thread(self._take_handed)
 
         def hand_over(data: bytes, binary: bool) -> None:
             handed.append(Arrived(data, binary))
-            if not binary or len(data) < LONG or len(handed) >= TOGETHER:
+            row = binary and len(data) >= LONG and len(handed) < TOGETHER
+            if not row and not woken.is_set():
+                woken.set()
                 wake()
 
         return hand_over
 
     def _take_handed(self) -> None:
+        # Cleared first: what comes from here on wakes the loop again.
+        self._woken.clear()
         while self._handed:
             arrived = self._handed.popleft()
             self._unread += len(arrived.data)
