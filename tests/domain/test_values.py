@@ -260,3 +260,63 @@ def test_pretty_is_the_same_for_people() -> None:
     assert text.endswith(b"}\n")
     assert text.startswith(b'{\n  "leaf": {\n    "n": 1\n  },')
     assert values.decode(Everything, text, what="x") == value
+
+
+class Plain(Document, frozen=True):
+    """As `Everything`, without another document in it: it can be read in one step."""
+
+    leaf: Leaf
+    many: Annotated[list[Leaf], Meta(max_length=100)] = []
+    pair: tuple[Cat, Leaf] = (Cat(), Leaf())
+    named: dict[str, Leaf] = {}
+    pet: Cat | Dog = Cat()
+    either: list[Leaf] | dict[str, Leaf] | None = None
+    tree: Tree = Tree()
+    free: dict[str, Any] = {}
+    text: str = ""
+
+
+def both_ways(data: bytes) -> tuple[Any, Any]:
+    """What one step reads, None when it doesn't; and what the long way does, or its error."""
+    try:
+        whole: Any = values.from_plain(Plain, msgspec.json.decode(data), what="x")
+    except (DataError, msgspec.DecodeError) as error:
+        whole = error
+    return values._in_one_step(Plain, data), whole
+
+
+@given(everything | PLAIN | st.dictionaries(st.sampled_from(["leaf", "text", "unknown"]), PLAIN))
+def test_one_step_reads_what_the_long_way_does_or_nothing(plain: Any) -> None:
+    fields = {**Plain.__annotations__, "format": 0, "colour": 0, "unknown": 0}
+    if isinstance(plain, dict):
+        plain = {key: item for key, item in plain.items() if key in fields}
+    quick, whole = both_ways(msgspec.json.encode(plain))
+    assert quick is None or quick == whole
+
+
+def test_what_has_no_unknown_fields_is_read_in_one_step() -> None:
+    plain = {"format": "1.3", "leaf": {"n": 1}, "pet": {"type": "dog", "leaves": [{"n": 2}]}}
+    quick, whole = both_ways(msgspec.json.encode(plain))
+    assert quick == whole == Plain(format="1.3", leaf=Leaf(n=1), pet=Dog(leaves=(Leaf(n=2),)))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"leaf": {"n": 1, "colour": 2}}',
+        b'{"leaf": {"unknown": {"n": 2}}}',
+        b'{"leaf": {"\\u0075nknown": {"n": 2}}}',
+        b'{"leaf": {}, "format": "2.0"}',
+        b'{"leaf": {}, "format": "one"}',
+        b'{"leaf": {"n": "one"}}',
+        b"{",
+    ],
+)
+def test_what_wants_a_second_look_is_not_read_in_one_step(data: bytes) -> None:
+    assert both_ways(data)[0] is None
+
+
+def test_a_document_inside_another_has_a_format_of_its_own() -> None:
+    data = b'{"leaf": {}, "inner": {"format": "2.0"}}'
+    with pytest.raises(NewerFormat):
+        values.decode(Everything, data, what="x")

@@ -7,9 +7,11 @@ old program in the middle never loses what a new one said::
     {"id": "…", "colour": "red"}  →  Thing(id="…", unknown={"colour": "red"})
                                   →  {"id": "…", "colour": "red"}
 
-msgspec drops unknown fields, so reading goes bytes → plain → lifted → struct,
-and writing the other way. Both directions follow the declared types, never the
-data: a user's dictionary may hold any key.
+msgspec would drop unknown fields, so reading goes bytes → plain → lifted →
+struct, and writing the other way. Both directions follow the declared types,
+never the data: a user's dictionary may hold any key. Most data has no unknown
+field, and is read in one step, in an eighth of the time; that step refuses
+unknown fields, and then the long way is taken.
 
 A :class:`Document` is a value that stands alone (a file, a message with a life
 of its own) and says its ``format``, ``major.minor``. A newer minor is read; a
@@ -32,9 +34,12 @@ MAX_DOCUMENT: Final = 16 * 1024 * 1024
 """Bytes of the largest document that is read; a record of a big model is under 1 MiB."""
 
 _UNKNOWN: Final = "unknown"
+_UNKNOWN_BYTES: Final = _UNKNOWN.encode()
 
 
-class Value(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Value(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True
+):
     """A frozen value that keeps the fields it doesn't know.
 
     Attributes:
@@ -74,6 +79,9 @@ def decode(kind: type[V], data: bytes, *, what: str, limit: int = MAX_DOCUMENT) 
     """
     if len(data) > limit:
         raise DataError(what=what, why=f"it has {len(data)} bytes, more than the {limit} allowed")
+    value = _in_one_step(kind, data)
+    if value is not None:
+        return value
     try:
         plain = msgspec.json.decode(data)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
@@ -110,6 +118,49 @@ def encode(value: Value) -> bytes:
 def encode_pretty(value: Value) -> bytes:
     """The value as JSON that people read: indented by 2, keys in declared order, final newline."""
     return msgspec.json.format(encode(value), indent=2) + b"\n"
+
+
+def _in_one_step(kind: type[V], data: bytes) -> V | None:
+    """The value, if nothing in the data wants a second look; what is wrong is not said here."""
+    # A field of this name, however it is written, would be taken for ours.
+    if _UNKNOWN_BYTES in data or b"\\u" in data:
+        return None
+    decoder = _decoder(kind)
+    if decoder is None:
+        return None
+    try:
+        value: V = decoder.decode(data)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return None
+    if isinstance(value, Document):
+        try:
+            _check_format(type(value), {"format": value.format}, "")
+        except DataError:
+            return None
+    return value
+
+
+@functools.cache
+def _decoder(kind: type[Value]) -> msgspec.json.Decoder[Any] | None:
+    """Reads a kind in one step; None for one that holds other documents, whose formats count."""
+    inner = _values_in(kind) - {kind}
+    if any(issubclass(value, Document) for value in inner):
+        return None
+    return msgspec.json.Decoder(kind)
+
+
+def _values_in(kind: Any, seen: frozenset[Any] = frozenset()) -> frozenset[type[Value]]:
+    """All classes of values that data of a type may hold, at any depth."""
+    if kind in seen:
+        return frozenset()
+    found: frozenset[type[Value]] = frozenset()
+    inner = get_args(kind)
+    if isinstance(kind, type) and issubclass(kind, Value):
+        found = frozenset({kind})
+        inner = tuple(typing.get_type_hints(kind).values())
+    for item in inner:
+        found |= _values_in(item, seen | {kind} | found)
+    return found
 
 
 def _check_format(kind: type[Document], plain: object, what: str) -> None:
