@@ -147,8 +147,8 @@ def place_directory(source: Path, target: Path) -> None:
                 if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
                     raise AlreadyExists(what=str(target)) from None
                 raise
+        # A rename is one change: where its new name is on the disk, the old one is gone.
         sync_directory(target.parent)
-        sync_directory(source.parent)
 
 
 def make_directory(path: Path) -> None:

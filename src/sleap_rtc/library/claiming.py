@@ -201,14 +201,14 @@ class Claims:
     def _appear(self, assembled: Path, record: ModelRecord) -> Entry | None:
         """Let a model appear under its id; None if something else appeared there first."""
         target = self._models / record.directory
-        records.create(assembled, record)
+        record = records.create(assembled, record)
         with changing(self._models, [target.name]):
             try:
                 place_directory(assembled, target)
             except AlreadyExists:
                 return None
         self._finder.learn(record.model_type)
-        return self._finder.read(target)
+        return Entry(record=record, alias=None, directory=target)
 
     def _retire(self, directory: Path) -> None:
         """Move a deleted model out of the way of one that comes back.

@@ -239,9 +239,9 @@ class Finder:
 
     def _with_record(self, model: ModelId) -> Path | None:
         for kind in self._types:
-            path = self.models / f"{kind}_{model}"
-            if (path / layout.RECORD).is_dir():
-                return path
+            # Paths as text: this is most of what looking a model up costs.
+            if os.path.isdir(f"{self.models}/{kind}_{model}/{layout.RECORD}"):  # noqa: PTH112
+                return self.models / f"{kind}_{model}"
         return None
 
     def _learn_types(self) -> bool:

@@ -41,12 +41,15 @@ class Revision(msgspec.Struct, frozen=True):
     hints: tuple[str, ...] = ()
 
 
-def create(directory: Path, record: ModelRecord) -> None:
+def create(directory: Path, record: ModelRecord) -> ModelRecord:
     """Put the first revision into a directory that isn't yet visible to others.
 
     Args:
         directory: Where the model is being put together; a record in it is replaced.
         record: The record; its paths are checked.
+
+    Returns:
+        The record as it will be read.
 
     Raises:
         DataError: The record breaks its own rules.
@@ -54,8 +57,7 @@ def create(directory: Path, record: ModelRecord) -> None:
         OutOfSpace: The disk is full.
     """
     folder = directory / RECORD
-    record = _in_order(record)
-    data = _encode(record)
+    data, record = _encode(_in_order(record))
     with disk_errors(folder, need=len(data)):
         if folder.exists():
             shutil.rmtree(folder)
@@ -68,6 +70,7 @@ def create(directory: Path, record: ModelRecord) -> None:
             sync_file(file.fileno())
         sync_directory(folder)
         sync_directory(directory)
+    return record
 
 
 def look(directory: Path) -> chain.Revision[ModelRecord] | None:
@@ -120,7 +123,7 @@ def update(directory: Path, change: Change) -> Revision:
         if record == base.record:
             return base
         _check_same_model(base.record, record)
-        data = _encode(record)
+        data, record = _encode(record)
         try:
             made = chain.append(directory / RECORD, found.top, data)
         except FileNotFoundError:
@@ -147,15 +150,15 @@ def _in_order(record: ModelRecord) -> ModelRecord:
     return msgspec.structs.replace(record, tags=tuple(sorted(set(record.tags))))
 
 
-def _encode(record: ModelRecord) -> bytes:
-    """The record's bytes, after making sure that they can be read again."""
+def _encode(record: ModelRecord) -> tuple[bytes, ModelRecord]:
+    """The record's bytes, and what is read from them: so they can be read again."""
     data = values.encode(record)
-    values.decode(ModelRecord, data, what=f"record of {record.directory}")
+    record = values.decode(ModelRecord, data, what=f"record of {record.directory}")
     resume = record.interruption.checkpoint if record.interruption else None
     for path in (record.checkpoint, record.config, resume, *(file.path for file in record.files)):
         if path is not None and is_own(check_path(path)):
             raise UnsafePath(path=path, why="the library keeps its own data there")
-    return data
+    return data, record
 
 
 def _check_same_model(before: ModelRecord, after: ModelRecord) -> None:
