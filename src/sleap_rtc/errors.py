@@ -9,28 +9,33 @@
     │   ├── InvalidLabels                                 a label file
     │   ├── InvalidCode                                   an invite link, a recovery code
     │   ├── InvalidSearch                                 words and conditions to find models by
+    │   ├── UnsafeStorage                                 a store that loses concurrent changes
     │   └── AmbiguousName                                 a prefix that fits several models
     ├── NotFound                           3        404
     │   ├── UnknownModel
     │   ├── UnknownJob
     │   ├── UnknownRoom
     │   ├── UnknownWorker
+    │   ├── UnknownUpload                                 expired, completed or given up
     │   └── FilesMissing                                  a model whose files are gone
     ├── Conflict                           4        409
     │   ├── AliasTaken
     │   ├── AlreadyExists
     │   ├── Busy                                          claimed by another process
     │   ├── QueueFull                                     a worker takes no more jobs for now
+    │   ├── PartsMissing                                  an upload can't be completed yet
     │   └── IllegalTransition                             a state machine refused an event
     ├── NetworkError                       5        502
     │   ├── ServerUnreachable
     │   ├── PeerUnreachable
     │   ├── LinkLost
+    │   ├── StorageUnreachable                            or too busy, or failing for now
     │   └── DeadlineExceeded
     ├── NotPermitted                       6        403
     │   ├── NotSignedIn
     │   ├── NotTrusted                                    signatures, invites, membership
     │   │   └── WorkerChanged                             a known name, with another device's key
+    │   ├── StorageRefused                                object storage says no
     │   └── PathNotPermitted
     ├── ProtocolError                      5        400   what a peer sent breaks the rules
     │   ├── VersionMismatch
@@ -137,6 +142,13 @@ class InvalidSearch(UsageError):
     hint = "sleap-rtc list-models --help shows what a search may say."
 
 
+class UnsafeStorage(UsageError):
+    """The storage {store} is not safe for a room with several writers: {why}."""
+
+    code = "unsafe_storage"
+    hint = "Use a store with atomic conditional writes, or the server's own folder."
+
+
 class AmbiguousName(UsageError):
     """{name!r} fits more than one: {candidates}."""
 
@@ -176,6 +188,13 @@ class UnknownWorker(NotFound):
 
     code = "unknown_worker"
     hint = "sleap-rtc workers shows who is online."
+
+
+class UnknownUpload(NotFound):
+    """The upload to {key} is not there any more: it expired, was completed, or was given up."""
+
+    code = "unknown_upload"
+    hint = "The same command starts it anew."
 
 
 class FilesMissing(NotFound):
@@ -218,6 +237,13 @@ class QueueFull(Conflict):
     hint = "Submit it again when some of them are done, or cancel those that nobody needs."
 
 
+class PartsMissing(Conflict):
+    """The upload to {key} lacks parts, or has others than were told: {parts}."""
+
+    code = "parts_missing"
+    hint = "Send these parts again; the rest is kept."
+
+
 class IllegalTransition(Conflict):
     """{what} is {state}; {event} is not possible then."""
 
@@ -248,6 +274,13 @@ class LinkLost(NetworkError):
     """The connection to {peer} was lost: {why}."""
 
     code = "link_lost"
+    hint = "Nothing is lost: the same command takes up where this one stopped."
+
+
+class StorageUnreachable(NetworkError):
+    """The storage {store} can't be used now: {why}."""
+
+    code = "storage_unreachable"
     hint = "Nothing is lost: the same command takes up where this one stopped."
 
 
@@ -284,6 +317,13 @@ class WorkerChanged(NotTrusted):
         "If it was set up anew: sleap-rtc workers --accept-new {name}. If not, somebody answers "
         "in its place."
     )
+
+
+class StorageRefused(NotPermitted):
+    """The storage {store} refused to {what}: {why}."""
+
+    code = "storage_refused"
+    hint = "Check the bucket's name, the credentials and the clocks of both machines."
 
 
 class PathNotPermitted(NotPermitted):
