@@ -112,15 +112,17 @@ def test_two_who_delete_at_once_get_in_nobodys_way(
     registry: Registry, arrive: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entry = arrive()
-    move = Path.rename
+    met = []
 
-    def late(self: Path, target: Path) -> Path:
-        if self.name == "best.ckpt":
-            move(self, target)  # the other one was quicker
-        return move(self, target)
+    def late(source: Any, target: Any, *, move: Any = os.rename, **more: Any) -> None:
+        if source == "best.ckpt":
+            met.append(source)
+            move(source, target, **more)  # the other one was quicker
+        move(source, target, **more)
 
-    monkeypatch.setattr(Path, "rename", late)
+    monkeypatch.setattr(os, "rename", late)
     registry.delete(entry.id)
+    assert met
     assert [path.name for path in entry.directory.iterdir()] == [".record"]
 
 

@@ -185,12 +185,18 @@ def sync_directory(path: Path) -> None:
     """Wait until a directory's names are on the disk, where its file system can do that."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
+        sync_open_directory(fd)
+    finally:
+        os.close(fd)
+
+
+def sync_open_directory(fd: int) -> None:
+    """The same of a directory that is open, wherever it is by now."""
+    try:
         os.fsync(fd)
     except OSError as error:
         if error.errno not in _NO_DIRECTORY_SYNC:
             raise
-    finally:
-        os.close(fd)
 
 
 @contextlib.contextmanager

@@ -309,6 +309,8 @@ def _remove(registry: Registry, one: Found, now: datetime) -> Removed:
                 old = deleted is not None and deleted < due
                 if not (old and registry.claims.drop_record(directory, before=due)):
                     return Removed(found=one, why="the model is there again")
+        case "trash":
+            deleting.purge(one.path)
         case _:
             shutil.rmtree(one.path)
     return Removed(found=one)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import secrets
 import shutil
 import time
 from collections.abc import Iterable
@@ -53,9 +54,11 @@ def delete(finder: Finder, entry: Entry, *, trash: Path | None, now: datetime) -
                 old, deleted_at=now, status=old.status if trash is None else "missing"
             ),
         )
-        removed = finder.aliases.remove_from(revision.record, revision.hints)
+        removed = []
+        if not finder.is_alive(entry.id):  # else it came back just now, and keeps its name
+            removed = finder.aliases.remove_from(revision.record, revision.hints)
         if trash is not None:
-            placing.move_out(entry.directory, trash, keep=lambda name: name == layout.RECORD)
+            _empty(entry.directory, trash)
     logger.bind(model=entry.id, aliases=[alias.name for alias in removed]).info(
         "a model was deleted"
     )
@@ -68,11 +71,21 @@ def finish(directory: Path, trash: Path) -> None:
         directory: A deleted model's.
         trash: Where its files go.
     """
-    with contextlib.suppress(UnknownModel, DataError, FileNotFoundError):
-        record = records.read(directory).record
-        left = any(item.name != layout.RECORD for item in directory.iterdir())
-        if left and record.deleted_at is not None and record.status == "missing":
-            placing.move_out(directory, trash, keep=lambda name: name == layout.RECORD)
+    with contextlib.suppress(FileNotFoundError):
+        if any(item.name != layout.RECORD for item in directory.iterdir()):
+            _empty(directory, trash)
+
+
+def _empty(directory: Path, trash: Path) -> None:
+    """Move a deleted model's files to the trash, unless the model came back meanwhile."""
+
+    def still() -> bool:
+        with contextlib.suppress(UnknownModel, DataError):
+            record = records.read(directory).record
+            return record.deleted_at is not None and record.status == "missing"
+        return False
+
+    placing.move_out(directory, trash, keep=lambda name: name == layout.RECORD, still=still)
 
 
 def sweep(claims: Claims, models: Path, tombstones: Iterable[str], oldest: datetime) -> int:
@@ -95,14 +108,33 @@ def sweep(claims: Claims, models: Path, tombstones: Iterable[str], oldest: datet
             if deleted is not None and deleted < oldest:
                 removed += claims.drop_record(directory, before=oldest)
     for folder in _entries(models / layout.TRASH):
-        if is_old_trash(folder.name, oldest):
-            shutil.rmtree(folder)
-            removed += 1
+        if folder.name.startswith(TEMPORARY):  # a sweep was cut short
+            shutil.rmtree(folder, ignore_errors=True)
+        elif is_old_trash(folder.name, oldest):
+            removed += purge(folder)
     for folder in _entries(models / layout.INCOMING):
         age = time.time() - folder.stat().st_mtime
         if folder.name.startswith(TEMPORARY) and age > _ABANDONED_S:
             shutil.rmtree(folder, ignore_errors=True)
     return removed
+
+
+def purge(folder: Path) -> bool:
+    """Remove a folder of the trash for good.
+
+    It loses its name first, by one rename: whoever would bring back what is in it at this moment
+    gets all of it, or nothing.
+
+    Returns:
+        False when somebody else was quicker.
+    """
+    doomed = folder.with_name(f"{TEMPORARY}{secrets.token_hex(8)}")
+    try:
+        folder.rename(doomed)
+    except FileNotFoundError:
+        return False
+    shutil.rmtree(doomed)
+    return True
 
 
 def is_old_trash(name: str, oldest: datetime) -> bool:

@@ -18,9 +18,14 @@ import msgspec
 from sleap_rtc.domain.models import ModelFile, ModelRecord
 from sleap_rtc.domain.packages import check_path
 from sleap_rtc.errors import AlreadyExists, Damaged, FilesMissing, UnsafePath
-from sleap_rtc.files.durable import disk_errors, make_directory, sync_directory
+from sleap_rtc.files.durable import (
+    disk_errors,
+    make_directory,
+    sync_directory,
+    sync_open_directory,
+)
 from sleap_rtc.library import records
-from sleap_rtc.library.layout import is_own, listing
+from sleap_rtc.library.layout import is_own
 
 _SHOWN = 5
 
@@ -127,17 +132,50 @@ def withdraw(directory: Path, coming: ModelRecord) -> None:
     records.update(directory, change)
 
 
-def move_out(directory: Path, trash: Path, *, keep: Callable[[str], bool]) -> None:
-    """Move what is in a model's directory to a new folder, but for the names to keep."""
-    make_directory(trash)
+def move_out(
+    directory: Path,
+    trash: Path,
+    *,
+    keep: Callable[[str], bool],
+    still: Callable[[], bool] = lambda: True,
+) -> None:
+    """Move what is in a model's directory to a new folder, but for the names to keep.
+
+    At any moment another process may move the directory away and place another model under its
+    name. So the directory is opened, and what is moved is what is in that one, wherever it is by
+    then; the other model's files are never touched.
+
+    Args:
+        directory: The model's.
+        trash: The new folder.
+        keep: Says of a name whether it stays.
+        still: Asked when the directory is open: whether what has its name is still to be emptied.
+    """
     with disk_errors(trash):
-        for item in sorted(map(directory.joinpath, listing(directory))):
-            if not keep(item.name):
-                with contextlib.suppress(FileNotFoundError):  # who deletes it too was quicker
-                    item.rename(trash / item.name)
-        sync_directory(trash)
-        with contextlib.suppress(FileNotFoundError):
-            sync_directory(directory)
+        try:
+            fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        try:
+            if not still() or not _is_named(fd, directory):
+                return
+            make_directory(trash)
+            for name in sorted(os.listdir(fd)):  # noqa: PTH208 - of what is open, not of a path
+                if not keep(name):
+                    with contextlib.suppress(FileNotFoundError):  # who deletes it too was quicker
+                        os.rename(name, trash / name, src_dir_fd=fd)
+            sync_directory(trash)
+            sync_open_directory(fd)
+        finally:
+            os.close(fd)
+
+
+def _is_named(fd: int, directory: Path) -> bool:
+    """Whether an open directory is the one at a path."""
+    with contextlib.suppress(OSError):
+        there = directory.stat(follow_symlinks=False)
+        return os.path.samestat(os.fstat(fd), there)
+    return False
 
 
 def _check_parents(directory: Path, path: str) -> None:

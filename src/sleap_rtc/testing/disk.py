@@ -149,7 +149,8 @@ class WatchedDisk:
         return result
 
     def _two(self, what: str, real: Any, source: Any, target: Any, **more: Any) -> Any:
-        old, new = self._inside(source), self._inside(target)
+        old = self._inside(source, more.get("src_dir_fd"))
+        new = self._inside(target, more.get("dst_dir_fd"))
         if old is None or new is None:
             return real(source, target, **more)
         self._alive()
