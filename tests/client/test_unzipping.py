@@ -185,6 +185,17 @@ def test_too_many_members(into, packed, monkeypatch):
         unpack(packed(EXPORTED), into)
 
 
+def test_a_directory_that_would_fill_the_memory(into, tmp_path):
+    path, size = tmp_path / "huge.zip", 100 * 1024**2
+    end = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 60_000, 60_000, size, 0, 0)
+    with path.open("wb") as file:
+        file.truncate(size)  # a hole: it takes no room
+        file.seek(size)
+        file.write(end)
+    with pytest.raises(InvalidLabels, match="too many members"):
+        unpack(path, into)
+
+
 def test_an_encrypted_archive(into, packed):
     path = packed({"a.slp": "x"})
     data = bytearray(path.read_bytes())

@@ -33,10 +33,12 @@ import msgspec
 from sleap_rtc.domain.packages import check_path
 from sleap_rtc.domain.units import format_bytes
 from sleap_rtc.engines.configs import load_config
-from sleap_rtc.errors import AlreadyExists, InvalidConfig, InvalidLabels, UnsafePath
+from sleap_rtc.errors import AlreadyExists, Damaged, InvalidConfig, InvalidLabels, UnsafePath
 from sleap_rtc.files.durable import TEMPORARY, disk_errors, place_directory, sync_file
 from sleap_rtc.files.hashing import hash_file
 from sleap_rtc.files.space import check_space
+from sleap_rtc.library.inspection.content import Content
+from sleap_rtc.library.inspection.zips import check_end
 
 ENDING: Final = ".zip"
 JOBS: Final = "jobs.yaml"
@@ -116,6 +118,9 @@ def unpack(path: Path, into: Path, *, progress: Progress | None = None) -> Train
 
 def _extract(path: Path, new: Path, progress: Progress | None) -> None:
     try:
+        with path.open("rb") as file:
+            # The whole directory is read into memory before its first name is seen.
+            check_end(Content(file.fileno(), path.name))
         with zipfile.ZipFile(path) as archive:
             members = _checked(archive, path)
             total = sum(member.file_size for member in members.values())
@@ -130,6 +135,8 @@ def _extract(path: Path, new: Path, progress: Progress | None) -> None:
 
             for name, member in members.items():
                 _extract_one(archive, member, new / name, count)
+    except Damaged as fault:
+        raise InvalidLabels(path=str(path), why=fault.details["why"]) from None
     except _FAULTS as fault:
         why = f"the archive is damaged, or of a kind that can't be read ({fault})"
         raise InvalidLabels(path=str(path), why=why) from None
