@@ -64,6 +64,7 @@ TESTED_BY: Final = {
     "library/search/conditions.py": "library/search/test_parser.py",
     "media/readers.py": "media/test_synthetic.py",
     "net/events.py": "net/test_signaling.py",
+    "net/exchange.py": "net/test_http.py",
     "net/sign_in.py": "net/test_signaling.py",
     "protocol/handshake.py": "protocol/test_handshake_messages.py",
     "protocol/link.py": "protocol/test_link_messages.py",

@@ -30,6 +30,8 @@
     │   ├── PeerUnreachable
     │   ├── LinkLost
     │   ├── StorageUnreachable                            or too busy, or failing for now
+    │   ├── HostUnreachable                               a hub, a web page; or it fails for now
+    │   ├── Offline                                       nobody is to be asked
     │   └── DeadlineExceeded
     ├── NotPermitted                       6        403
     │   ├── NotSignedIn
@@ -45,7 +47,8 @@
     │   ├── SourceChanged                                 a file changed while it was sent
     │   ├── NoLibrary                                     a worker can't read its own
     │   ├── NewerFormat                                   written by a later sleap-rtc
-    │   └── UnsafePath                                    a path that would leave its root
+    │   ├── UnsafePath                                    a path that would leave its root
+    │   └── UnsafeUrl                                     a URL that isn't asked
     ├── OutOfSpace                         1        507
     ├── EngineError                        1        500
     │   ├── EngineMissing
@@ -284,6 +287,19 @@ class StorageUnreachable(NetworkError):
     hint = "Nothing is lost: the same command takes up where this one stopped."
 
 
+class HostUnreachable(NetworkError):
+    """{host} cannot be reached: {why}."""
+
+    code = "host_unreachable"
+    hint = "Check the network; what doesn't need that host works all the same."
+
+
+class Offline(NetworkError):
+    """{url} is not asked: sleap-rtc works offline."""
+
+    code = "offline"
+
+
 class DeadlineExceeded(NetworkError):
     """{what} took longer than {seconds} s."""
 
@@ -390,6 +406,12 @@ class UnsafePath(DataError):
     """The path {path!r} is refused: {why}."""
 
     code = "unsafe_path"
+
+
+class UnsafeUrl(DataError):
+    """The URL {url!r} is refused: {why}."""
+
+    code = "unsafe_url"
 
 
 class OutOfSpace(SleapRtcError):
