@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Final, Literal
 
-from sleap_rtc.cli.documents import Shown
+from sleap_rtc.cli.documents import FailedShown, Shown
+from sleap_rtc.domain.models import Status
 
 
 class SyncStepShown(Shown, frozen=True):
@@ -121,9 +122,73 @@ class CleanDocument(Shown, frozen=True):
     freed: int
 
 
+class DeletedModelShown(Shown, frozen=True):
+    """A deleted model that can be brought back.
+
+    Attributes:
+        id: Its id.
+        aliases: What it was called, by itself or in a pair.
+        model_type: The head.
+        files: ``trash``; ``kept``, where they were; ``nowhere`` on this machine.
+        size: Bytes of its files, without those that it links to.
+        deleted_at: When it was deleted; null for one that a crash left in the trash.
+        until: When it is swept away.
+    """
+
+    id: str
+    aliases: tuple[str, ...]
+    model_type: str
+    files: Literal["trash", "kept", "nowhere"]
+    size: int
+    deleted_at: datetime | None
+    until: datetime | None
+
+
+class DeletedModelsDocument(Shown, frozen=True):
+    """``list-models --deleted``: the model that was deleted last comes first."""
+
+    models: tuple[DeletedModelShown, ...]
+
+
+class RestoredModelShown(Shown, frozen=True):
+    """A model that came back.
+
+    Attributes:
+        id: Its id.
+        alias: Its alias, if it has it again.
+        status: ``missing`` where files of it are gone, else what it was.
+        size: Bytes of its files.
+        path: Its directory.
+        lacking: Paths of files that aren't as its record lists them.
+    """
+
+    id: str
+    alias: str | None
+    status: Status
+    size: int
+    path: str
+    lacking: tuple[str, ...]
+
+
+class RestoredModelsDocument(Shown, frozen=True):
+    """``restore-model``.
+
+    Attributes:
+        models: Those that came back.
+        not_named: A sentence for each former alias that was not given back.
+        failed: What could not be brought back.
+    """
+
+    models: tuple[RestoredModelShown, ...]
+    not_named: tuple[str, ...]
+    failed: tuple[FailedShown, ...]
+
+
 CARE: Final[dict[str, type[Shown]]] = {
     "clean-models": CleanDocument,
+    "list-models-deleted": DeletedModelsDocument,
     "repair-model": RepairDocument,
+    "restore-model": RestoredModelsDocument,
     "sync": SyncDocument,
 }
 """Name of the schema's file → the document."""

@@ -72,6 +72,17 @@ def models(home: str, beginning: str) -> Iterator[Proposal]:
                     yield match[2], match[1]
 
 
+def deleted(home: str, beginning: str) -> Iterator[Proposal]:
+    """Ids of models that were deleted, with what they are."""
+    library = os.path.join(home, "models")
+    for directory in _names(library):
+        match = _MODEL.fullmatch(directory)
+        if match is not None and match[2].startswith(beginning):
+            record = _newest(os.path.join(library, directory, ".record"))
+            if record.get("deleted_at") is not None:
+                yield match[2], match[1]
+
+
 def rooms(home: str, beginning: str) -> Iterator[Proposal]:
     """Rooms that this device is in, by their names."""
     for folder in _room_folders(home):
@@ -96,6 +107,7 @@ def places(home: str, beginning: str) -> Iterator[Proposal]:
     yield from rooms(home, beginning)
 
 
+DELETED: Final = Named(deleted)
 MODEL: Final = Named(models)
 PLACE: Final = Named(places)
 ROOM: Final = Named(rooms)

@@ -38,6 +38,13 @@ class ErrorShown(Shown, frozen=True):
     exit_code: int
 
 
+class FailedShown(Shown, frozen=True):
+    """One of several things that were asked for, and why it failed; the others went on."""
+
+    name: str
+    error: ErrorShown
+
+
 class ErrorDocument(Shown, frozen=True):
     """What any command prints that fails before it has a result."""
 

@@ -286,8 +286,14 @@ def delete(app: App, names: Sequence[str], *, files: bool, yes: bool) -> None:
             own = one.trash and owned[one.id]
             place = f"its files are in {one.trash} for 30 days" if own else "its files stay"
             app.out.data(f"{one.alias or one.id} is deleted; {place}")
+        ids = " ".join(one.id for one in deleted)
+        app.out.say(f"sleap-rtc restore-model {ids} brings {_it(deleted)} back.")
 
     app.out.show(DeletedDocument(models=tuple(deleted)), human)
+
+
+def _it(things: Sequence[object]) -> str:
+    return "it" if len(things) == 1 else "them"
 
 
 def _own_size(record: ModelRecord) -> int:

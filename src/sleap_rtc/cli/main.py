@@ -62,6 +62,7 @@ SECTIONS: Final[dict[str, tuple[Row, ...]]] = {
         Row("list-aliases", "models", "List the aliases, and the models that they name."),
         Row("update-model", "models", "Change the notes and tags of a model."),
         Row("delete-model", "models", "Delete models; files stay unless --files is given."),
+        Row("restore-model", "restoring", "Bring deleted models back."),
         Row("import-model", "importing", "Import models into this machine's library."),
         Row("sync", "sync", "Compare this library with what workers have."),
         Row("repair-model", "repair", "Mend a model: its record, its aliases, its files."),

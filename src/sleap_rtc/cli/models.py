@@ -93,12 +93,21 @@ def filters(function: F) -> F:
 
 @click.command(epilog=SEARCH_HELP)
 @filters
+@click.option("--deleted", is_flag=True, help="Those that restore-model can bring back.")
 @click.pass_obj
-def list_models(app: App, /, form: str, **filters: object) -> None:
+def list_models(app: App, /, form: str, deleted: bool, **filters: object) -> None:
     """List the models of this machine's library."""
+    app.out.as_json |= form == "json"
+    if deleted:
+        from sleap_rtc.cli.undeleting import list_deleted  # noqa: PLC0415 - --help stays quick
+
+        narrowed = any(filters[name] for name in ("search", "statuses", "types", "tags", "at"))
+        if narrowed or form == "csv":
+            raise click.UsageError("--deleted lists every deleted model: it takes no search.")
+        list_deleted(app)
+        return
     from sleap_rtc.cli.listing import list_all  # noqa: PLC0415 - --help stays quick
 
-    app.out.as_json |= form == "json"
     list_all(app, csv=form == "csv", **filters)
 
 
@@ -200,8 +209,8 @@ def delete_model(app: App, names: tuple[str, ...], files: bool, yes: bool) -> No
     """Delete models; files stay unless --files is given.
 
     What it is, who uses it and how large it is are shown first. A record is kept
-    for 30 days, and so are files in the trash; files of models that are imported
-    by link are never touched.
+    for 30 days, and so are files in the trash: until then sleap-rtc restore-model
+    brings a model back. Files of models that are imported by link are never touched.
     """
     from sleap_rtc.cli.editing import delete  # noqa: PLC0415 - --help stays quick
 

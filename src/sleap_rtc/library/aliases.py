@@ -225,6 +225,26 @@ class Aliases:
                 removed.append(self.remove(alias.name))
         return removed
 
+    def former(
+        self, model: ModelId, hints: Iterable[str], since: datetime | None
+    ) -> Iterator[Alias]:
+        """What a deleted model was called, by itself and in a pair.
+
+        Args:
+            model: Its id.
+            hints: Keys under which to look.
+            since: When it was deleted: names that it lost earlier were not its own any more. None
+                for those that it has still.
+        """
+        for key in hints:
+            lost: Alias | None = None
+            for alias in chain.earlier(self._folder / key, Alias):
+                if model in alias.models:
+                    if lost is None or (since is not None and lost.changed_at >= since):
+                        yield alias
+                    break
+                lost = alias
+
     def _set(
         self, name: str, ids: tuple[ModelId, ...], directories: list[Path], *, force: bool
     ) -> AliasChange:

@@ -22,7 +22,7 @@ import contextlib
 import errno
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, Generic, TypeVar
 
@@ -99,6 +99,14 @@ def read(
         others = tuple(sorted(name for name in names if _NAME.fullmatch(name) is None))
         return Revision(number=number, top=numbers[0], value=value, others=others)
     raise busy(folder)
+
+
+def earlier(folder: Path, kind: type[D]) -> Iterator[D]:
+    """Every revision of a document that is kept and can be read, the newest first."""
+    for number in sorted(_numbers(listing(folder)), reverse=True):
+        path = folder / file_name(number)
+        with contextlib.suppress(DataError, OSError):  # damaged, or pruned just now
+            yield values.decode(kind, path.read_bytes(), what=str(path))
 
 
 def append(folder: Path, after: int, data: bytes) -> bool:

@@ -30,7 +30,9 @@ from sleap_rtc.library.marks import changing
 TOMBSTONE_DAYS: Final = 30
 """Days that a deleted model's record and files are kept."""
 
-_TRASHED: Final = re.compile(r"([0-9]{8}T[0-9]{6}Z)-.+")
+KEPT: Final = timedelta(days=TOMBSTONE_DAYS)
+
+_TRASHED: Final = re.compile(r"([0-9]{8}T[0-9]{6}Z)-(?:[0-9a-f]{8}-)?(.+)")
 _ABANDONED_S: Final = 86_400.0
 
 
@@ -143,9 +145,15 @@ def is_old_trash(name: str, oldest: datetime) -> bool:
     return match is not None and match[1] < oldest.astimezone(UTC).strftime(STAMP)
 
 
+def model_in_trash(name: str) -> str | None:
+    """Name of the directory of which a folder in the trash was; None for what is no such folder."""
+    match = _TRASHED.fullmatch(name)
+    return None if match is None else match[2]
+
+
 def due(now: datetime) -> datetime:
     """What was deleted before this may go."""
-    return now - timedelta(days=TOMBSTONE_DAYS)
+    return now - KEPT
 
 
 def _entries(folder: Path) -> list[Path]:

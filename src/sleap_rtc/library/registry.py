@@ -428,6 +428,21 @@ class Registry(LifeCycle):
             deleting.finish(self.models_dir / name, self.claims.trash(name))
         return deleting.sweep(self.claims, self.models_dir, deleted, oldest)
 
+    def tombstones(self) -> Sequence[str]:
+        """Directories of models that were deleted less than 30 days ago, in no order."""
+        return self._index.tombstones(2**62)
+
+    def former_aliases(self, record: ModelRecord, folder: Path) -> Sequence[Alias]:
+        """What a deleted model was called, by itself and in a pair.
+
+        Args:
+            record: With the time of its deletion.
+            folder: Where its record is: its directory, or one in the trash.
+        """
+        names = layout.listing(folder / layout.RECORD)
+        hints = [n.removeprefix(records.HINT) for n in names if n.startswith(records.HINT)]
+        return tuple(self._finder.aliases.former(record.id, hints, record.deleted_at))
+
     @timed
     def write_manifest(self) -> None:
         """Write ``manifest.json`` beside the models (REG-8); to be called when idle.
