@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from typing import Any
 
 
@@ -28,7 +29,7 @@ def ratios(measured: dict[str, Any]) -> dict[str, float]:
     results = measured["results"]
     ours = results["ours"]
     found = {
-        f"ours / {name}": ours["mb_per_s"] / results[name]["mb_per_s"]
+        f"ours / {name}": _paired(ours["runs"], results[name]["runs"])
         for name in ("aiortc", "bare", "bare, hashes and writes")
     }
     found["MB above the bare sender"] = ours["sender_peak_mb"] - results["bare"]["sender_peak_mb"]
@@ -37,6 +38,15 @@ def ratios(measured: dict[str, Any]) -> dict[str, float]:
             more = results["ours, large"][f"{role}_peak_mb"] - ours[f"{role}_peak_mb"]
             found[f"MB more for the large file, {role}"] = more
     return found
+
+
+def _paired(ours: list[dict[str, float]], theirs: list[dict[str, float]]) -> float:
+    """How many times as fast we are: the median of the rounds, each compared with itself.
+
+    What else the machine does changes from minute to minute, and much less within one round.
+    """
+    pairs = zip(ours, theirs, strict=True)
+    return statistics.median(our["mb_per_s"] / their["mb_per_s"] for our, their in pairs)
 
 
 def show_control(measured: dict[str, Any]) -> str:
