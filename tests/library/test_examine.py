@@ -3,9 +3,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from blake3 import blake3
 from msgspec.structs import replace
 
-from sleap_rtc.domain.models import ModelRecord
+from sleap_rtc.domain.models import ModelFile, ModelRecord
 from sleap_rtc.library import chain, manifest
 from sleap_rtc.library.aliases import Alias
 from sleap_rtc.library.examine import Finding, examine
@@ -103,3 +104,37 @@ def test_there_may_be_too_little_time(
     seen = examine(registry, seconds=-1)
     assert (seen.models, seen.whole) == (0, False)
     assert examine(registry, seconds=60).whole
+
+
+def test_files_that_are_gone_are_counted_without_reading_any(
+    registry: Registry, arrive: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, gone, cut, told = (arrive(name) for name in ("whole", "gone", "cut", "told"))
+    deleted = arrive("deleted")
+    registry.delete(deleted.id)
+    (gone.directory / "best.ckpt").unlink()
+    (gone.directory / "sub" / "config").unlink()
+    (cut.directory / "best.ckpt").write_text("w")
+    registry.update(told.id, lambda old: replace(old, status="missing"))
+    (told.directory / "best.ckpt").unlink()
+    monkeypatch.setattr("sleap_rtc.library.checking.hash_open", None)
+    findings = {each.name: each for each in examine(registry).findings}
+    assert findings.keys() == {gone.id, cut.id}
+    assert (findings[gone.id].kind, findings[gone.id].files) == ("files", 2)
+    assert (findings[cut.id].kind, findings[cut.id].files) == ("files", 1)
+    assert whole.id not in findings
+
+
+def test_links_that_lead_nowhere_are_told_apart(
+    registry: Registry, record_of: RecordOf, tmp_path: Path
+) -> None:
+    theirs = tmp_path / "best.ckpt"
+    theirs.write_text("weights")
+    folder = registry.claims.new_folder()
+    (folder / "best.ckpt").symlink_to(theirs)
+    digest = blake3(b"weights").hexdigest()
+    file = ModelFile(path="best.ckpt", size=7, blake3=digest, link=str(theirs.resolve()))
+    model = registry.place(folder, record_of(files=(file,)), links=True).id
+    assert found(registry) == set()
+    theirs.unlink()
+    assert found(registry) == {("broken-links", model)}

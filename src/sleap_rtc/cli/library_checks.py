@@ -32,6 +32,16 @@ _WORDS: Final[dict[examine.Kind, tuple[Literal["warning", "broken"], str, str]]]
         "aliases can't be read",
         "Set them anew: sleap-rtc tag-model MODEL {name} --force",
     ),
+    "broken-links": (
+        "warning",
+        "{files}, linked to, not there",
+        "Is a drive unplugged? If they were moved: sleap-rtc repair-model {name} --path FOLDER",
+    ),
+    "files": (
+        "broken",
+        "{files} missing, or of another size",
+        "sleap-rtc repair-model {name}",
+    ),
 }
 
 
@@ -49,15 +59,18 @@ def library(settings: Settings) -> Iterator[CheckShown]:
     kinds = Counter(each.kind for each in found.findings)
     for kind, number in kinds.items():
         status, words, hint = _WORDS[kind]
-        names = [each.name for each in found.findings if each.kind == kind]
+        some = [each for each in found.findings if each.kind == kind]
+        names = [each.name for each in some]
+        files = count(sum(each.files for each in some), "file")
         more = f" and {number - _SHOWN:,} more" if number > _SHOWN else ""
         yield CheckShown(
             name="library",
             status=status,
-            message=f"{words}: {', '.join(names[:_SHOWN])}{more}",
+            message=f"{words.format(files=files)}: {', '.join(names[:_SHOWN])}{more}",
             hint=hint.format(name=names[0]),
         )
     if not kinds:
         looked = "" if found.whole else f", as far as {LOOK_S:g} s went"
-        message = f"{count(found.models, 'record')} and the aliases are whole{looked}"
+        models = count(found.models, "model")
+        message = f"{models} and the aliases are whole, and no file is missing{looked}"
         yield CheckShown(name="library", status="ok", message=message, hint="")

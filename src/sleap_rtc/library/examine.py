@@ -11,9 +11,12 @@ what                 how it is now                                mended by
                      (the higher sequence) is its name
 `alias-to-nothing`   an alias names models that aren't here       tag-model --remove
 `alias-unreadable`   what an alias says can't be read             tag-model --force
+`broken-links`       files that a model links to aren't there     repair-model
+`files`              files of its own aren't there, or have       repair-model
+                     another size
 ===================  ===========================================  ====================
 
-Nothing is changed by looking.
+Nothing is changed by looking, and no file is read: names and sizes tell.
 """
 
 from __future__ import annotations
@@ -21,18 +24,28 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Literal
 
 import msgspec
 
 from sleap_rtc.domain.ids import ModelId
+from sleap_rtc.domain.models import ModelRecord
 from sleap_rtc.errors import DataError, NewerFormat
 from sleap_rtc.library import layout, records
 from sleap_rtc.library.aliases import Alias, rank
+from sleap_rtc.library.checking import looks_like
 from sleap_rtc.library.registry import Registry
 
 Kind = Literal[
-    "unreadable", "older", "newer", "second-alias", "alias-to-nothing", "alias-unreadable"
+    "unreadable",
+    "older",
+    "newer",
+    "second-alias",
+    "alias-to-nothing",
+    "alias-unreadable",
+    "broken-links",
+    "files",
 ]
 
 
@@ -43,11 +56,13 @@ class Finding(msgspec.Struct, frozen=True):
         kind: What it is.
         name: A model's id, or an alias.
         why: One sentence.
+        files: Number of files that it is about.
     """
 
     kind: Kind
     name: str
     why: str
+    files: int = 0
 
 
 class Examination(msgspec.Struct, frozen=True):
@@ -65,7 +80,7 @@ class Examination(msgspec.Struct, frozen=True):
 
 
 def examine(registry: Registry, *, seconds: float | None = None) -> Examination:
-    """Look at every alias, and at every model's record.
+    """Look at every alias, at every model's record, and whether its files are there.
 
     Args:
         registry: The library.
@@ -116,3 +131,17 @@ def _record(registry: Registry, name: str) -> Iterator[Finding]:
         if found is not None and found.number < found.top:
             why = f"revision {found.top} can't be read; {found.number} stands"
             yield Finding(kind="older", name=model, why=why)
+        if found is not None and found.value.deleted_at is None:
+            yield from _files(directory, found.value)
+
+
+def _files(directory: Path, record: ModelRecord) -> Iterator[Finding]:
+    if record.status == "missing":  # that is known, and said wherever it is shown
+        return
+    lacking: dict[Kind, list[str]] = {}
+    for file in record.files:
+        if looks_like(directory, file) != "ok":
+            kind: Kind = "files" if file.link is None else "broken-links"
+            lacking.setdefault(kind, []).append(file.link or file.path)
+    for kind, paths in lacking.items():
+        yield Finding(kind=kind, name=record.id, why=paths[0], files=len(paths))
