@@ -32,12 +32,14 @@
     │   ├── StorageUnreachable                            or too busy, or failing for now
     │   ├── HostUnreachable                               a hub, a web page; or it fails for now
     │   ├── Offline                                       nobody is to be asked
+    │   ├── TooManyRequests                               of one device, or one network
     │   └── DeadlineExceeded
     ├── NotPermitted                       6        403
     │   ├── NotSignedIn
     │   ├── NotTrusted                                    signatures, invites, membership
     │   │   └── WorkerChanged                             a known name, with another device's key
     │   ├── StorageRefused                                object storage says no
+    │   ├── StorageOff                                    a server that keeps no files
     │   └── PathNotPermitted
     ├── ProtocolError                      5        400   what a peer sent breaks the rules
     │   ├── VersionMismatch
@@ -50,6 +52,7 @@
     │   ├── UnsafePath                                    a path that would leave its root
     │   └── UnsafeUrl                                     a URL that isn't asked
     ├── OutOfSpace                         1        507
+    │   └── QuotaExceeded                                 of a room on a server
     ├── EngineError                        1        500
     │   ├── EngineMissing
     │   └── TrainingFailed
@@ -300,6 +303,13 @@ class Offline(NetworkError):
     code = "offline"
 
 
+class TooManyRequests(NetworkError):
+    """{who} asks too often."""
+
+    code, http_status = "too_many_requests", 429
+    hint = "Try again in some seconds."
+
+
 class DeadlineExceeded(NetworkError):
     """{what} took longer than {seconds} s."""
 
@@ -340,6 +350,13 @@ class StorageRefused(NotPermitted):
 
     code = "storage_refused"
     hint = "Check the bucket's name, the credentials and the clocks of both machines."
+
+
+class StorageOff(NotPermitted):
+    """The server {server} keeps no files: its storage is switched off."""
+
+    code, http_status = "storage_off", 501
+    hint = "Models and data go straight between devices, as long as both are online."
 
 
 class PathNotPermitted(NotPermitted):
@@ -419,6 +436,13 @@ class OutOfSpace(SleapRtcError):
 
     code, exit_code, http_status = "out_of_space", 1, 507
     hint = "Make room and give the same command again; what has arrived is kept."
+
+
+class QuotaExceeded(OutOfSpace):
+    """Room {room} may keep {limit} on the server and has {used}; {need} more are needed."""
+
+    code = "quota_exceeded"
+    hint = "Remove what the room doesn't need, or ask whoever runs the server for more."
 
 
 class EngineError(SleapRtcError):
