@@ -128,9 +128,9 @@ def test_notes_and_tags_are_changed(cli, home):
         "notes were before",
         "notes are after",
     ]
-    assert "It had no tag 'none'" in done.err
+    assert f"{model.id} had no tag 'none'" in done.err
     document = cli("update-model", model.id, "--tags", " b , a ,", "--json").document
-    read = msgspec.convert(document, UpdateDocument)
+    (read,) = msgspec.convert(document, UpdateDocument).models
     assert (read.before.tags, read.now.tags) == (("flies", "night"), ("a", "b"))
     assert cli("update-model", model.id, "--tags", "", "--notes", "").code == 0
     assert home.library.get(model.id).record.tags == ()
@@ -154,6 +154,21 @@ def test_what_can_t_be_written_changes_nothing(cli, home, arguments):
     done = cli("update-model", model.id, *arguments)
     assert (done.code, done.out) == (2, "")
     assert home.library.get(model.id).record == model.record
+
+
+def test_several_are_changed_and_one_that_is_not_there_does_not_keep_them(cli, home):
+    one, two = home.model("a"), home.model("b", model_type="centered_instance")
+    home.alias("pair", one.id, two.id)
+    three = home.model("c")
+    names = ["pair", "nobody", three.id]
+    done = cli("update-model", *names, "--add-tag", "new", "--json")
+    assert done.code == 3
+    document = msgspec.convert(done.document, UpdateDocument)
+    assert [each.model for each in document.models] == [one.id, two.id, three.id]
+    assert [each.name for each in document.failed] == ["nobody"]
+    for model in (one, two, three):
+        assert home.library.get(model.id).record.tags == ("new",)
+    assert "It said so already." in cli("update-model", *names[::2], "--add-tag", "new").err
 
 
 # ── deleting ─────────────────────────────────────────────────────────────────

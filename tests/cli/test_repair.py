@@ -10,15 +10,16 @@ import pytest
 from blake3 import blake3
 from msgspec.structs import replace
 
-from sleap_rtc.cli.care_documents import RepairDocument
+from sleap_rtc.cli.care_documents import RepairDocument, RepairedShown
 from sleap_rtc.domain.models import Location, ModelFile, ModelRecord
 from sleap_rtc.library.chain import file_name
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
-def told(done) -> RepairDocument:
-    return msgspec.convert(done.document, RepairDocument)
+def told(done) -> RepairedShown:
+    (model,) = msgspec.convert(done.document, RepairDocument).models
+    return model
 
 
 @pytest.fixture
@@ -150,3 +151,43 @@ def test_a_worker_that_cannot_be_asked_is_said(cli, home):
     assert done.code == 3
     assert "Not from gpu-1" in done.err
     assert "--from-worker" in done.err
+
+
+def test_several_are_mended_and_one_that_cannot_be_does_not_keep_the_others(cli, linked, home):
+    model, theirs = linked
+    moved = theirs.with_name("moved.ckpt")
+    theirs.rename(moved)
+    lost = home.model("lost")
+    (lost.directory / "best.ckpt").unlink()
+    names = ["nobody", lost.id, model.id]
+    done = cli("repair-model", *names, "--path", moved, "--json")
+    assert done.code == 3
+    document = msgspec.convert(done.document, RepairDocument)
+    assert [(one.id, one.whole) for one in document.models] == [(lost.id, False), (model.id, True)]
+    assert [one.error.code for one in document.failed] == ["unknown_model", "files_missing"]
+    assert lost.id in done.err
+
+
+def test_all_models_are_looked_at(cli, home):
+    assert cli("repair-model").code == 2
+    assert cli("repair-model", "a", "--all").code == 2
+    whole, damaged, lost = (home.model(name) for name in ("whole", "damaged", "lost"))
+    (damaged.directory / ".record" / file_name(1)).write_bytes(b"{")
+    done = cli("repair-model", "--all")
+    assert done.code == 0
+    assert "2 models of 3: nothing was wrong." in done.err
+    assert damaged.id in done.err
+    assert whole.id not in done.err
+    (lost.directory / "best.ckpt").unlink()
+    done = cli("repair-model", "--all", "--json")
+    assert done.code == 3
+    document = msgspec.convert(done.document, RepairDocument)
+    assert sorted(one.whole for one in document.models) == [False, True, True]
+    assert len(document.failed) == 1
+
+
+def test_a_pairs_alias_is_both_of_its_models(cli, home):
+    one, two = home.model("a"), home.model("b", model_type="centered_instance")
+    home.alias("pair", one.id, two.id)
+    document = msgspec.convert(cli("repair-model", "pair", "--json").document, RepairDocument)
+    assert [model.id for model in document.models] == [one.id, two.id]

@@ -226,7 +226,7 @@ def test_what_is_broken_here_comes_from_a_worker_that_has_it(lab) -> None:
     (entry.directory / "logs" / "training_log.csv").unlink()
 
     assert "gpu-1" in typed(lab, "repair-model", "00000002", code=3).err  # nobody to be asked
-    done = typed(lab, "repair-model", "00000002", "--yes", "--json").as_(RepairDocument)
+    (done,) = typed(lab, "repair-model", "00000002", "--yes", "--json").as_(RepairDocument).models
     assert done.whole
     assert sorted((file.path, file.was, file.source) for file in done.files) == [
         ("best.ckpt", "changed", "worker:gpu-1"),

@@ -107,7 +107,7 @@ def test_where_no_revision_is_good_the_copy_for_people_is(lab) -> None:
         path.write_bytes(b"{")
     with pytest.raises(Damaged):
         lab.registry.get(entry.id)
-    assert repair.directory_of(lab.registry, entry.id) == entry.directory
+    assert repair.directories_of(lab.registry, entry.id) == (entry.directory,)
     mended = repair.mend_record(lab.registry, entry.directory)
     assert mended is not None
     assert mended.source == 0
@@ -151,15 +151,15 @@ def test_a_model_is_found_by_any_of_its_names(lab, tmp_path) -> None:
     entry, other = lab.copied(), lab.copied("other")
     lab.registry.set_alias("fly", entry.id)
     for name in (entry.id, entry.id[:6], "fly"):
-        assert repair.directory_of(lab.registry, name) == entry.directory
+        assert repair.directories_of(lab.registry, name) == (entry.directory,)
     (entry.directory / ".record" / file_name(1)).write_bytes(b"{")
     for name in (entry.id, "fly"):
-        assert repair.directory_of(lab.registry, name) == entry.directory
+        assert repair.directories_of(lab.registry, name) == (entry.directory,)
     for name in ("nobody", "0badcafe", str(tmp_path)):
         with pytest.raises(UnknownModel):
-            repair.directory_of(lab.registry, name)
+            repair.directories_of(lab.registry, name)
     with pytest.raises((UnknownModel, AmbiguousName)):
-        repair.directory_of(lab.registry, "")
+        repair.directories_of(lab.registry, "")
     with pytest.raises(UnknownModel):
         repair.mend_record(lab.registry, other.directory.with_name("centroid_0badcafe"))
 

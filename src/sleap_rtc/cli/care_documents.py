@@ -70,8 +70,8 @@ class RepairedFileShown(Shown, frozen=True):
     source: str | None
 
 
-class RepairDocument(Shown, frozen=True):
-    """``repair-model``.
+class RepairedShown(Shown, frozen=True):
+    """A model that was looked at, and mended as far as that was possible.
 
     Attributes:
         id: The model's id.
@@ -88,6 +88,13 @@ class RepairDocument(Shown, frozen=True):
     record: Literal["good", "mended"]
     aliases: tuple[str, ...]
     files: tuple[RepairedFileShown, ...]
+
+
+class RepairDocument(Shown, frozen=True):
+    """``repair-model``: every model that was looked at, and what failed, of those too."""
+
+    models: tuple[RepairedShown, ...]
+    failed: tuple[FailedShown, ...]
 
 
 class CleanedShown(Shown, frozen=True):

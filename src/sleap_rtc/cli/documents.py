@@ -426,13 +426,20 @@ class WordsShown(Shown, frozen=True):
     tags: tuple[str, ...]
 
 
-class UpdateDocument(Shown, frozen=True):
-    """``update-model``: what it said before, and says now."""
+class UpdatedShown(Shown, frozen=True):
+    """A model, what was written of it before, and what is now."""
 
     model: str
     alias: str | None
     before: WordsShown
     now: WordsShown
+
+
+class UpdateDocument(Shown, frozen=True):
+    """``update-model``: the models that were changed, and what failed."""
+
+    models: tuple[UpdatedShown, ...]
+    failed: tuple[FailedShown, ...]
 
 
 class DeletedShown(Shown, frozen=True):

@@ -16,9 +16,11 @@ from sleap_rtc.cli.documents import (
     DeletedShown,
     TagDocument,
     UpdateDocument,
+    UpdatedShown,
     WordsShown,
 )
 from sleap_rtc.cli.listing import day
+from sleap_rtc.cli.several import Several
 from sleap_rtc.cli.text import Cell, Column, count
 from sleap_rtc.domain import aliases as rules
 from sleap_rtc.domain.ids import ModelId
@@ -159,26 +161,26 @@ def _type_of(library: Registry, model: ModelId) -> str:
 
 def update(
     app: App,
-    name: str,
+    names: Sequence[str],
     *,
     notes: str | None,
     tags: str | None,
     add: Sequence[str],
     remove: Sequence[str],
 ) -> None:
-    """Change what people wrote of a model.
+    """Change what people wrote of models; one that fails doesn't keep the others.
 
     Args:
         app: The invocation.
-        name: The model.
-        notes: In place of its notes.
-        tags: In place of its tags, with commas between.
-        add: Tags that it gets as well.
-        remove: Tags that it loses.
+        names: The models; a pair's alias is both.
+        notes: In place of their notes.
+        tags: In place of their tags, with commas between.
+        add: Tags that they get as well.
+        remove: Tags that they lose.
 
     Raises:
         UsageError: Nothing is to be changed, or a text is too long.
-        UnknownModel: There is no such model.
+        UnknownModel: The only one that was named isn't there.
     """
     if notes is None and tags is None and not add and not remove:
         raise UsageError(
@@ -193,7 +195,34 @@ def update(
     for each in (*(instead or ()), *add):
         _check_tag(each)
     library = app.library()
-    entry = _one(library, name)
+    several = Several(app)
+    changed: dict[str, UpdatedShown] = {}
+    for name in names:
+        with several.one(name):
+            for entry in _all_of(library, name):
+                if entry.id not in changed:
+                    changed[entry.id] = _update(
+                        library, entry, notes=notes, instead=instead, add=add, remove=remove
+                    )
+    several.check()
+    document = UpdateDocument(models=tuple(changed.values()), failed=several.failed)
+    app.out.show(document, lambda: _show_updated(app, document.models))
+    for one in changed.values():
+        for tag in remove:
+            if tag not in one.before.tags:
+                app.out.warn(f"{one.alias or one.model} had no tag {tag!r}.")
+    several.end()
+
+
+def _update(
+    library: Registry,
+    entry: Entry,
+    *,
+    notes: str | None,
+    instead: Sequence[str] | None,
+    add: Sequence[str],
+    remove: Sequence[str],
+) -> UpdatedShown:
     before = _words(entry.record)
 
     def change(old: ModelRecord) -> ModelRecord:
@@ -206,24 +235,20 @@ def update(
         return replace(old, tags=tuple(sorted(kept)), notes=old.notes if notes is None else notes)
 
     entry = library.update(entry.id, change)
-    now = _words(entry.record)
-    document = UpdateDocument(model=entry.id, alias=entry.alias, before=before, now=now)
+    return UpdatedShown(model=entry.id, alias=entry.alias, before=before, now=_words(entry.record))
 
-    def human() -> None:
-        app.out.title(entry.label)
+
+def _show_updated(app: App, models: Sequence[UpdatedShown]) -> None:
+    for one in models:
+        app.out.title(f"{one.model} ({one.alias})" if one.alias else one.model)
         for what, old, new in (
-            ("tags", ", ".join(before.tags), ", ".join(now.tags)),
-            ("notes", before.notes, now.notes),
+            ("tags", ", ".join(one.before.tags), ", ".join(one.now.tags)),
+            ("notes", one.before.notes, one.now.notes),
         ):
             if old != new:
                 app.out.fields([(f"{what} were", old or "none"), (f"{what} are", new or "none")])
-        if before == now:
+        if one.before == one.now:
             app.out.say("It said so already.")
-
-    app.out.show(document, human)
-    for each in remove:
-        if each not in before.tags:
-            app.out.warn(f"It had no tag {each!r}.")
 
 
 def _check_tag(tag: str) -> None:

@@ -178,7 +178,7 @@ def list_aliases(app: App) -> None:
 
 
 @click.command()
-@click.argument("name", type=MODEL)
+@click.argument("names", nargs=-1, required=True, metavar="NAME...", type=MODEL)
 @click.option("--notes", metavar="TEXT", help="In place of its notes; '' removes them.")
 @click.option("--tags", metavar="A,B", help="In place of its tags; '' removes them.")
 @click.option("--add-tag", "add", multiple=True, metavar="TAG", help="Once more.")
@@ -187,17 +187,17 @@ def list_aliases(app: App) -> None:
 def update_model(
     app: App,
     /,
-    name: str,
+    names: tuple[str, ...],
     *,
     notes: str | None,
     tags: str | None,
     add: tuple[str, ...],
     remove: tuple[str, ...],
 ) -> None:
-    """Change the notes and tags of a model."""
+    """Change the notes and tags of models; a pair's alias is both of its models."""
     from sleap_rtc.cli.editing import update  # noqa: PLC0415 - --help stays quick
 
-    update(app, name, notes=notes, tags=tags, add=add, remove=remove)
+    update(app, names, notes=notes, tags=tags, add=add, remove=remove)
 
 
 @click.command()

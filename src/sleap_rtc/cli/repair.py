@@ -1,4 +1,4 @@
-"""``repair-model``: mending what is broken of a model."""
+"""``repair-model``: mending what is broken of models."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("name", type=MODEL)
+@click.argument("names", nargs=-1, metavar="NAME...", type=MODEL)
+@click.option("--all", "everything", is_flag=True, help="Every model of the library.")
 @click.option(
     "--path", type=options.ANY_PATH, help="Where its files are now: a folder, or the one file."
 )
@@ -30,15 +31,26 @@ if TYPE_CHECKING:
 @options.yes
 @click.pass_obj
 def repair_model(
-    app: App, /, *, name: str, path: Path | None, worker: str | None, room: str | None, yes: bool
+    app: App,
+    /,
+    *,
+    names: tuple[str, ...],
+    everything: bool,
+    path: Path | None,
+    worker: str | None,
+    room: str | None,
+    yes: bool,
 ) -> None:
-    """Mend a model: its record, its aliases, its files.
+    """Mend models: their records, their aliases, their files.
 
     Files are found by their content, where they lie nearby or where --path says, or
     are brought from a worker that has them. What is in the way goes to the trash, and
     a file of yours that the model links to is never written to. In the end
-    everything is read and compared once more.
+    everything is read and compared once more. What can't be mended of one model
+    doesn't keep the others.
     """
+    if everything == bool(names):
+        raise click.UsageError("Name the models to mend, or give --all.")
     from sleap_rtc.cli.repairing import repair  # noqa: PLC0415 - --help stays quick
 
-    repair(app, name, path=path, worker=worker, room=room, yes=yes)
+    repair(app, names, path=path, worker=worker, room=room, yes=yes)

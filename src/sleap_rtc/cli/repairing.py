@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Final
 
 from sleap_rtc.cli.app import App
-from sleap_rtc.cli.care_documents import RepairDocument, RepairedFileShown
+from sleap_rtc.cli.care_documents import RepairDocument, RepairedFileShown, RepairedShown
+from sleap_rtc.cli.several import Several
 from sleap_rtc.cli.text import Cell, Column, bar, count
 from sleap_rtc.client.mending import fetch_missing
 from sleap_rtc.domain.units import format_bytes
@@ -22,45 +23,106 @@ _BAR: Final = 24
 
 
 def repair(
-    app: App, name: str, *, path: Path | None, worker: str | None, room: str | None, yes: bool
+    app: App,
+    names: Sequence[str],
+    *,
+    path: Path | None,
+    worker: str | None,
+    room: str | None,
+    yes: bool,
 ) -> None:
-    """Mend a model.
+    """Mend models; what fails of one doesn't keep the others.
 
     Args:
         app: The invocation.
-        name: Its name.
-        path: Where its files are now, if that was said.
+        names: Their names; none for every model.
+        path: Where their files are now, if that was said.
         worker: The worker to bring files from, if one was named.
         room: The worker's room.
         yes: Whether to go on without asking.
 
     Raises:
-        UnknownModel: There is none.
-        FilesMissing: Files of it are still not as they should be; the rest is mended.
+        NotFound: There is nothing at the path.
+        UnknownModel: The only one that was named isn't there.
     """
     if path is not None and not path.exists():
         raise NotFound(message=f"There is nothing at {path}.")
-    _Repair(app, name, yes=yes).run(path, worker, room)
+    several = Several(app)
+    chosen = _chosen(app, names, several)
+    done: list[_Repair] = []
+    for directory in chosen:
+        with several.one(directory.name):
+            done.append(_Repair(app, directory, yes=yes))
+            done[-1].run(path, worker, room)
+    seen = [one for one in done if one.seen is not None]
+    if not seen:
+        several.check()
+    document = RepairDocument(
+        models=tuple(one.seen for one in seen if one.seen is not None), failed=several.failed
+    )
+    app.out.show(document, lambda: _print(app, seen, brief=not names))
+    several.end()
+
+
+def _chosen(app: App, names: Sequence[str], several: Several) -> dict[Path, None]:
+    """The directories of the models that are named, each once; of all without a name."""
+    library = app.library()
+    if not names:
+        return dict.fromkeys(
+            library.models_dir / one.directory.name
+            if isinstance(one, Entry)
+            else library.models_dir / one.directory
+            for one in sorted(library.walk(), key=lambda one: str(one.directory))
+        )
+    chosen: dict[Path, None] = {}
+    for name in names:
+        with several.one(name):
+            chosen |= dict.fromkeys(mend.directories_of(library, name))
+    return chosen
+
+
+def _print(app: App, seen: Sequence[_Repair], *, brief: bool) -> None:
+    """Say what became of each; of all, only of those of which there is something to say."""
+    for one in seen:
+        if not brief or one.touched:
+            one.print()
+    if brief:
+        good = sum(not one.touched for one in seen)
+        app.out.say(f"{count(good, 'model')} of {len(seen):,}: nothing was wrong.")
 
 
 class _Repair:
-    def __init__(self, app: App, name: str, *, yes: bool) -> None:
+    """Mends one model.
+
+    Attributes:
+        seen: What became of it; None before all of it was looked at.
+    """
+
+    def __init__(self, app: App, directory: Path, *, yes: bool) -> None:
         self._app, self._yes = app, yes
         self._client = app.client()
         self._library = self._client.library
-        self._directory = mend.directory_of(self._library, name)
+        self._directory = directory
         self._came: dict[str, str] = {}
+        self.seen: RepairedShown | None = None
 
     def run(self, path: Path | None, worker: str | None, room: str | None) -> None:
+        """Mend it.
+
+        Raises:
+            FilesMissing: Files of it are still not as they should be; the rest is mended.
+        """
         record = mend.mend_record(self._library, self._directory)
         if record is not None:
             where = f"revision {record.source}" if record.source else "model.json"
-            self._say(f"Its record was damaged; it is as in {where} again.")
+            self._say(f"{self._directory.name}: its record was damaged; it is as in {where} again.")
         entry = self._entry()
         aliases = mend.mend_aliases(self._library, entry.id)
         if aliases:
             self._say(f"It had another alias too, which is removed: {', '.join(aliases)}.")
         faults = self._examine()
+        if faults:
+            self._app.out.say(f"{entry.label}:", "name")
         for fault in faults:
             self._say(f"{fault.file.path} {_WORDS[fault.state]}.")
         left = faults
@@ -72,12 +134,11 @@ class _Repair:
         entry = self._entry()
         if not left:
             entry = mend.found_again(self._library, entry)
-        document = self._document(entry, record is not None, aliases, faults, left)
-        self._app.out.show(document, lambda: self._print(entry, document))
+        self.seen = self._shown(entry, record is not None, aliases, faults, left)
         if left:
             files = ", ".join(fault.file.path for fault in left)
             hint = "Say where they are with --path, or --from-worker WORKER."
-            self._app.fail(FilesMissing(name=entry.label, files=files, hint=hint))
+            raise FilesMissing(name=entry.label, files=files, hint=hint)
 
     def _entry(self) -> Entry:
         found = self._library.resolve(str(self._directory))
@@ -202,16 +263,16 @@ class _Repair:
             return False
         return self._app.out.ask(question, default=True)
 
-    def _document(
+    def _shown(
         self,
         entry: Entry,
         record: bool,
         aliases: tuple[str, ...],
         faults: tuple[Fault, ...],
         left: tuple[Fault, ...],
-    ) -> RepairDocument:
+    ) -> RepairedShown:
         now = {fault.file.path: fault.state for fault in left}
-        return RepairDocument(
+        return RepairedShown(
             id=entry.id,
             alias=entry.alias,
             whole=not left,
@@ -228,8 +289,17 @@ class _Repair:
             ),
         )
 
-    def _print(self, entry: Entry, document: RepairDocument) -> None:
-        if document.files:
+    @property
+    def touched(self) -> bool:
+        """Whether there was something to mend."""
+        seen = self.seen
+        return seen is not None and bool(seen.files or seen.aliases or seen.record == "mended")
+
+    def print(self) -> None:
+        """Say what became of it."""
+        seen = self.seen
+        assert seen is not None  # noqa: S101 - the caller looked
+        if seen.files:
             self._app.out.table(
                 [
                     Column("file", least=16),
@@ -244,13 +314,13 @@ class _Repair:
                         Cell(file.now, "good" if file.now == "ok" else "bad"),
                         file.source or "",
                     ]
-                    for file in document.files
+                    for file in seen.files
                 ],
             )
+        entry = self._entry()
         if not entry.record.files:
             self._say(f"{entry.label} has no files on this machine: there is nothing to compare.")
-        elif document.whole:
-            done = document.files or document.aliases or document.record == "mended"
+        elif seen.whole:
             files = count(len(entry.record.files), "file")
-            as_it_was = "" if done else "Nothing was wrong: "
+            as_it_was = "" if self.touched else "Nothing was wrong: "
             self._say(f"{as_it_was}{entry.label} is whole: {files}, all as recorded.")

@@ -41,7 +41,7 @@ from sleap_rtc.files.hashcache import HashCache
 from sleap_rtc.library import chain, layout, placing, records
 from sleap_rtc.library.aliases import rank
 from sleap_rtc.library.checking import content_is, state_of
-from sleap_rtc.library.entries import Entry
+from sleap_rtc.library.entries import Entry, Group
 from sleap_rtc.library.marks import changing
 from sleap_rtc.library.registry import Registry
 
@@ -83,12 +83,12 @@ class RecordMended(msgspec.Struct, frozen=True):
 # ── the record ───────────────────────────────────────────────────────────────
 
 
-def directory_of(registry: Registry, name: str) -> Path:
-    """The directory of a model, also of one whose record can't be read.
+def directories_of(registry: Registry, name: str) -> tuple[Path, ...]:
+    """The directory of a model, or both of a pair, also where a record can't be read.
 
     Args:
         registry: The library.
-        name: Its id, an alias of it alone, or the beginning of its id.
+        name: Its id, an alias, or the beginning of its id.
 
     Raises:
         UnknownModel: There is none.
@@ -97,18 +97,22 @@ def directory_of(registry: Registry, name: str) -> Path:
     with contextlib.suppress(Damaged):
         found = registry.resolve(name)
         if isinstance(found, Entry):
-            return found.directory
-        if isinstance(found, Path):
-            raise UnknownModel(name=name, hint=f"{found} is in no library.")
+            return (found.directory,)
+        if isinstance(found, Group):
+            return tuple(entry.directory for entry in found.entries)
+        raise UnknownModel(name=name, hint=f"{found} is in no library.")
     ids: tuple[ModelId, ...] = (ModelId(name),) if is_model_id(name) else ()
     with contextlib.suppress(DataError):
         alias = registry.get_alias(name)
-        ids = alias.models if alias is not None and len(alias.models) == 1 else ids
+        ids = alias.models if alias is not None else ids
+    there = []
     for folder in layout.names(registry.models_dir):
         parsed = layout.parse(folder)
         if parsed is not None and parsed[1] in ids:
-            return registry.models_dir / folder
-    raise UnknownModel(name=name, hint="Name one model, by its whole id.")
+            there.append(registry.models_dir / folder)
+    if not there:
+        raise UnknownModel(name=name, hint="Name the model by its whole id.")
+    return tuple(there)
 
 
 def mend_record(registry: Registry, directory: Path) -> RecordMended | None:
