@@ -67,7 +67,6 @@ def test_keys_that_mean_the_same_everywhere(key: str) -> None:
 
 @pytest.mark.parametrize(
     "key",
-    # fmt: off
     [
         "",
         "/a",
@@ -86,7 +85,6 @@ def test_keys_that_mean_the_same_everywhere(key: str) -> None:
         "x" * 201,
         "/".join(["x" * 100] * 6),
     ],
-    # fmt: on
 )
 def test_other_keys_are_refused(key: str) -> None:
     with pytest.raises(InvalidName):

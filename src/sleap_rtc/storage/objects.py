@@ -260,7 +260,7 @@ class ObjectStore(UploadStore, Protocol):
         """
 
     def keys(self, prefix: str) -> Iterator[StoredObject]:
-        """Every object whose key begins with ``prefix``, in the order of their keys."""
+        """Every object whose key begins with ``prefix``, in any order: not every store sorts."""
 
     def delete(self, key: str) -> None:
         """Remove an object; one that isn't there is no error."""

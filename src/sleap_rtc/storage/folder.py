@@ -1,0 +1,529 @@
+"""A folder as an object store: the embedded default, and for a lab with a big disk enough.
+
+::
+
+    <root>/
+      key                    signs tickets, for the owner's eyes alone
+      objects/<key>          what is there, whole
+      uploads/<32 hex>/
+        upload               which object, how large
+        lock                 shared by who writes a part, exclusive to who completes
+        data                 the whole, its room taken; part n is at its place in it
+        00001.lock           held by who writes part 1
+        00001                part 1 is here: its size and SHA-256
+
+A part counts once its bytes were compared with the announced SHA-256 and are on
+the disk; only then its mark is written. Completing is one rename: nothing is
+copied. Several processes of one host, or of several where the file system has
+locks, may serve one folder.
+
+Parts come in through :meth:`FolderStore.receive` and objects go out through
+:meth:`FolderStore.open`, both for the holder of a ticket
+(:mod:`sleap_rtc.storage.tickets`), which the server's own endpoint takes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import os
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, Self
+
+import msgspec
+
+from sleap_rtc.errors import (
+    AlreadyExists,
+    Busy,
+    Damaged,
+    DataError,
+    PartsMissing,
+    UnknownUpload,
+    UnsafePath,
+)
+from sleap_rtc.files.beneath import open_file
+from sleap_rtc.files.durable import (
+    TEMPORARY,
+    disk_errors,
+    make_directory,
+    sync_directory,
+    sync_file,
+    write_new,
+    write_replacing,
+)
+from sleap_rtc.files.space import check_space, reserve
+from sleap_rtc.storage.objects import (
+    PART_SECONDS,
+    Part,
+    SignedRequest,
+    StoredObject,
+    StoredPart,
+    Upload,
+    check_key,
+    check_parts,
+    check_sizes,
+)
+from sleap_rtc.storage.tickets import Ticket, expiry, seal, unseal
+
+UPLOAD_SECONDS: Final = 86_400.0
+"""Seconds after its last part that an upload is given up."""
+
+_ID: Final = re.compile(r"[0-9a-f]{32}")
+_KEEP_FREE: Final = 64 * 1024 * 1024
+"""Bytes that an upload leaves on the disk, for marks and everything else there."""
+
+
+class _Mark(msgspec.Struct, frozen=True):
+    """That a part is here."""
+
+    size: int
+    sha256: bytes
+
+
+class OpenObject:
+    """An object that is open for reading; as a context manager it is closed at the end.
+
+    Attributes:
+        fd: Open for reading; what replaces the object meanwhile doesn't change it.
+        about: What it is.
+    """
+
+    def __init__(self, fd: int, about: StoredObject) -> None:
+        self.fd = fd
+        self.about = about
+
+    def close(self) -> None:
+        """Close it; twice is once."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class FolderStore:
+    """A folder as an :class:`~sleap_rtc.storage.objects.ObjectStore`. For many threads.
+
+    Args:
+        root: The folder; made when it isn't there.
+        base_url: Where the server's endpoint takes tickets, without a slash at the end.
+        clock: The time in UTC.
+
+    Raises:
+        OutOfSpace: The folder can't be made.
+        PathNotPermitted: This user may not write there.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        base_url: str,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._objects = root / "objects"
+        self._uploads = root / "uploads"
+        self._root = root
+        self._base_url = base_url
+        self._clock = clock
+        make_directory(self._objects)
+        make_directory(self._uploads)
+        self._key = _key(root / "key")
+
+    @property
+    def name(self) -> str:
+        """The folder's path."""
+        return str(self._root)
+
+    def head(self, key: str) -> StoredObject | None:
+        """What is there under a key."""
+        try:
+            with self.open(key) as found:
+                return found.about
+        except (FileNotFoundError, NotADirectoryError, UnsafePath):
+            return None
+
+    def begin(self, key: str, *, size: int, part_size: int) -> Upload:
+        """Begin an upload, whose room on the disk is taken at once."""
+        check_key(key)
+        check_sizes(size, part_size)
+        check_space(self._uploads, size + _KEEP_FREE)
+        upload = Upload(key=key, id=secrets.token_hex(16), size=size, part_size=part_size)
+        folder = self._uploads / upload.id
+        with disk_errors(folder / "data", need=size):
+            folder.mkdir()
+            try:
+                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+                fd = os.open(folder / "data", flags, 0o666)
+                try:
+                    reserve(fd, size)
+                    sync_file(fd)
+                finally:
+                    os.close(fd)
+                (folder / "lock").touch()
+                write_new(folder / "upload", msgspec.json.encode(upload))
+                sync_directory(self._uploads)
+            except BaseException:
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
+        return upload
+
+    def part_requests(
+        self, upload: Upload, parts: Sequence[Part], *, seconds: int = PART_SECONDS
+    ) -> list[SignedRequest]:
+        """Requests that send parts; a token pins each part's length and SHA-256."""
+        check_parts(upload, parts)
+        return [
+            self._signed(
+                Ticket(
+                    method="PUT",
+                    key=upload.key,
+                    expires=int(expiry(self._clock(), seconds).timestamp()),
+                    upload=upload.id,
+                    number=part.number,
+                    size=part.size,
+                    sha256=part.sha256,
+                ),
+                {"content-length": str(part.size)},
+            )
+            for part in parts
+        ]
+
+    def parts(self, upload: Upload) -> list[StoredPart]:
+        """The parts that are here."""
+        folder = self._folder(upload.id, upload.key)
+        found = []
+        for path in sorted(folder.iterdir()):
+            mark = _mark(path) if path.name.isdigit() else None
+            if mark is not None:
+                number, etag = int(path.name), mark.sha256.hex()
+                found.append(
+                    StoredPart(number=number, size=mark.size, etag=etag, sha256=mark.sha256)
+                )
+        return found
+
+    def complete(self, upload: Upload, parts: Sequence[Part]) -> StoredObject:
+        """Make the object of its parts, by one rename."""
+        check_parts(upload, parts, every=True)
+        with contextlib.ExitStack() as held:
+            try:
+                folder = self._folder(upload.id, upload.key)
+                what = f"The upload to {upload.key}"
+                held.enter_context(_locked(folder / "lock", fcntl.LOCK_EX, what=what))
+                there = {part.number: part for part in self.parts(upload)}
+            except (UnknownUpload, FileNotFoundError):
+                return self._done(upload)
+            lacking = [
+                part.number
+                for part in sorted(parts, key=lambda part: part.number)
+                if (found := there.get(part.number)) is None or found.sha256 != part.sha256
+            ]
+            if lacking:
+                raise PartsMissing(key=upload.key, parts=", ".join(map(str, lacking[:50])))
+            target = self._objects / upload.key
+            with disk_errors(target), self._placing(upload.key):
+                make_directory(target.parent)
+                with contextlib.suppress(FileNotFoundError):  # done, but for the cleaning up
+                    (folder / "data").rename(target)
+                sync_directory(target.parent)
+            done = self._done(upload)
+            shutil.rmtree(folder, ignore_errors=True)
+            return done
+
+    def abort(self, upload: Upload) -> None:
+        """Give an upload up."""
+        with contextlib.suppress(UnknownUpload, FileNotFoundError):
+            folder = self._folder(upload.id, upload.key)
+            with _locked(folder / "lock", fcntl.LOCK_EX, what=f"The upload to {upload.key}"):
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def download_request(self, key: str, *, seconds: int = PART_SECONDS) -> SignedRequest:
+        """A request that reads an object, whole or in ranges."""
+        expires = int(expiry(self._clock(), seconds).timestamp())
+        return self._signed(Ticket(method="GET", key=check_key(key), expires=expires), {})
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Make a small object that must not be there yet."""
+        path = self._objects / check_key(key)
+        with self._placing(key):
+            make_directory(path.parent)
+            return write_new(path, data)
+
+    def read(self, key: str, *, limit: int) -> bytes | None:
+        """The content of a small object; None when there is none."""
+        try:
+            found = self.open(key)
+        except (FileNotFoundError, NotADirectoryError, UnsafePath):
+            return None
+        with found, open(found.fd, "rb", closefd=False) as file:
+            data = file.read(limit + 1)
+        if len(data) > limit:
+            raise DataError(what=key, why=f"it has more than the {limit} bytes allowed")
+        return data
+
+    def keys(self, prefix: str) -> Iterator[StoredObject]:
+        """Every object whose key begins with ``prefix``."""
+        for key in _walk(self._objects, "", prefix):
+            found = self.head(key)
+            if found is not None:
+                yield found
+
+    def delete(self, key: str) -> None:
+        """Remove an object; one that isn't there is no error."""
+        path = self._objects / check_key(key)
+        with disk_errors(path), contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            path.unlink()
+            sync_directory(path.parent)
+
+    def ticket(self, token: str, *, method: str) -> Ticket:
+        """What the holder of a token may do.
+
+        Raises:
+            NotPermitted: The token isn't ours, is for another method, or has expired.
+        """
+        return unseal(token, self._key, method=method, now=self._clock())
+
+    def open(self, key: str) -> OpenObject:
+        """Open an object for reading.
+
+        Raises:
+            FileNotFoundError: There is none.
+        """
+        fd = open_file(self._objects / check_key(key))
+        found = os.fstat(fd)
+        # Another content is another file, so this changes when the content does.
+        etag = f"{found.st_ino:x}-{found.st_mtime_ns:x}-{found.st_size:x}"
+        modified = datetime.fromtimestamp(found.st_mtime, UTC)
+        about = StoredObject(key=key, size=found.st_size, etag=etag, modified=modified)
+        return OpenObject(fd, about)
+
+    def receive(self, ticket: Ticket) -> PartWriter:
+        """Take a part, for the holder of a ticket.
+
+        Raises:
+            UnknownUpload: It expired, was completed or given up.
+            Busy: Somebody is sending the same part, or the upload is being completed.
+        """
+        return PartWriter(self._folder(ticket.upload, ticket.key), ticket)
+
+    def sweep(
+        self, *, seconds: float = UPLOAD_SECONDS, objects: tuple[str, float] | None = None
+    ) -> int:
+        """Give up uploads for which nothing came for a while, and remove objects that are old.
+
+        Args:
+            seconds: That nothing came.
+            objects: Prefix of the objects that are temporary, and the seconds that they stay.
+
+        Returns:
+            How many uploads and objects went.
+        """
+        gone = 0
+        now = time.time()  # the files' own times are compared, whatever clock is handed in
+        for folder in self._uploads.iterdir():
+            try:
+                if now - folder.stat().st_mtime < seconds:
+                    continue
+                with _locked(folder / "lock", fcntl.LOCK_EX, what="An upload"):
+                    shutil.rmtree(folder, ignore_errors=True)
+                gone += 1
+            except Busy:
+                continue
+            except FileNotFoundError:  # being begun, or half removed by a process that was killed
+                shutil.rmtree(folder, ignore_errors=True)
+        if objects is not None:
+            prefix, age = objects
+            for found in list(self.keys(prefix)):
+                if found.modified is not None and now - found.modified.timestamp() >= age:
+                    self.delete(found.key)
+                    gone += 1
+        return gone
+
+    def _folder(self, upload: str, key: str) -> Path:
+        """The folder of an upload that is under way."""
+        folder = self._uploads / upload
+        try:
+            if _ID.fullmatch(upload) is None:
+                raise UnknownUpload(key=key)
+            began = msgspec.json.decode((folder / "upload").read_bytes(), type=Upload)
+        except (FileNotFoundError, msgspec.DecodeError):
+            raise UnknownUpload(key=key) from None
+        if began.key != key:
+            raise UnknownUpload(key=key)
+        return folder
+
+    def _done(self, upload: Upload) -> StoredObject:
+        found = self.head(upload.key)
+        if found is None or found.size != upload.size:
+            raise UnknownUpload(key=upload.key)
+        return found
+
+    def _signed(self, ticket: Ticket, headers: dict[str, str]) -> SignedRequest:
+        return SignedRequest(
+            method=ticket.method,
+            url=f"{self._base_url}/{seal(ticket, self._key)}",
+            headers=headers,
+            expires=datetime.fromtimestamp(ticket.expires, UTC),
+        )
+
+    @contextlib.contextmanager
+    def _placing(self, key: str) -> Iterator[None]:
+        """Say clearly that a name is a folder of other objects, or that an object is in its way."""
+        try:
+            yield
+        except (NotADirectoryError, FileExistsError, IsADirectoryError):
+            raise AlreadyExists(what=f"An object whose key begins or goes on as {key}") from None
+
+
+class PartWriter:
+    """Takes the bytes of one part, as a context manager. For one thread at a time.
+
+    Args:
+        folder: Of the upload.
+        ticket: What may be sent.
+    """
+
+    def __init__(self, folder: Path, ticket: Ticket) -> None:
+        self._ticket = ticket
+        self._hash = hashlib.sha256()
+        self._got = 0
+        self._fd = -1
+        self._mark = folder / f"{ticket.number:05}"
+        self._locks = contextlib.ExitStack()
+        what = f"Part {ticket.number} of the upload to {ticket.key}"
+        try:
+            self._locks.enter_context(_locked(folder / "lock", fcntl.LOCK_SH, what=what))
+            lock = self._mark.with_suffix(".lock")
+            self._locks.enter_context(_locked(lock, fcntl.LOCK_EX, what=what, make=True))
+            there = _mark(self._mark)
+            self._there = there is not None and there.sha256 == ticket.sha256
+            began = msgspec.json.decode((folder / "upload").read_bytes(), type=Upload)
+            self._offset = began.offset(ticket.number)
+            if self._there:
+                return
+            if there is not None:
+                # The mark goes first: it must never stand for bytes that are being replaced.
+                self._mark.unlink()
+                sync_directory(folder)
+            self._fd = os.open(folder / "data", os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            self._locks.close()
+            raise UnknownUpload(key=ticket.key) from None
+        except BaseException:
+            self._locks.close()
+            raise
+
+    def write(self, data: bytes) -> None:
+        """Take the next bytes.
+
+        Raises:
+            DataError: More than were announced.
+            OutOfSpace: The disk is full.
+        """
+        if self._got + len(data) > self._ticket.size:
+            why = f"it has more than the {self._ticket.size} bytes announced"
+            raise DataError(what=f"part {self._ticket.number}", why=why)
+        self._hash.update(data)
+        if not self._there:
+            with disk_errors(self._mark, need=len(data)):
+                rest, at = memoryview(data), self._offset + self._got
+                while rest:
+                    written = os.pwrite(self._fd, rest, at)
+                    rest, at = rest[written:], at + written
+        self._got += len(data)
+
+    def commit(self) -> StoredPart:
+        """Compare what came with what was announced, and keep it.
+
+        Raises:
+            Damaged: Other bytes came, or fewer; nothing is kept.
+            OutOfSpace: The disk is full.
+        """
+        ticket = self._ticket
+        if self._got != ticket.size or self._hash.digest() != ticket.sha256:
+            why = f"{self._got} bytes came that aren't the {ticket.size} announced"
+            raise Damaged(what=f"part {ticket.number} of {ticket.key}", why=why)
+        if not self._there:
+            with disk_errors(self._mark):
+                sync_file(self._fd)
+            mark = _Mark(size=ticket.size, sha256=ticket.sha256)
+            write_replacing(self._mark, msgspec.json.encode(mark))
+            self._there = True
+        return StoredPart(
+            number=ticket.number, size=ticket.size, etag=ticket.sha256.hex(), sha256=ticket.sha256
+        )
+
+    def close(self) -> None:
+        """Let others send this part; twice is once."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+        self._locks.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@contextlib.contextmanager
+def _locked(path: Path, how: int, *, what: str, make: bool = False) -> Iterator[None]:
+    """A lock on a file of an upload, which must still be there when it is held."""
+    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | (os.O_CREAT if make else 0)
+    with disk_errors(path):
+        fd = os.open(path, flags, 0o666)
+    try:
+        try:
+            fcntl.flock(fd, how | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EWOULDBLOCK, errno.EAGAIN):
+                raise
+            raise Busy(what=what, by="") from None
+        if os.fstat(fd).st_nlink == 0:
+            raise FileNotFoundError(errno.ENOENT, "the upload is gone", str(path))
+        yield
+    finally:
+        os.close(fd)
+
+
+def _mark(path: Path) -> _Mark | None:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=_Mark)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None
+
+
+def _key(path: Path) -> bytes:
+    """The key that signs tickets, made once for all processes."""
+    write_new(path, secrets.token_bytes(32), mode=0o600)
+    key = path.read_bytes()
+    if len(key) != 32:
+        raise Damaged(what=str(path), why="it is no key; remove it, and links made so far end")
+    return key
+
+
+def _walk(folder: Path, above: str, prefix: str) -> Iterator[str]:
+    """Keys below a folder that begin with a prefix."""
+    with contextlib.suppress(FileNotFoundError), os.scandir(folder) as found:
+        for entry in found:
+            key = above + entry.name
+            if entry.name.startswith(TEMPORARY):
+                continue
+            if not entry.is_dir(follow_symlinks=False):
+                if key.startswith(prefix):
+                    yield key
+            elif f"{key}/".startswith(prefix) or prefix.startswith(f"{key}/"):
+                yield from _walk(folder / entry.name, f"{key}/", prefix)

@@ -1,0 +1,216 @@
+"""What every object store must do, as checks that a test module runs on its own store.
+
+The store is empty at first, or nobody else uses it, and the links that it makes can be reached::
+
+    @pytest.mark.parametrize("check", CHECKS)
+    def test_the_store_does_what_every_store_does(check, store):
+        check(store)
+"""
+
+# ruff: noqa: S101 - these are tests
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+
+import pytest
+
+from sleap_rtc.errors import DataError, InvalidName, PartsMissing, UnknownUpload
+from sleap_rtc.storage.objects import MIN_PART, ObjectStore, Part, Upload
+from sleap_rtc.storage.wire import Answer, Connections
+
+CONTENT = b"first" * (MIN_PART // 5) + b"the last part"
+
+
+def part_of(upload: Upload, number: int, content: bytes = CONTENT) -> tuple[Part, bytes]:
+    """A part of the content, and its bytes."""
+    at = upload.offset(number)
+    data = content[at : at + upload.length(number)]
+    return Part(number=number, size=len(data), sha256=hashlib.sha256(data).digest()), data
+
+
+def send(store: ObjectStore, upload: Upload, part: Part, data: bytes) -> Answer:
+    """Send a part's bytes, whatever they are."""
+    connections = Connections()
+    try:
+        request = store.part_requests(upload, [part])[0]
+        return connections.send(request, data)
+    finally:
+        connections.close()
+
+
+def upload_whole(store: ObjectStore, key: str, content: bytes = CONTENT) -> Sequence[Part]:
+    """Upload a content and complete it."""
+    upload = store.begin(key, size=len(content), part_size=MIN_PART)
+    parts = [part_of(upload, n, content) for n in range(1, upload.part_count + 1)]
+    for part, data in parts:
+        assert send(store, upload, part, data).ok
+    store.complete(upload, [part for part, _ in parts])
+    return [part for part, _ in parts]
+
+
+def fetch(store: ObjectStore, key: str, **headers: str) -> Answer:
+    """Read an object as the holder of a link would."""
+    connections = Connections()
+    try:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return connections.send(store.download_request(key), headers=named, limit=len(CONTENT))
+    finally:
+        connections.close()
+
+
+def check_an_upload_in_parts_becomes_an_object(store: ObjectStore) -> None:
+    """Parts are listed as they come; the object is there when it is completed, and not before."""
+    upload = store.begin("a/whole", size=len(CONTENT), part_size=MIN_PART)
+    assert store.parts(upload) == []
+    first, data = part_of(upload, 1)
+    last, rest = part_of(upload, 2)
+    assert send(store, upload, last, rest).ok
+    assert [(p.number, p.size) for p in store.parts(upload)] == [(2, len(rest))]
+    assert store.head("a/whole") is None
+    with pytest.raises(PartsMissing, match=": 1"):
+        store.complete(upload, [first, last])
+    assert send(store, upload, first, data).ok
+    assert send(store, upload, first, data).ok  # sent again, as after an answer that got lost
+    assert [p.number for p in store.parts(upload)] == [1, 2]
+    done = store.complete(upload, [last, first])
+    assert (done.key, done.size) == ("a/whole", len(CONTENT))
+    assert store.complete(upload, [first, last]).etag == done.etag
+    found = store.head("a/whole")
+    assert found is not None
+    assert found.etag == done.etag
+    assert fetch(store, "a/whole").body == CONTENT
+    with pytest.raises(UnknownUpload):
+        store.parts(upload)
+
+
+def check_a_link_is_good_for_exactly_its_bytes(store: ObjectStore) -> None:
+    """Other bytes and other lengths are refused, and what was there stays."""
+    upload = store.begin("a/pinned", size=len(CONTENT), part_size=MIN_PART)
+    part, data = part_of(upload, 2)
+    other = b"X" + data[1:]
+    assert send(store, upload, part, other).status in (400, 422)
+    request = store.part_requests(upload, [part])[0]
+    connections = Connections()
+    try:
+        longer = {**request.headers, "content-length": str(len(data) + 1)}
+        changed = type(request)(request.method, request.url, longer, request.expires)
+        assert not connections.send(changed, data + b"X").ok
+        assert store.parts(upload) == []
+        assert connections.send(request, data).ok
+        # The link itself can't be made to serve another part, or to read.
+        worse = request.url.replace("partNumber=2", "partNumber=1")
+        worse = worse if worse != request.url else request.url[:-2]
+        changed = type(request)("PUT", worse, request.headers, request.expires)
+        assert connections.send(changed, data).status == 403
+        changed = type(request)("GET", request.url, {}, request.expires)
+        assert connections.send(changed).status == 403
+    finally:
+        connections.close()
+    assert [p.number for p in store.parts(upload)] == [2]
+    store.abort(upload)
+
+
+def check_an_upload_given_up_is_gone(store: ObjectStore) -> None:
+    """Its parts are gone, nothing more comes, and giving it up again is no error."""
+    upload = store.begin("a/given-up", size=len(CONTENT), part_size=MIN_PART)
+    part, data = part_of(upload, 2)
+    request = store.part_requests(upload, [part])[0]
+    store.abort(upload)
+    store.abort(upload)
+    connections = Connections()
+    try:
+        assert connections.send(request, data).status == 404
+    finally:
+        connections.close()
+    with pytest.raises(UnknownUpload):
+        store.parts(upload)
+    with pytest.raises(UnknownUpload):
+        store.complete(upload, [part_of(upload, n)[0] for n in (1, 2)])
+
+
+def check_an_empty_object(store: ObjectStore) -> None:
+    """It has one part, of no bytes."""
+    upload_whole(store, "a/empty", b"")
+    found = store.head("a/empty")
+    assert found is not None
+    assert found.size == 0
+    assert store.read("a/empty", limit=10) == b""
+
+
+def check_ranges_of_one_content(store: ObjectStore) -> None:
+    """A range pinned to an ETag is refused once the object is another."""
+    upload_whole(store, "a/ranges", b"0123456789")
+    found = store.head("a/ranges")
+    assert found is not None
+    pinned = {"range": "bytes=2-4", "if_match": f'"{found.etag}"'}
+    answer = fetch(store, "a/ranges", **pinned)
+    assert (answer.status, answer.body) == (206, b"234")
+    assert answer.headers["content-range"] == "bytes 2-4/10"
+    upload_whole(store, "a/ranges", b"9876543210")
+    assert fetch(store, "a/ranges", **pinned).status == 412
+    assert fetch(store, "a/none").status == 404
+
+
+def check_small_objects(store: ObjectStore) -> None:
+    """Made once, read with a bound, listed, deleted."""
+    keys = ["b/2", "b/10", "b-1", "b/c/d", "b/c-d"]
+    assert all(store.create(key, key.encode()) for key in keys)
+    assert not store.create("b/2", b"another")
+    assert store.read("b/2", limit=3) == b"b/2"
+    with pytest.raises(DataError):
+        store.read("b/2", limit=2)
+    assert store.read("b/none", limit=2) is None
+    assert {found.key for found in store.keys("b")} == set(keys)
+    assert {found.key for found in store.keys("b/c")} == {"b/c-d", "b/c/d"}
+    assert list(store.keys("none")) == []
+    modified = next(iter(store.keys("b/2"))).modified
+    assert modified is not None
+    assert abs((datetime.now(UTC) - modified).total_seconds()) < 60
+    store.delete("b/2")
+    store.delete("b/2")
+    assert store.head("b/2") is None
+    assert store.create("b/2", b"again")
+
+
+def check_of_many_racers_one_wins(store: ObjectStore) -> None:
+    """Create if absent, sixteen at once."""
+    barrier = threading.Barrier(16)
+
+    def race(number: int) -> bool:
+        barrier.wait()
+        return store.create("race", str(number).encode())
+
+    with ThreadPoolExecutor(16) as pool:
+        won = list(pool.map(race, range(16)))
+    assert won.count(True) == 1
+    assert store.read("race", limit=9) == str(won.index(True)).encode()
+
+
+def check_names_and_sizes_are_refused(store: ObjectStore) -> None:
+    """What would leave its place, or what no store takes."""
+    for key in ("../up", "a//b", ".hidden", "a/../../b"):
+        with pytest.raises(InvalidName):
+            store.begin(key, size=1, part_size=MIN_PART)
+        with pytest.raises(InvalidName):
+            store.create(key, b"")
+        with pytest.raises(InvalidName):
+            store.download_request(key)
+    with pytest.raises(DataError):
+        store.begin("a", size=1, part_size=1)
+
+
+CHECKS = (
+    check_an_upload_in_parts_becomes_an_object,
+    check_a_link_is_good_for_exactly_its_bytes,
+    check_an_upload_given_up_is_gone,
+    check_an_empty_object,
+    check_ranges_of_one_content,
+    check_small_objects,
+    check_of_many_racers_one_wins,
+    check_names_and_sizes_are_refused,
+)
+"""Every check, for a test that is parametrised with them."""

@@ -1,0 +1,197 @@
+"""Requests over real sockets: what breaks, what is refused, and what is used again."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from sleap_rtc.errors import Cancelled, DataError, StorageRefused, StorageUnreachable
+from sleap_rtc.storage.objects import SignedRequest
+from sleap_rtc.storage.wire import Connections, FileSlice
+
+OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+
+
+class Peer:
+    """Accepts connections and does with each what it is told."""
+
+    def __init__(self) -> None:
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.accepted = 0
+        self.threads: list[threading.Thread] = []
+
+    def serve(self, *turns: Callable[[socket.socket], None]) -> None:
+        def run() -> None:
+            for turn in turns:
+                connection, _ = self.listener.accept()
+                self.accepted += 1
+                with connection:
+                    turn(connection)
+
+        self.threads.append(threading.Thread(target=run))
+        self.threads[-1].start()
+
+    def request(self, method: str = "GET", scheme: str = "http") -> SignedRequest:
+        port = self.listener.getsockname()[1]
+        return SignedRequest(method, f"{scheme}://127.0.0.1:{port}/a?b=c", {}, datetime.now(UTC))
+
+
+@pytest.fixture
+def peer() -> Iterator[Peer]:
+    made = Peer()
+    yield made
+    for thread in made.threads:
+        thread.join(10)
+    made.listener.close()
+
+
+@pytest.fixture
+def connections() -> Iterator[Connections]:
+    made = Connections(timeout=1.0)
+    yield made
+    made.close()
+
+
+def read_head(connection: socket.socket) -> bytes:
+    data = b""
+    while b"\r\n\r\n" not in data:
+        data += connection.recv(65536)
+    return data
+
+
+def answer(connection: socket.socket, data: bytes = OK) -> None:
+    read_head(connection)
+    connection.sendall(data)
+
+
+def test_a_connection_is_used_again(peer: Peer, connections: Connections) -> None:
+    def twice(connection: socket.socket) -> None:
+        answer(connection)
+        answer(connection)
+
+    peer.serve(twice)
+    assert connections.send(peer.request()).body == b"ok"
+    assert connections.send(peer.request()).body == b"ok"
+    assert peer.accepted == 1
+
+
+def test_a_connection_that_was_closed_meanwhile_is_made_anew(
+    peer: Peer, connections: Connections
+) -> None:
+    peer.serve(answer, answer)
+    assert connections.send(peer.request()).ok
+    peer_closed = threading.Event()
+    # The peer's end is closed when its thread takes the next connection.
+    peer_closed.wait(0.05)
+    assert connections.send(peer.request()).ok
+    assert peer.accepted == 2
+
+
+@pytest.mark.parametrize(
+    "said",
+    [b"", b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nok", b"rubbish\r\n\r\n", b"HTTP/1.1 x\r\n"],
+)
+def test_half_an_answer_is_none(peer: Peer, connections: Connections, said: bytes) -> None:
+    peer.serve(lambda connection: answer(connection, said))
+    with pytest.raises(StorageUnreachable):
+        connections.send(peer.request())
+
+
+def test_silence_ends_in_time(peer: Peer, connections: Connections) -> None:
+    done = threading.Event()
+
+    def silent(connection: socket.socket) -> None:
+        read_head(connection)
+        done.wait(10)
+
+    peer.serve(silent)
+    with pytest.raises(StorageUnreachable, match="timed out"):
+        connections.send(peer.request())
+    done.set()
+
+
+def test_a_store_that_takes_no_bytes_ends_in_time(
+    peer: Peer, connections: Connections, big_file: Path
+) -> None:
+    done = threading.Event()
+    peer.serve(lambda _connection: done.wait(10) and None)
+    fd = os.open(big_file, os.O_RDONLY)
+    with pytest.raises(StorageUnreachable, match="no more bytes"):
+        connections.send(peer.request("PUT"), FileSlice(fd=fd, offset=0, size=12 << 20))
+    done.set()
+    os.close(fd)
+
+
+def test_what_is_said_before_hanging_up_is_heard(
+    peer: Peer, connections: Connections, big_file: Path
+) -> None:
+    def refuse(connection: socket.socket) -> None:
+        read_head(connection)
+        connection.sendall(b"HTTP/1.1 403 No\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+        connection.shutdown(socket.SHUT_WR)
+        while connection.recv(1 << 20):
+            pass
+
+    peer.serve(refuse)
+    fd = os.open(big_file, os.O_RDONLY)
+    answered = connections.send(peer.request("PUT"), FileSlice(fd=fd, offset=0, size=12 << 20))
+    os.close(fd)
+    assert answered.status == 403
+
+
+def test_a_file_that_became_shorter(peer: Peer, connections: Connections, tmp_path: Path) -> None:
+    path = tmp_path / "short"
+    path.write_bytes(b"123")
+    peer.serve(lambda connection: connection.recv(65536) and None)
+    fd = os.open(path, os.O_RDONLY)
+    with pytest.raises(StorageUnreachable, match="shorter"):
+        connections.send(peer.request("PUT"), FileSlice(fd=fd, offset=0, size=5))
+    os.close(fd)
+
+
+def test_who_paces_may_end_it(peer: Peer, connections: Connections) -> None:
+    def stop(size: int) -> None:
+        assert size == 5
+        raise Cancelled(what="It")
+
+    peer.serve(lambda connection: connection.recv(65536) and None)
+    with pytest.raises(Cancelled):
+        connections.send(peer.request("PUT"), b"12345", pace=stop)
+
+
+def test_an_answer_that_is_too_long(peer: Peer, connections: Connections) -> None:
+    peer.serve(answer)
+    with pytest.raises(DataError, match="more than 1 bytes"):
+        connections.send(peer.request(), limit=1)
+
+
+def test_nobody_there(connections: Connections) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    gone = SignedRequest("GET", f"http://127.0.0.1:{port}/", {}, datetime.now(UTC))
+    with pytest.raises(StorageUnreachable, match="refused"):
+        connections.send(gone)
+
+
+@pytest.mark.parametrize("url", ["file:///etc/passwd", "http://", "ftp://a/b", "http://u:p@a/b"])
+def test_what_is_no_address_of_a_store(connections: Connections, url: str) -> None:
+    with pytest.raises(StorageRefused):
+        connections.send(SignedRequest("GET", url, {}, datetime.now(UTC)))
+
+
+def test_a_redirect_is_not_followed(peer: Peer, connections: Connections) -> None:
+    said = b"HTTP/1.1 307 Go\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n"
+    peer.serve(lambda connection: answer(connection, said))
+    assert connections.send(peer.request()).status == 307
+
+
+def test_tls_is_checked(peer: Peer, connections: Connections) -> None:
+    peer.serve(lambda connection: connection.sendall(b"no TLS here"))
+    with pytest.raises(StorageUnreachable):
+        connections.send(peer.request(scheme="https"))
