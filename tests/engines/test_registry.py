@@ -18,6 +18,14 @@ def test_engines_by_name(tmp_path: Path) -> None:
         registry.engine("no-such", places)
 
 
+@pytest.mark.parametrize(
+    ("trainer", "name"),
+    [(None, "sleap-nn"), ("sleap", "sleap-nn"), ("tiny", "tiny"), ("another", "another")],
+)
+def test_the_engine_that_runs_a_trainers_models(trainer: str | None, name: str) -> None:
+    assert registry.running(trainer) == name
+
+
 def test_what_is_installed_is_listed(tmp_path: Path) -> None:
     assert list(registry.available(Places(engines=tmp_path))) == ["tiny"]
 

@@ -14,8 +14,8 @@ from sleap_rtc.domain.ids import JobId, ModelId, RoomId, make_uuid7
 from sleap_rtc.domain.models import ModelRecord
 from sleap_rtc.domain.packages import check_path, ref
 from sleap_rtc.engines.base import ConfigSummary
-from sleap_rtc.engines.registry import DEFAULT
 from sleap_rtc.engines.registry import engine as find_engine
+from sleap_rtc.engines.registry import running
 from sleap_rtc.errors import InvalidConfig, InvalidLabels, NotFound, UsageError
 from sleap_rtc.files.hashcache import HashCache
 from sleap_rtc.files.packing import Packed, pack
@@ -199,12 +199,12 @@ def compose_tracking(
 
 
 def engine_of(models: Sequence[Entry]) -> str:
-    """The engine that runs these models: the one that trained them.
+    """The engine that runs these models: the one that trained them, where it is one.
 
     Raises:
         UsageError: They are of different engines.
     """
-    return one_engine(entry.record.training.engine or DEFAULT for entry in models)
+    return one_engine(running(entry.record.training.engine) for entry in models)
 
 
 def one_engine(engines: Iterable[str]) -> str:

@@ -23,7 +23,7 @@ from sleap_rtc.client.composing import Located, one_engine
 from sleap_rtc.client.tracking import is_whole, resolve_names
 from sleap_rtc.domain.models import ModelRecord
 from sleap_rtc.domain.packages import PackageRef, ref
-from sleap_rtc.engines.registry import DEFAULT
+from sleap_rtc.engines.registry import running
 from sleap_rtc.errors import FilesMissing, UnknownModel, UsageError
 from sleap_rtc.files.hashcache import HashCache
 from sleap_rtc.jobs.spec import ModelRef
@@ -149,5 +149,5 @@ def _located(record: ModelRecord, label: str, offered: PackageRef | None) -> Loc
         ref=ModelRef(id=record.id, package=record.package, offered=offered),
         label=label,
         model_type=record.model_type,
-        engine=record.training.engine or DEFAULT,
+        engine=running(record.training.engine),
     )

@@ -12,6 +12,14 @@ NAMES: Final = ("sleap-nn", "tiny")
 """Engines that this version knows, the default first."""
 DEFAULT: Final = NAMES[0]
 
+_RUN_BY: Final = {"sleap": "sleap-nn"}
+"""Trainer that is no engine → the engine that reads its models."""
+
+
+def running(trainer: str | None) -> str:
+    """Name of the engine that runs the models of a trainer; the default where nothing is known."""
+    return DEFAULT if trainer is None else _RUN_BY.get(trainer, trainer)
+
 
 def engine(name: str, places: Places | None = None) -> Engine:
     """The engine with this name; it needn't be installed yet.

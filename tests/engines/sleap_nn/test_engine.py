@@ -2,11 +2,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import h5py
 import pytest
 
-from sleap_rtc.engines.base import Installation, TrackPlan
+from sleap_rtc.engines.base import Installation, Said, TrackPlan
+from sleap_rtc.engines.process import Ending
 from sleap_rtc.engines.sleap_nn.engine import SleapNNEngine, _Tracking
 from sleap_rtc.engines.sleap_nn.places import Places
+from sleap_rtc.errors import FilesMissing
 from sleap_rtc.media.synthetic import SyntheticSpec, make_dataset
 from sleap_rtc.testing.engine_conformance import EngineConformance, EngineWork
 
@@ -64,6 +67,69 @@ class TestSleapNN(EngineConformance):
     @pytest.fixture(name="work")
     def _work(self, work: EngineWork) -> EngineWork:
         return work
+
+
+@pytest.mark.slow
+@pytest.mark.engine
+@pytest.mark.timeout(900)
+async def test_a_model_of_sleap_1_4_is_tracked_with(
+    places: Places, work: EngineWork, old_model: Path, tmp_path: Path
+) -> None:
+    plan = TrackPlan(
+        models=(old_model,),
+        video=work.video,
+        output=tmp_path / "out.slp",
+        frames=(0, 1),
+        device="cpu",
+    )
+    run = await SleapNNEngine(places).start_tracking(plan)
+    said = [event.line async for event in run.events() if isinstance(event, Said)]
+    outcome = await run.outcome()
+    assert outcome.kind == "succeeded", outcome
+    assert any("mapped 26/26" in line for line in said)
+    with h5py.File(plan.output) as file:
+        assert len(file["frames"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("lines", "kind"),
+    [
+        (["Successfully mapped 26/26 PyTorch parameters from legacy weights"], "succeeded"),
+        (["Successfully mapped 22/26 PyTorch parameters from legacy weights"], "failed"),
+        (["No mappings could be created between legacy weights and PyTorch model."], "failed"),
+        ([], "failed"),
+    ],
+)
+def test_weights_that_were_not_taken_over_make_a_tracking_fail(
+    tmp_path: Path, old_model: Path, lines: list[str], kind: str
+) -> None:
+    part = tmp_path / ".part-out.slp"
+    part.touch()
+    plan = TrackPlan(models=(old_model,), video=tmp_path / "v.mp4", output=tmp_path / "out.slp")
+    tracking = _Tracking(plan, part, Installation(python=tmp_path, version="0"), {})
+    for line in lines:
+        tracking.on_line(f"2026-03-01 12:00:00 | {line}", error=True)
+    tracking._is_written = True
+    outcome = tracking.conclude(
+        Ending(returncode=0, cancelled=False, stop_asked=False, log_tail=())
+    )
+    assert outcome.kind == kind
+    assert ("UNets alone" in outcome.reason) == (kind == "failed")
+    assert plan.output.exists() == (kind == "succeeded")
+
+
+async def test_a_model_of_sleap_1_4_without_its_weights_is_refused(
+    tmp_path: Path, old_model: Path
+) -> None:
+    (old_model / "best_model.h5").unlink()
+    python = tmp_path / "python"
+    engine = SleapNNEngine(Places(engines=tmp_path))
+    engine.find = lambda: Installation(python=python, version="0")  # type: ignore[method-assign]
+    video = tmp_path / "v.mp4"
+    video.touch()
+    plan = TrackPlan(models=(old_model,), video=video, output=tmp_path / "out.slp")
+    with pytest.raises(FilesMissing, match=r"best_model\.h5"):
+        await engine.start_tracking(plan)
 
 
 async def test_writing_provenance_gets_no_more_of_the_environment_than_the_trainer(

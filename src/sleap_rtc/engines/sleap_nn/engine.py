@@ -9,6 +9,10 @@ pause, resume     SIGSTOP, SIGCONT
 go on             a fresh run name, and ``resume_ckpt_path`` to our own checkpoint
 ================  ==============================================================
 
+Models of SLEAP up to 1.4 (``training_config.json`` beside ``best_model.h5``) are
+tracked with as well. The program only logs how many of their weights it took over,
+and goes on with others made at random; so all of them is a part of success.
+
 SIGINT is never sent: the trainer removes its output then. It ends with exit code 0
 when it is terminated, so success is ``train_end`` *and* ``best.ckpt`` *and* epochs
 done, early stopping allowed, or a stop that was asked for.
@@ -55,6 +59,10 @@ _MODULE: Final = "sleap_nn.cli"
 _RUN_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 _DEVICES: Final = {"auto": "auto", "cpu": "cpu", "cuda": "gpu"}
 _ASK_AGAIN_S: Final = 0.25
+_CONFIG: Final = "training_config.yaml"
+_OLD_CONFIG: Final = "training_config.json"
+_OLD_WEIGHTS: Final = "best_model.h5"
+_TAKEN_OVER: Final = re.compile(r"mapped (\d+)/(\d+) PyTorch parameters from legacy weights")
 _EXTRA: Final = {
     "MPLBACKEND": "Agg",
     "WANDB_MODE": "disabled",
@@ -170,9 +178,8 @@ class SleapNNEngine:
         """
         installation = await asyncio.to_thread(self.find)
         for model in plan.models:
-            missing = [
-                n for n in (results.BEST, "training_config.yaml") if not (model / n).exists()
-            ]
+            names = (_OLD_WEIGHTS,) if _is_old(model) else (results.BEST, _CONFIG)
+            missing = [name for name in names if not (model / name).exists()]
             if missing:
                 raise FilesMissing(name=model.name, files=", ".join(missing))
         _need(plan.video)
@@ -205,6 +212,11 @@ class SleapNNEngine:
         home = self._places.home
         home.mkdir(parents=True, exist_ok=True)
         return scrubbed(os.environ, home=home, threads=threads, extra=_EXTRA)
+
+
+def _is_old(model: Path) -> bool:
+    """Whether a model's directory is one of SLEAP up to 1.4, as the program decides it."""
+    return not (model / _CONFIG).exists() and (model / _OLD_CONFIG).exists()
 
 
 def _need(path: Path) -> None:
@@ -349,6 +361,8 @@ class _Tracking:
         self._environment = environment
         self._has_begun = False
         self._is_written = False
+        self._old = sum(map(_is_old, plan.models))
+        self._taken_over: list[tuple[int, int]] = []
 
     async def started(self, run: ProcessRun) -> None:
         """All that it says comes by its output."""
@@ -358,6 +372,9 @@ class _Tracking:
 
     def on_line(self, line: str, *, error: bool) -> Iterable[EngineEvent]:
         if error or not line.startswith("{"):
+            told = _TAKEN_OVER.search(line) if self._old else None
+            if told is not None:
+                self._taken_over.append((int(told[1]), int(told[2])))
             return [Said(line=line)]
         try:
             message = msgspec.json.decode(line.encode(), type=_Progress)
@@ -397,11 +414,23 @@ class _Tracking:
         if ending.cancelled:
             return "cancelled", "It was cancelled."
         if ending.returncode == 0 and self._is_written:
-            return "succeeded", ""
+            lacking = self._not_taken_over()
+            return ("failed", lacking) if lacking else ("succeeded", "")
         if ending.returncode < 0:
             return "died", f"sleap-nn was ended from outside (signal {-ending.returncode})."
         why = last_error(ending.log_tail) or "it wrote no predictions"
         return "died" if disk_was_full(ending.log_tail) else "failed", f"sleap-nn failed: {why}"
+
+    def _not_taken_over(self) -> str:
+        """Why predictions of models of SLEAP up to 1.4 are worth nothing; empty if they are."""
+        whole = sum(taken == of for taken, of in self._taken_over)
+        if whole == len(self._taken_over) >= self._old:
+            return ""
+        partly = next((f"{n} of {of}" for n, of in self._taken_over if n != of), "not all")
+        return (
+            f"sleap-nn took over {partly} weights of a model of SLEAP up to 1.4, "
+            "of which it knows UNets alone."
+        )
 
 
 class _Progress(msgspec.Struct):
