@@ -32,9 +32,9 @@ from sleap_rtc.transports.base import Sources
 from sleap_rtc.transports.channel import Channel
 from sleap_rtc.transports.fetch import fetch
 from sleap_rtc.transports.link import Link
+from sleap_rtc.transports.peer import Peer
 from sleap_rtc.transports.serving import ServedPackage
 from sleap_rtc.transports.switchboard import Switchboard
-from sleap_rtc.transports.webrtc import WebRtc
 
 _WORKER = 3
 _NAME = "gpu-1"
@@ -106,7 +106,7 @@ class _End:
 
     # ── connections that come in ─────────────────────────────────────────────
 
-    async def _accept(self, connection: WebRtc, proven: Authenticated) -> None:
+    async def _accept(self, connection: Peer, proven: Authenticated) -> None:
         channel = Channel(connection, proven, handler=_answer)
         if proven.purpose == "blocks":
             self.blocks.put_nowait(channel)

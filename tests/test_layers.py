@@ -18,6 +18,7 @@ HEAVY = (
     "sleap_io",
     "zmq",
     "reactor_webrtc",
+    "aiortc",
     "uvicorn",
     "websockets",
     "psutil",

@@ -75,6 +75,7 @@ class Ice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
+WebRtcLibrary = Literal["auto", "fast", "portable"]
 
 
 class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -153,6 +154,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ice_servers: Annotated[
         tuple[Ice, ...], Meta(max_length=8), About("STUN and TURN servers to use and to tell.")
     ] = ()
+    webrtc_library: Annotated[
+        WebRtcLibrary,
+        About("Library for connections: the fast one, the portable one, or what can be loaded."),
+    ] = "auto"
     limit_rate: Annotated[
         Annotated[int, Meta(ge=1)] | None,
         About("Bytes per second of transfers, as 10MB.", flag="--limit-rate"),

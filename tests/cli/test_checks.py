@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import email.utils
 import http.server
+import sys
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -15,6 +16,7 @@ from sleap_rtc.cli.app import App
 from sleap_rtc.cli.checks import examine
 from sleap_rtc.net.address import ServerAddress
 from sleap_rtc.testing.made_room import MadeRoom
+from sleap_rtc.transports import portable, webrtc
 
 
 @pytest.fixture
@@ -99,7 +101,12 @@ def test_a_turn_server(app, monkeypatch):
 
 
 def test_packages_that_are_missing(app, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "reactor_webrtc", None)
+    for shell in (webrtc, portable):
+        monkeypatch.setattr(shell, "library", shell.library.__wrapped__)
+    monkeypatch.setitem(sys.modules, "reactor_webrtc", None)
+    found = look(app)
+    assert (found["WebRTC"].status, "portable" in found["WebRTC"].message) == ("note", True)
+    monkeypatch.setitem(sys.modules, "aiortc", None)
     monkeypatch.setattr(checks.importlib.util, "find_spec", lambda _: None)
     found = look(app)
     assert found["WebRTC"].status == "broken"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import uuid
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 
@@ -17,13 +18,18 @@ from sleap_rtc.auth import certificates, issue
 from sleap_rtc.auth.handshake import Setup
 from sleap_rtc.auth.keys import SigningKey
 from sleap_rtc.auth.membership import Membership
+from sleap_rtc.config import WebRtcLibrary
 from sleap_rtc.domain.ids import DeviceId, RoomId, room_id_of
 from sleap_rtc.domain.places import Presence, Role
+from sleap_rtc.errors import SleapRtcError
+from sleap_rtc.protocol.handshake import Purpose
 from sleap_rtc.protocol.link import FEATURES, LINK_VERSIONS
 from sleap_rtc.protocol.peering import Peering, peering
 from sleap_rtc.protocol.signaling import IceServer, Relayed
 from sleap_rtc.testing import netns
 from sleap_rtc.transports.channel import Channel, Handler, no_requests
+from sleap_rtc.transports.peer import Peer, ended
+from sleap_rtc.transports.shells import shell
 from sleap_rtc.transports.switchboard import Switchboard
 
 
@@ -79,6 +85,7 @@ class Device:
             self,
             trust=lambda room: trust if room == trust.room else None,
             accept=self._accept if accepts else None,
+            library=rig.shells[1 if accepts else 0],
         )
 
     @property
@@ -106,9 +113,10 @@ class Device:
 
 
 class Rig:
-    """The room with both devices."""
+    """The room with both devices: those that dial, and those that accept, with these libraries."""
 
-    def __init__(self) -> None:
+    def __init__(self, shells: tuple[WebRtcLibrary, WebRtcLibrary]) -> None:
+        self.shells = shells
         self.room_key = SigningKey.generate()
         self.room = room_id_of(self.room_key.public)
         self.devices: dict[str, Device] = {}
@@ -180,8 +188,65 @@ def address() -> str:
 
 
 @pytest.fixture
-async def rig(address: str) -> AsyncIterator[Rig]:
-    made = Rig()
+def shells(request: pytest.FixtureRequest) -> tuple[WebRtcLibrary, WebRtcLibrary]:
+    """The libraries of both sides; what is tested over all of them is parametrized with it."""
+    return getattr(request, "param", ("fast", "fast"))
+
+
+class Ends:
+    """Two bare connections, the offerer's and the answerer's, and the wire between them."""
+
+    def __init__(self, shells: tuple[WebRtcLibrary, WebRtcLibrary]) -> None:
+        self.attempt = str(uuid.uuid4())
+        self.said: list[Peering] = []
+        self.change: Callable[[Peering], Peering | None] = lambda message: message
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.errors: list[Exception] = []
+        self.offerer = self._make(shells[0], "answerer")
+        self.answerer = self._make(shells[1], "offerer")
+
+    def _make(self, library: WebRtcLibrary, peer: str) -> Peer:
+        async def signal(message: Peering) -> None:
+            self.said.append(message)
+            changed = self.change(message)
+            if changed is not None:
+                task = asyncio.create_task(self._pass_on(getattr(self, peer), changed))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+
+        return shell(library)(attempt=self.attempt, peer=peer, signal=signal)
+
+    async def _pass_on(self, to: Peer, message: Peering) -> None:
+        try:
+            await to.handle(message)
+        except SleapRtcError as error:
+            self.errors.append(error)
+            to.abandon(str(error))
+
+    async def open(self, purpose: Purpose = "blocks") -> None:
+        await self.offerer.offer(session=str(uuid.uuid4()), purpose=purpose)
+        await asyncio.gather(self.offerer.opened(within_s=10), self.answerer.opened(within_s=10))
+
+    async def close(self) -> None:
+        self.offerer.abandon("the test is over")
+        self.answerer.abandon("the test is over")
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await ended()
+
+
+@pytest.fixture
+async def ends(address: str, shells: tuple[WebRtcLibrary, WebRtcLibrary]) -> AsyncIterator[Ends]:
+    made = Ends(shells)
+    try:
+        yield made
+    finally:
+        async with asyncio.timeout(10):
+            await made.close()
+
+
+@pytest.fixture
+async def rig(address: str, shells: tuple[WebRtcLibrary, WebRtcLibrary]) -> AsyncIterator[Rig]:
+    made = Rig(shells)
     try:
         yield made
     finally:

@@ -37,7 +37,8 @@ from sleap_rtc.protocol.link import Accepted, Describe, Description, FindModel, 
 from sleap_rtc.protocol.peering import Answer, Offer
 from sleap_rtc.testing import netns
 from sleap_rtc.testing.impairment import ImpairedNetwork, Weather
-from sleap_rtc.transports import switchboard, webrtc
+from sleap_rtc.transports import connection as seam
+from sleap_rtc.transports import peer, switchboard, webrtc
 from sleap_rtc.transports.link import Link
 from sleap_rtc.transports.throttle import Throttle
 
@@ -413,7 +414,7 @@ async def test_who_asks_and_never_reads_is_cut_off(address):
 
     connection = webrtc.WebRtc(attempt=str(uuid.uuid4()), peer="eve", signal=signal)
     connection._channel = deaf = Deaf()
-    most = webrtc.HIGH_WATER + webrtc.MAX_BEHIND
+    most = seam.HIGH_WATER + peer.MAX_BEHIND
     for _ in range(most // 60_000 + 1):
         connection.send_text(bytes(60_000))
     with pytest.raises(LinkLost, match="doesn't read what it asked for"):

@@ -239,7 +239,7 @@ class Calls:
             await asyncio.Event().wait()
 
         monkeypatch.setattr(lab.worker, "relay", relay)
-        monkeypatch.setattr(module.WebRtc, "handle", wait)
+        monkeypatch.setattr(module.Peer, "handle", wait)
 
 
 async def settle():

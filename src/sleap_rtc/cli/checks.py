@@ -37,11 +37,13 @@ from sleap_rtc.cli.text import count
 from sleap_rtc.config import Settings
 from sleap_rtc.domain.units import format_bytes, format_duration
 from sleap_rtc.engines import registry as engines
-from sleap_rtc.errors import DataError, EngineMissing, NotTrusted, SleapRtcError
+from sleap_rtc.errors import DataError, EngineMissing, NotTrusted, SleapRtcError, UsageError
 from sleap_rtc.files.drives import Kind, drive_of
 from sleap_rtc.files.durable import TEMPORARY
 from sleap_rtc.files.space import free_space
 from sleap_rtc.net.address import ServerAddress, parse_server
+from sleap_rtc.transports.shells import shell
+from sleap_rtc.transports.webrtc import WebRtc
 
 T = TypeVar("T")
 Status = Literal["ok", "note", "warning", "broken"]
@@ -85,7 +87,7 @@ def examine(app: App) -> Iterator[CheckShown]:
         yield _check("device key", "ok", f"this device is {key.device[:12]}…")
         yield from _rooms(app, settings, store)
     yield from _engines()
-    yield _webrtc()
+    yield _webrtc(settings)
     yield _ice(settings)
     yield _labels()
     yield _namespace()
@@ -186,16 +188,16 @@ def _engines() -> Iterator[CheckShown]:
             yield _check(f"engine {name}", "ok", f"{found.version}, {found.python}")
 
 
-def _webrtc() -> CheckShown:
+def _webrtc(settings: Settings) -> CheckShown:
     try:
-        import reactor_webrtc  # noqa: F401, PLC0415 - whether it can be is the question
-    except ImportError as error:
-        return _check(
-            "WebRTC",
-            "broken",
-            f"its library can't be loaded, so no worker can be reached ({error})",
-            "pip install 'sleap-rtc[peer]'",
-        )
+        found = shell(settings.webrtc_library)
+    except UsageError as error:
+        words = f"no worker can be reached: {error.message}"
+        return _check("WebRTC", "broken", words, error.hint_text)
+    if found is not WebRtc and settings.webrtc_library == "auto":
+        words = "by the portable library, which is about nine times slower than the fast one"
+        hint = "pip install 'sleap-rtc[peer]', on Linux with glibc 2.34 or newer, or macOS."
+        return _check("WebRTC", "note", words, hint)
     return _check("WebRTC", "ok", "its library can be loaded")
 
 

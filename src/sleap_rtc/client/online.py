@@ -79,7 +79,9 @@ class Online:
             setup_code=setup_code,
             invite=invite,
         )
-        self.switchboard = Switchboard(self, trust=self._trust, accept=accept)
+        self.switchboard = Switchboard(
+            self, trust=self._trust, accept=accept, library=settings.webrtc_library
+        )
         self._tending = Tending(self.store, self.signaling, clock=clock)
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[object]] = set()

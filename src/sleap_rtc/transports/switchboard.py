@@ -19,6 +19,7 @@ from loguru import logger
 
 from sleap_rtc.auth.handshake import Authenticated
 from sleap_rtc.auth.membership import Membership, check_member
+from sleap_rtc.config import WebRtcLibrary
 from sleap_rtc.domain.ids import DeviceId, RoomId
 from sleap_rtc.errors import LinkLost, NotPermitted, NotTrusted, ProtocolError, SleapRtcError
 from sleap_rtc.net.limits import SourceLimits
@@ -27,7 +28,8 @@ from sleap_rtc.protocol.link import Bye, frames
 from sleap_rtc.protocol.peering import Decline, Offer, Peering, peering
 from sleap_rtc.protocol.signaling import IceServer, Relayed
 from sleap_rtc.transports.channel import Trust, authenticate
-from sleap_rtc.transports.webrtc import WebRtc
+from sleap_rtc.transports.peer import Peer, ended
+from sleap_rtc.transports.shells import shell
 
 OPEN_WITHIN_S: Final = 30.0
 """Seconds until a connection must be open; relayed ones over TCP take a few."""
@@ -58,7 +60,7 @@ class Relay(Protocol):
         ...
 
 
-Accept = Callable[[WebRtc, Authenticated], Awaitable[None]]
+Accept = Callable[[Peer, Authenticated], Awaitable[None]]
 """Takes a connection that a peer asked for, after its handshake; returns when it has ended."""
 
 
@@ -68,7 +70,7 @@ class _Attempt(msgspec.Struct):
     room: RoomId
     peer: str
     device: DeviceId
-    connection: WebRtc
+    connection: Peer
     proven: Authenticated | None = None
 
 
@@ -79,6 +81,7 @@ class Switchboard:
         relay: The way to the peers.
         trust: Gives the room's trust, or None for a room that this device isn't in.
         accept: Takes connections that peers ask for; None declines them all.
+        library: Which library makes connections.
         clock: Seconds on a clock that never goes back.
     """
 
@@ -88,11 +91,13 @@ class Switchboard:
         *,
         trust: Callable[[RoomId], Trust | None],
         accept: Accept | None = None,
+        library: WebRtcLibrary = "auto",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._relay = relay
         self._trust = trust
         self._accept = accept
+        self._library: WebRtcLibrary = library
         self._clock = clock
         self._attempts: dict[str, _Attempt] = {}
         self._starts = SourceLimits(rate=STARTS_PER_S, burst=STARTS_AT_ONCE)
@@ -109,7 +114,7 @@ class Switchboard:
         session: str,
         purpose: Purpose,
         worker: str | None = None,
-    ) -> tuple[WebRtc, Authenticated]:
+    ) -> tuple[Peer, Authenticated]:
         """Connect to a peer and prove both sides.
 
         Args:
@@ -193,6 +198,7 @@ class Switchboard:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await ended()
 
     # ── who may stay ─────────────────────────────────────────────────────────
 
@@ -232,7 +238,7 @@ class Switchboard:
         async def signal(message: Peering) -> None:
             await self._relay.relay(room, to, peering.encode(message).decode())
 
-        connection = WebRtc(
+        connection = shell(self._library)(
             attempt=id_, peer=name, signal=signal, ice_servers=self._relay.ice_servers
         )
         attempt = _Attempt(room=room, peer=to, device=device, connection=connection)
@@ -298,7 +304,7 @@ class Switchboard:
         except SleapRtcError as error:
             logger.debug("not declined: {}", error)
 
-    async def _pass_on(self, connection: WebRtc, message: Peering) -> None:
+    async def _pass_on(self, connection: Peer, message: Peering) -> None:
         try:
             await connection.handle(message)
         except SleapRtcError as error:
