@@ -188,6 +188,11 @@ def test_an_encrypted_zip_is_told(tmp_path, into):
         unpack(tmp_path, into, bytes(content))
 
 
+def test_a_file_without_a_name_is_refused(tmp_path, into):
+    with pytest.raises(UnsafePath):
+        unpack(tmp_path, into, zipped(""))
+
+
 @given(data=st.data())
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_bytes_are_unpacked_inside_or_refused(tmp_path_factory, data):

@@ -198,7 +198,7 @@ def _write(source: _Reads, target: Path, counter: _Counter) -> None:
 def _unzip(file: IO[bytes], folder: Path, counter: _Counter) -> None:
     with zipfile.ZipFile(file) as archive:
         for member in archive.infolist():
-            if member.is_dir():
+            if member.filename.endswith("/"):  # its own question fails of an empty name
                 continue
             kind = stat.S_IFMT(member.external_attr >> 16)
             if kind not in (0, stat.S_IFREG):
