@@ -308,3 +308,34 @@ def test_reports_count(models: Path, opened: Any, monkeypatch: pytest.MonkeyPatc
     )
     assert report.count("model", "known") == 3
     assert told == [0, 1, 2]
+
+
+def test_what_the_files_tell_is_in_the_record_as_after_an_import(models: Path, opened: Any) -> None:
+    folder = model_files(models / "centroid_3f2a9c01")
+    rows = "epoch,train/loss,val/loss\n0,,0.5\n1,0.6,0.25\n2,0.4,0.3\n"
+    (folder / "training_log.csv").write_text(rows)
+    measured = {"distance_metrics": {"avg": 2.5}}
+    (folder / "metrics.val.0.json").write_text(json.dumps(measured))
+    config = {
+        "data_config": {"skeletons": [{"nodes": [{"name": "head"}, {"name": "tail"}]}]},
+        "model_config": {"head_configs": {"centroid": {"confmaps": {}}}},
+        "trainer_config": {"max_epochs": 3, "optimizer": {"lr": 0.003}},
+    }
+    (folder / "training_config.yaml").write_text(yaml.safe_dump(config))
+    known = {"metrics": {"final_val_loss": 0.31}, "training_hyperparameters": {"epochs": 4}}
+    client_manifest(models, entry(folder, **known))
+    registry, _ = opened()
+    record = registry.get("3f2a9c01").record
+    assert (record.metrics.best_val_loss, record.metrics.best_epoch) == (0.25, 1)
+    assert record.metrics.epochs == 3
+    assert record.metrics.evaluation["val.mean_error_px"] == 2.5
+    assert record.training.engine == "sleap-nn"
+    assert record.training.hyperparameters["max_epochs"] == 3
+    assert record.skeleton == ("head", "tail")
+    assert record.package is not None  # so that it can travel
+    tiers = {file.path: file.safety for file in record.files}
+    assert tiers["best.ckpt"] == "unknown"  # it is text, and no checkpoint
+    assert tiers["training_log.csv"] is None
+    # What the old registry said stands.
+    assert record.metrics.final_val_loss == 0.31
+    assert record.training.hyperparameters["epochs"] == 4

@@ -71,6 +71,6 @@ def library(settings: Settings) -> Iterator[CheckShown]:
         )
     if not kinds:
         looked = "" if found.whole else f", as far as {LOOK_S:g} s went"
-        models = count(found.models, "model")
-        message = f"{models} and the aliases are whole, and no file is missing{looked}"
+        number_of = count(found.models, "model")
+        message = f"{number_of} and the aliases are whole, and no file is missing{looked}"
         yield CheckShown(name="library", status="ok", message=message, hint="")

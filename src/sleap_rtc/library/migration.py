@@ -22,18 +22,19 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, tzinfo
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 from loguru import logger
 from msgspec.structs import replace
 
-from sleap_rtc.domain.models import ModelFile, ModelRecord
-from sleap_rtc.domain.packages import check_path
+from sleap_rtc.domain.models import Metrics, ModelFile, ModelRecord, Training, may_run
+from sleap_rtc.domain.packages import FileEntry, check_path
 from sleap_rtc.errors import DataError, NotFound, SleapRtcError
 from sleap_rtc.files.durable import disk_errors, make_directory, sync_directory, write_replacing
 from sleap_rtc.files.hashing import hash_file
 from sleap_rtc.library import layout, legacy, manifest, merging, portable
+from sleap_rtc.library.checking import place_of
 from sleap_rtc.library.merging import Report
 from sleap_rtc.library.portable import Told
 from sleap_rtc.library.registry import Registry
@@ -43,6 +44,7 @@ FOLDER: Final = ".migrated"
 _CLIENT: Final = manifest.NAME
 _WORKER: Final = (".registry/manifest.json", ".registry/manifest.yaml")
 _MAX_FILES: Final = 10_000
+F = TypeVar("F", Metrics, Training)
 _CHECKPOINTS: Final = (".ckpt", ".h5", ".keras", ".pt", ".pth", ".safetensors", ".onnx", ".bin")
 _CONFIGS: Final = (
     *("training_config.yaml", "training_config.json"),
@@ -282,23 +284,67 @@ def _with_files(old: legacy.Old, directory: Path) -> ModelRecord:
         DataError: Too many files, or none.
         OSError: One can't be read.
     """
-    files = tuple(_files_in(directory))
-    if not files:
+    found = tuple(_files_in(directory))
+    if not found:
         raise DataError(what=str(directory), why="there is no file in it")
-    names = {file.path for file in files}
+    names = {file.path for file, _ in found}
     checkpoint = _checkpoint(old.checkpoint, directory, names)
     record = old.record
     if record.interruption is not None:
         record = replace(record, interruption=replace(record.interruption, checkpoint=checkpoint))
-    return replace(
+    record = replace(
         record,
-        files=files,
+        files=tuple(file for file, _ in found),
         checkpoint=checkpoint,
         config=next((name for name in _CONFIGS if name in names), None),
     )
+    return _as_import_reads(record, directory, [entry for _, entry in found])
 
 
-def _files_in(directory: Path) -> Iterator[ModelFile]:
+def _as_import_reads(record: ModelRecord, directory: Path, entries: list[FileEntry]) -> ModelRecord:
+    """The record with what its files tell; what the old registry said of it stands."""
+    from sleap_rtc.library.importing.taking import package_id, training_of  # noqa: PLC0415 - rare
+    from sleap_rtc.library.inspection import logs, profiles  # noqa: PLC0415 - every command opens
+
+    places = {file.path: place_of(directory, file) for file in record.files}
+    profile, _ = profiles.find(places)
+    weights = () if record.checkpoint is None else (record.checkpoint,)
+    return replace(
+        record,
+        files=tuple(_looked_into(file, places[file.path]) for file in record.files),
+        package=package_id(entries),
+        metrics=_filled(record.metrics, logs.metrics_of(places)),
+        training=_filled(record.training, training_of(profile, weights)),
+        skeleton=record.skeleton or (() if profile is None else profile.skeleton),
+    )
+
+
+def _filled(known: F, told: F) -> F:
+    """Values with what is known first, and what files tell where nothing is."""
+    filled: dict[str, Any] = {}
+    for field in known.__struct_fields__:
+        value, other = getattr(known, field), getattr(told, field)
+        if isinstance(value, dict):
+            filled[field] = {**other, **value} if field != "unknown" else value
+        elif value is None:
+            filled[field] = other
+    return replace(known, **filled)
+
+
+def _looked_into(file: ModelFile, place: Path) -> ModelFile:
+    """A file with what a look into it finds, where it may be loaded by something."""
+    from sleap_rtc.library.inspection.formats import look  # noqa: PLC0415 - as above
+
+    if not may_run(file.path):
+        return file
+    try:
+        looked = look(place, name=file.path)
+    except (SleapRtcError, OSError) as error:
+        return replace(file, safety="unknown", found=str(error)[:1_000])
+    return replace(file, safety=looked.tier, found=looked.sentence)
+
+
+def _files_in(directory: Path) -> Iterator[tuple[ModelFile, FileEntry]]:
     count = 0
     for folder, folders, names in os.walk(directory):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
@@ -315,7 +361,8 @@ def _files_in(directory: Path) -> Iterator[ModelFile]:
                 check_path(relative)
                 entry, hashes = hash_file(real, as_path=relative)
                 link = str(real) if path.is_symlink() else None
-                yield ModelFile(path=relative, size=entry.size, blake3=hashes.blake3, link=link)
+                file = ModelFile(path=relative, size=entry.size, blake3=hashes.blake3, link=link)
+                yield file, entry
 
 
 def _all_linked(record: ModelRecord, directory: Path) -> ModelRecord:

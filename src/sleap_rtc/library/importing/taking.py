@@ -24,7 +24,7 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from datetime import UTC, datetime
 from pathlib import Path
@@ -49,6 +49,7 @@ from sleap_rtc.library import layout, repair
 from sleap_rtc.library.checking import state_of
 from sleap_rtc.library.entries import MAX_LIMIT, Entry, Query
 from sleap_rtc.library.importing.examining import Examined
+from sleap_rtc.library.inspection.profiles import Profile
 from sleap_rtc.library.registry import Registry
 
 Way = Literal["link", "copy", "move", "adopt"]
@@ -380,7 +381,10 @@ def _record(
         "checkpoint": checkpoint,
         "config": None if profile is None else profile.path,
         "files": files,
-        "package": _package(hashed),
+        "package": package_id(
+            FileEntry(path=path, size=file.size, hashes=file.hashes.blocks)
+            for path, file in hashed.items()
+        ),
         "downloaded_at": at,
         "trust": trust,
         "interruption": None,
@@ -402,7 +406,7 @@ def _record(
         created_at=at,
         completed_at=None if way == "move" else _changed(candidate.files[checkpoint]),
         metrics=examined.metrics,
-        training=_training(examined),
+        training=training_of(profile, candidate.weights),
         skeleton=() if profile is None else profile.skeleton,
         **common,  # type: ignore[arg-type]
     )
@@ -442,22 +446,27 @@ def _listed(examined: Examined, path: str, hashed: Hashed, *, way: Way) -> Model
     )
 
 
-def _package(hashed: dict[str, Hashed]) -> str | None:
-    entries = (
-        FileEntry(path=path, size=file.size, hashes=file.hashes.blocks)
-        for path, file in hashed.items()
-    )
+def package_id(entries: Iterable[FileEntry]) -> str | None:
+    """Id of the package of a model's files; None for names that only case tells apart.
+
+    A model of such files can stay here, and not travel.
+    """
     try:
         return package(entries).id
-    except DataError:  # names that only case tells apart: it can stay here, and not travel
+    except DataError:
         return None
 
 
-def _training(examined: Examined) -> Training:
-    profile = examined.profile
+def training_of(profile: Profile | None, files: Iterable[str]) -> Training:
+    """How a model came to be, as far as its configuration tells.
+
+    Args:
+        profile: The configuration, if there is one that can be read.
+        files: Paths of the model's weights.
+    """
     if profile is None:
         return Training()
-    tiny = any(path.endswith(".npz") for path in examined.candidate.weights)
+    tiny = any(path.endswith(".npz") for path in files)
     return Training(
         engine="tiny" if tiny else _ENGINES[profile.family],
         engine_version=profile.version,
