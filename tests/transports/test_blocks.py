@@ -21,9 +21,18 @@ class Pipe:
 
     def __init__(self) -> None:
         self.closed = False
+        self.full = False
+        self.waiting = 0
+        self.freed = asyncio.Event()
         self.sent: asyncio.Queue[bytes] = asyncio.Queue()
 
+    async def room(self) -> None:
+        while self.full:
+            self.waiting += 1
+            await self.freed.wait()
+
     async def send_binary(self, data: bytes) -> None:
+        await self.room()
         if self.closed:
             raise LinkLost(peer="peer", why="closed")
         self.sent.put_nowait(bytes(data))
@@ -68,6 +77,25 @@ async def test_pieces_in_order_make_a_block():
     client.handle(data(number, 3, b"def"))
     client.handle(frames.End(number, 6))
     assert await task == b"abcdef"
+
+
+async def test_requests_that_waited_for_room_arrive_in_order():
+    pipe = Pipe()
+    client = BlockClient(pipe, name="peer")
+    pipe.full = True
+    tasks = [asyncio.create_task(client.block(PACKAGE, 0, n, 6)) for n in range(3)]
+    async with asyncio.timeout(5):
+        while pipe.waiting < len(tasks):  # noqa: ASYNC110 - a few turns of the event loop
+            await asyncio.sleep(0)
+    # There is room now; whoever asks at this moment doesn't wait, and those who did wake later.
+    pipe.full = False
+    tasks.append(asyncio.create_task(client.block(PACKAGE, 0, 3, 6)))
+    pipe.freed.set()
+    numbers = [(await pipe.next()).request for _ in tasks]
+    assert numbers == sorted(numbers)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def test_a_listing_is_asked_for_by_its_package():

@@ -117,6 +117,9 @@ class BlockClient:
         self, ask: Callable[[int], frames.GetListing | frames.GetBlock], *, limit: int
     ) -> bytes:
         async with self._window:
+            # Before the number is taken: who waits for room is overtaken by who comes when there is
+            # some, and numbers must arrive in order.
+            await self._connection.room()
             if self._lost is not None:
                 raise self._lost
             number = next(self._numbers)

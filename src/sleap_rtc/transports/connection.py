@@ -69,7 +69,7 @@ class Connection(Protocol):
         ...
 
     async def send_binary(self, data: bytes) -> None:
-        """Queue a binary message, once there is :meth:`room`.
+        """Queue a binary message, once there is :meth:`room`; at once where there is some.
 
         Raises:
             LinkLost: The connection is closed.
