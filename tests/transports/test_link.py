@@ -44,6 +44,18 @@ from sleap_rtc.transports.throttle import Throttle
 
 pytestmark = [pytest.mark.webrtc]
 
+ANY_PAIR = pytest.mark.parametrize(
+    "shells",
+    [("fast", "fast"), ("fast", "portable"), ("portable", "fast"), ("portable", "portable")],
+    ids="-".join,
+    indirect=True,
+)
+"""The libraries of both sides. What connections do is in test_peer.py for all of them; links are
+tested over the fast one, and once more over the others where timing or much content counts."""
+PORTABLE = pytest.mark.parametrize(
+    "shells", [("fast", "portable"), ("portable", "fast")], ids="-".join, indirect=True
+)
+
 
 class MadeFile:
     """A package of one file whose content is computed."""
@@ -124,6 +136,7 @@ async def fetch(source, made, *, at_once=8):
     assert b"".join(blocks) == made.content
 
 
+@ANY_PAIR
 async def test_a_request_is_answered(pair):
     async with pair.link() as link:
         answer = await link.request(Describe())
@@ -199,8 +212,9 @@ async def test_a_client_answers_no_requests(pair):
             await channel.request(Describe(), id="1", within_s=5)
 
 
-async def test_blocks_arrive_whole_and_in_any_number(pair):
-    made = MadeFile(5 * BLOCK + 17)
+@ANY_PAIR
+async def test_blocks_arrive_whole_and_in_any_number(pair, shells):
+    made = MadeFile((5 if shells == ("fast", "fast") else 1) * BLOCK + 17)
     await pair.serve(made)
     async with pair.link() as link:
         link.want_blocks()
@@ -225,8 +239,9 @@ async def test_what_is_sent_is_limited_over_all_links_together(pair):
     assert time.monotonic() - begun > 1.7
 
 
+@ANY_PAIR
 async def test_what_is_offered_goes_the_other_way(pair):
-    made = MadeFile(3 * BLOCK)
+    made = MadeFile(BLOCK + 1)
     async with pair.link() as link:
         link.offer(made.ref.id, made)
         channel = await asyncio.wait_for(pair.worker.arrivals.get(), 10)
@@ -265,6 +280,7 @@ async def test_a_peer_that_is_not_online_is_named(pair):
             await link.request(Describe(), within_s=0.2)
 
 
+@ANY_PAIR
 async def test_a_lost_connection_is_built_anew_and_requests_go_on(pair):
     ups = []
 
@@ -321,6 +337,7 @@ async def test_a_replaced_fingerprint_never_connects(pair, monkeypatch):
     assert pair.worker.channels == []
 
 
+@ANY_PAIR
 async def test_a_server_in_the_middle_with_certificates_of_its_own_is_noticed(rig):
     """It ends the connection of each side at itself: what the handshake is for."""
     client, worker = rig.add("client"), rig.add("worker", accepts=True)
@@ -489,6 +506,34 @@ async def test_a_cut_is_noticed_within_six_seconds_and_survived(pair, address):
         await asyncio.wait_for(back.wait(), 15)
         await asyncio.wait_for(fetching, 60)
         assert isinstance(await link.request(Describe()), Description)
+
+
+@PORTABLE
+@pytest.mark.slow
+async def test_a_bad_network_is_survived_by_the_portable_library_too(pair, address):
+    weather = Weather(loss=0.01, delay_s=0.01, jitter_s=0.02, duplicate=0.05)
+    pair.rig.network = ImpairedNetwork(address, weather)
+    made = MadeFile(BLOCK // 4)
+    await pair.serve(made)
+    async with pair.link() as link:
+        link.want_blocks()
+        source = await asyncio.wait_for(pair.sources.get(), 20)
+        await fetch(source, made)
+    assert pair.rig.network.passed > 100
+
+
+@pytest.mark.parametrize("shells", [("portable", "portable")], indirect=True)
+async def test_both_ways_at_once_through_a_narrow_line(pair):
+    """What is queued is full most of the time: requests wait for room, and keep their order."""
+    up, down = MadeFile(3 * BLOCK), MadeFile(3 * BLOCK + 1)
+    await pair.serve(down)
+    async with pair.link() as link:
+        link.offer(up.ref.id, up)
+        source = await asyncio.wait_for(pair.sources.get(), 10)
+        channel = await asyncio.wait_for(pair.worker.arrivals.get(), 10)
+        while channel.proven.purpose != "blocks":
+            channel = await asyncio.wait_for(pair.worker.arrivals.get(), 10)
+        await asyncio.gather(fetch(channel.blocks, up), fetch(source, down))
 
 
 @pytest.mark.slow
