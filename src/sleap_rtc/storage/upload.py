@@ -1,0 +1,500 @@
+"""Sending a file to a store: in parts, several at once, and on from where it stopped.
+
+::
+
+    <state>/<32 hex of the path and the key>.sleap-upload-state/
+        lock       held by the process that sends it
+        journal    first the upload and the file as it was, then each part that is there
+
+For each part: hash it, ask for a link that is good for exactly these bytes, send
+them, compare, note it. A failure that passes is tried again after a growing,
+random wait and with a fresh link; when the store is too busy every sender waits.
+What a killed process had sent is told by the store's own list and the journal
+together: a part counts when both have it, or when the store tells the SHA-256
+that the file's part has. An upload that isn't there any more starts anew. A file
+that changes while it is sent is `SourceChanged`, and isn't tried again.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import functools
+import hashlib
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import Final, TypeVar
+
+import msgspec
+from blake3 import blake3
+
+from sleap_rtc.domain.packages import BLOCK, FileEntry
+from sleap_rtc.errors import (
+    Damaged,
+    NetworkError,
+    OutOfSpace,
+    PartsMissing,
+    SleapRtcError,
+    SourceChanged,
+    StorageRefused,
+    StorageUnreachable,
+    UnknownUpload,
+)
+from sleap_rtc.files.beneath import open_file
+from sleap_rtc.files.claim import Claim
+from sleap_rtc.files.hashing import FileStamp, stamp_of
+from sleap_rtc.files.journal import Journal
+from sleap_rtc.net import backoff
+from sleap_rtc.storage import xml
+from sleap_rtc.storage.objects import (
+    Part,
+    StoredObject,
+    StoredPart,
+    Upload,
+    UploadStore,
+    part_size_for,
+)
+from sleap_rtc.storage.wire import Answer, Connections, FileSlice, Pace
+
+IN_FLIGHT: Final = 10
+"""Parts that are sent at once, unless set otherwise (``max_concurrent_parts``)."""
+SUFFIX: Final = ".sleap-upload-state"
+
+_PASSING: Final = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
+_BUSY: Final = frozenset({429, 503})
+_REFUSED: Final = 3
+"""Times that a link may be refused, or bytes found wrong, before it isn't by chance."""
+_ANEW: Final = 3
+"""Times that an upload may vanish, or a store forget parts, before it is the store's fault."""
+_LONGEST_WAIT: Final = 60.0
+
+Progress = Callable[[int], None]
+"""Called with the bytes that are there in all; after a failure they may be fewer than before."""
+
+T = TypeVar("T")
+
+
+class Patience(msgspec.Struct, frozen=True):
+    """How often, and how long between.
+
+    Attributes:
+        attempts: To send one part, or to ask one thing.
+        base: Seconds that the first wait may last.
+        cap: Seconds that any wait may last.
+    """
+
+    attempts: int = 8
+    base: float = 0.25
+    cap: float = 20.0
+
+
+class _Began(msgspec.Struct, frozen=True):
+    """The first line of a journal."""
+
+    upload: Upload
+    stamp: FileStamp
+
+
+class _Sent(msgspec.Struct, frozen=True):
+    """Each further line: a part that the store took."""
+
+    part: Part
+    etag: str
+
+
+def upload_file(
+    store: UploadStore,
+    path: Path,
+    key: str,
+    *,
+    state: Path,
+    entry: FileEntry | None = None,
+    part_size: int | None = None,
+    in_flight: int = IN_FLIGHT,
+    pace: Pace | None = None,
+    progress: Progress | None = None,
+    patience: Patience = Patience(),  # noqa: B008 - it is frozen
+) -> StoredObject:
+    """Send a file to a store, which may have parts of it, or all, already.
+
+    Args:
+        store: A store, or the server in front of one.
+        path: The file.
+        key: What it will be called: a name made of its content, as what is there under it with the
+            same size counts as the same.
+        state: Folder where unfinished uploads are noted; made when it isn't there.
+        entry: The file's blocks, where they are known: each is compared before it is sent.
+        part_size: Bytes of a part; by the file's size as a rule.
+        in_flight: Parts that are sent at once.
+        pace: Called before bytes move, from any thread; it may wait, or raise to end this.
+        progress: Told of how far it is, from any thread; what it raises ends this.
+        patience: With a store that fails.
+
+    Returns:
+        What is there now.
+
+    Raises:
+        SourceChanged: The file changed while it was sent, or isn't what ``entry`` says.
+        Busy: Another process of this machine is sending the same.
+        StorageUnreachable: The store fails longer than patience lasts; what it has is kept.
+        StorageRefused: It says no.
+        OutOfSpace: It is full.
+        Damaged: It keeps other bytes than it gets.
+        OSError: The file can't be read.
+    """
+    path = path.resolve()
+    name = blake3(f"{path}\0{key}".encode("utf-8", "surrogateescape")).hexdigest(length=16)
+    fd = open_file(path)
+    connections = Connections()
+    try:
+        with Claim(state / f"{name}{SUFFIX}", what=f"The upload of {path}") as claim:
+            sending = _Sending(
+                store,
+                fd,
+                str(path),
+                key,
+                claim=claim,
+                entry=entry,
+                part_size=part_size or part_size_for(os.fstat(fd).st_size),
+                in_flight=in_flight,
+                pace=pace,
+                progress=progress,
+                patience=patience,
+                connections=connections,
+            )
+            done = sending.run()
+            claim.remove()
+            return done
+    finally:
+        connections.close()
+        os.close(fd)
+
+
+class _Sending:
+    """One file on its way."""
+
+    def __init__(
+        self,
+        store: UploadStore,
+        fd: int,
+        path: str,
+        key: str,
+        *,
+        claim: Claim,
+        entry: FileEntry | None,
+        part_size: int,
+        in_flight: int,
+        pace: Pace | None,
+        progress: Progress | None,
+        patience: Patience,
+        connections: Connections,
+    ) -> None:
+        self._store = store
+        self._fd = fd
+        self._path = path
+        self._key = key
+        self._journal_path = claim.directory / "journal"
+        self._entry = entry
+        self._part_size = part_size
+        self._in_flight = in_flight
+        self._pace = pace
+        self._progress = progress
+        self._patience = patience
+        self._connections = connections
+        self._stamp = stamp_of(fd)
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._not_before = 0.0
+        self._under_way: dict[int, int] = {}
+        self._parts: dict[int, Part] = {}
+        if entry is not None and entry.size != self._stamp.size:
+            raise SourceChanged(path=path)
+
+    def run(self) -> StoredObject:
+        """Send what is missing, and complete it."""
+        for _ in range(_ANEW):
+            there = self._patiently(lambda: self._store.head(self._key))
+            if there is not None and there.size == self._stamp.size:
+                self._tell(there.size)
+                return there
+            with contextlib.suppress(UnknownUpload):
+                return self._once()
+            # It expired, or somebody gave it up: nothing of it is left.
+            self._journal_path.unlink(missing_ok=True)
+        raise StorageUnreachable(store="there", why="it loses uploads as soon as they are begun")
+
+    def _once(self) -> StoredObject:
+        journal = Journal(self._journal_path)
+        try:
+            upload = self._taken_up(journal)
+            if upload is None:
+                # A new file, as an old one may speak of another upload.
+                journal.close()
+                self._journal_path.unlink()
+                journal = Journal(self._journal_path)
+                upload = self._begun(journal)
+            for _ in range(_ANEW):
+                self._send_missing(upload, journal)
+                parts = [self._parts[number] for number in sorted(self._parts)]
+                complete = functools.partial(self._store.complete, upload, parts)
+                try:
+                    return self._patiently(complete)
+                except PartsMissing:
+                    self._forget_lost(upload)
+            raise Damaged(what=f"the upload to {self._key}", why="the store keeps losing parts")
+        finally:
+            journal.close()
+
+    def _taken_up(self, journal: Journal) -> Upload | None:
+        """The upload that an earlier run began, and its parts; None when there is none."""
+        try:
+            records = iter(journal.records)
+            began = msgspec.json.decode(next(records, b""), type=_Began)
+            sent = {
+                found.part.number: found
+                for found in (msgspec.json.decode(record, type=_Sent) for record in records)
+            }
+        except msgspec.DecodeError:
+            return None
+        upload = began.upload
+        same = (upload.key, upload.size, upload.part_size) == (
+            self._key,
+            self._stamp.size,
+            self._part_size,
+        )
+        if not same or not began.stamp.same_content(self._stamp):
+            with contextlib.suppress(SleapRtcError):
+                self._store.abort(upload)
+            return None
+        try:
+            listed = self._patiently(lambda: self._store.parts(upload))
+        except UnknownUpload:
+            return None
+        self._parts = {}
+        for stored in listed:
+            part = self._known(upload, stored, sent.get(stored.number))
+            if part is not None:
+                self._parts[part.number] = part
+        return upload
+
+    def _known(self, upload: Upload, stored: StoredPart, sent: _Sent | None) -> Part | None:
+        """The part that the store has, if it is the file's."""
+        if stored.number > upload.part_count or stored.size != upload.length(stored.number):
+            return None
+        if sent is not None and sent.etag == stored.etag:
+            return sent.part
+        if stored.sha256 is not None:
+            part = self._hashed(upload, stored.number)
+            return part if part.sha256 == stored.sha256 else None
+        return None
+
+    def _begun(self, journal: Journal) -> Upload:
+        upload = self._patiently(
+            lambda: self._store.begin(self._key, size=self._stamp.size, part_size=self._part_size)
+        )
+        self._parts = {}
+        journal.append(msgspec.json.encode(_Began(upload=upload, stamp=self._stamp)))
+        journal.sync()
+        return upload
+
+    def _forget_lost(self, upload: Upload) -> None:
+        """Keep of the parts only those that the store still has as they were sent."""
+        there = {part.number: part for part in self._patiently(lambda: self._store.parts(upload))}
+        for number, part in list(self._parts.items()):
+            stored = there.get(number)
+            lost = stored is None or stored.size != part.size
+            if lost or (stored is not None and stored.sha256 not in (None, part.sha256)):
+                del self._parts[number]
+
+    def _send_missing(self, upload: Upload, journal: Journal) -> None:
+        """Send the parts that aren't there, several at once; the first that fails ends all."""
+        missing = [n for n in range(1, upload.part_count + 1) if n not in self._parts]
+        self._under_way = {}
+        self._report(upload)
+        numbers = iter(missing)
+
+        def work() -> None:
+            while True:
+                with self._lock:
+                    number = next(numbers, None)
+                if number is None or self._stop.is_set():
+                    return
+                self._send(upload, number, journal)
+
+        senders = min(self._in_flight, len(missing))
+        if not senders:
+            return
+        with ThreadPoolExecutor(senders, thread_name_prefix="upload") as pool:
+            tasks = [pool.submit(work) for _ in range(senders)]
+            try:
+                wait(tasks, return_when=FIRST_EXCEPTION)
+                failures = [error for task in tasks if task.done() and (error := task.exception())]
+            finally:
+                self._stop.set()
+        self._stop.clear()
+        # Those that were only told to stop aren't why.
+        for error in failures:
+            if not isinstance(error, _Stopped):
+                raise error
+
+    def _send(self, upload: Upload, number: int, journal: Journal) -> None:
+        """Send one part, as often as it takes."""
+        part = self._hashed(upload, number)
+        refused = 0
+        for attempt in range(1, self._patience.attempts + 1):
+            self._hold_back()
+            try:
+                request = self._store.part_requests(upload, [part])[0]
+                answer = self._connections.send(
+                    request,
+                    FileSlice(fd=self._fd, offset=upload.offset(number), size=part.size),
+                    pace=lambda size: self._moving(upload, number, size),
+                )
+                self._unchanged()
+                if answer.ok and (etag := self._etag(answer, part)):
+                    self._note(upload, _Sent(part=part, etag=etag), journal)
+                    return
+                failure = self._failure(answer, number)
+            except NetworkError as error:
+                self._unchanged()
+                answer, failure = None, error
+            if not isinstance(failure, NetworkError):
+                # A link that ran out, or bytes that were damaged on the way, happen by chance.
+                refused += 1
+                if refused >= _REFUSED:
+                    raise failure
+            if attempt == self._patience.attempts:
+                raise failure
+            with self._lock:
+                self._under_way.pop(number, None)
+            self._back_off(attempt, answer)
+            if isinstance(failure, Damaged):
+                part = self._hashed(upload, number)
+
+    def _hashed(self, upload: Upload, number: int) -> Part:
+        """A part with its SHA-256; its blocks are compared with those that are known."""
+        digest = hashlib.sha256()
+        at, end = upload.offset(number), upload.offset(number) + upload.length(number)
+        while at < end:
+            data = os.pread(self._fd, min(BLOCK, end - at), at)
+            digest.update(data)
+            if self._entry is not None and upload.part_size % BLOCK == 0:
+                known = self._entry.block_hash(at // BLOCK)
+                if blake3(data).digest() != known:
+                    raise SourceChanged(path=self._path)
+            if not data or self._stop.is_set():
+                break
+            at += len(data)
+        self._unchanged()
+        self._check_stop()
+        return Part(number=number, size=upload.length(number), sha256=digest.digest())
+
+    def _etag(self, answer: Answer, part: Part) -> str:
+        """The store's mark of a part; empty when it says something that can't be."""
+        told = answer.headers.get("x-amz-checksum-sha256")
+        if told is not None and told.encode() != _base64(part.sha256):
+            return ""
+        return answer.headers.get("etag", "").removeprefix("W/").strip('"')
+
+    def _failure(self, answer: Answer, number: int) -> SleapRtcError:
+        said = xml.error(answer.body) or f"HTTP {answer.status}"
+        what = f"take part {number} of {self._key}"
+        if answer.ok:
+            why = "the store answers with another checksum, or none"
+            return Damaged(what=f"part {number} of {self._key}", why=why)
+        if answer.status == 404 and said != "NoSuchBucket":
+            raise UnknownUpload(key=self._key)
+        if answer.status == 507:
+            raise OutOfSpace(path="the store", free="no room", need="more bytes")
+        if answer.status in _PASSING or said == "RequestTimeout":
+            return StorageUnreachable(store="there", why=said)
+        if answer.status in (400, 422):
+            return Damaged(what=f"part {number} of {self._key}", why=f"the store found {said}")
+        return StorageRefused(store="there", what=what, why=said)
+
+    def _note(self, upload: Upload, sent: _Sent, journal: Journal) -> None:
+        with self._lock:
+            journal.append(msgspec.json.encode(sent))
+            journal.sync()
+            self._parts[sent.part.number] = sent.part
+            self._under_way.pop(sent.part.number, None)
+        self._report(upload)
+
+    def _moving(self, upload: Upload, number: int, size: int) -> None:
+        """Before bytes of a part go out."""
+        self._check_stop()
+        if self._pace is not None:
+            self._pace(size)
+        with self._lock:
+            self._under_way[number] = self._under_way.get(number, 0) + size
+        self._report(upload)
+
+    def _report(self, upload: Upload) -> None:
+        with self._lock:
+            whole = sum(upload.length(number) for number in self._parts)
+            done = whole + sum(self._under_way.values())
+        self._tell(done)
+
+    def _tell(self, done: int) -> None:
+        if self._progress is not None:
+            self._progress(done)
+
+    def _unchanged(self) -> None:
+        if not stamp_of(self._fd).same_content(self._stamp):
+            raise SourceChanged(path=self._path)
+
+    def _check_stop(self) -> None:
+        if self._stop.is_set():
+            raise _Stopped
+
+    def _hold_back(self) -> None:
+        """Wait while the store is too busy for anybody."""
+        while (left := self._not_before - time.monotonic()) > 0:
+            self._stop.wait(left)
+            self._check_stop()
+        self._check_stop()
+
+    def _back_off(self, attempt: int, answer: Answer | None) -> None:
+        seconds = backoff.delay(
+            attempt,
+            random.random(),  # noqa: S311 - so that not everybody comes back at once
+            base=self._patience.base,
+            cap=self._patience.cap,
+        )
+        if answer is not None and answer.status in _BUSY:
+            asked = answer.headers.get("retry-after", "")
+            if asked.isascii() and asked.isdigit():
+                seconds = max(seconds, min(float(asked[:6]), _LONGEST_WAIT))
+            with self._lock:
+                self._not_before = max(self._not_before, time.monotonic() + seconds)
+        else:
+            self._stop.wait(seconds)
+        self._check_stop()
+
+    def _patiently(self, call: Callable[[], T]) -> T:
+        """Ask until there is an answer, or patience ends."""
+        for attempt in range(1, self._patience.attempts):
+            try:
+                return call()
+            except NetworkError:
+                self._back_off(attempt, None)
+        return call()
+
+
+class _Stopped(Exception):
+    """Another part failed, so this one isn't sent."""
+
+
+def unfinished(state: Path) -> Iterator[Path]:
+    """The folders of uploads that were begun and not completed, to show or to remove."""
+    if state.is_dir():
+        yield from sorted(path for path in state.iterdir() if path.name.endswith(SUFFIX))
+
+
+def _base64(data: bytes) -> bytes:
+    return base64.b64encode(data)
