@@ -13,9 +13,9 @@ A text line, and the same as JSON::
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import logging
-import os
 import re
 import sys
 import traceback
@@ -28,12 +28,15 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TextIO
 import msgspec
 from loguru import logger
 
+from sleap_rtc.observe.logfile import LogFile
+
 if TYPE_CHECKING:
     from loguru import Record
 
 KEEP: Final = 5
 """Rotated files that are kept of each log."""
-ROTATE: Final = "10 MB"
+ROTATE: Final = 10_000_000
+"""Bytes after which a new file is begun."""
 HIDDEN: Final = "[hidden]"
 MAX_TEXT: Final = 16_000
 """Characters of a message, a value or a traceback that are written."""
@@ -101,7 +104,8 @@ def set_up_logs(
     Args:
         level: The least that is written to the file: ``debug``, ``info``, ``warning``, ``error``.
         style: How lines look.
-        directory: Folder of the log files, made if need be; None for none.
+        directory: Folder of the log files, made if need be; None for none. A line that can't be
+            written to its file later is lost, and that is said once.
         program: Names the file: ``server``, ``worker``, ``client``.
         stderr_level: The least that is written to stderr; as the file's unless given.
         stream: Takes the place of stderr: a terminal on which something is drawn, for instance.
@@ -113,30 +117,30 @@ def set_up_logs(
         record["extra"]["_line"] = line(record)
         return "{extra[_line]}\n"
 
+    terminal = stream or sys.stderr
     logger.add(
-        stream or sys.stderr,
-        level=(stderr_level or level).upper(),
-        format=form,
-        colorize=False,
-        catch=True,
+        terminal, level=(stderr_level or level).upper(), format=form, colorize=False, catch=True
     )
     if directory is not None:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+        def complain(why: str) -> None:
+            # Not by the log, which is being written at this moment.
+            plain = {"level": "warning", "where": "observe.logs", "message": why}
+            text = msgspec.json.encode(plain).decode() if style == "json" else f"warning: {why}"
+            with contextlib.suppress(OSError, ValueError):
+                terminal.write(f"{text}\n")
+                terminal.flush()
+
+        path = directory / f"{program}.log"
         logger.add(
-            directory / f"{program}.log",
+            LogFile(path, most=ROTATE, keep=KEEP, complain=complain),
             level=level.upper(),
             format=form,
-            rotation=ROTATE,
-            retention=KEEP,
-            encoding="utf-8",
-            opener=_private,
+            colorize=False,
             catch=True,
         )
     logging.basicConfig(handlers=[_ToLoguru()], level=logging.INFO, force=True)
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
 
 
 def _text_line(record: Record) -> str:
