@@ -9,8 +9,9 @@ import pytest
 from sleap_rtc.client.api import AsyncClient
 from sleap_rtc.client.synchronous import Client
 
-# Being present in a room by itself is for programs that are asynchronous all through.
-ASYNC_ALONE = {"online"}
+# Being present in a room by itself, and models one by one over a connection that stays, are for
+# programs that are asynchronous all through.
+ASYNC_ALONE = {"mover", "online"}
 
 
 def public(kind: type) -> dict[str, object]:

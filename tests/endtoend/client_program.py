@@ -24,6 +24,7 @@ import msgspec
 from sleap_rtc.client.api import AsyncClient
 from sleap_rtc.client.composing import new_job_id
 from sleap_rtc.client.following import AliasGiven, CameHome, Fetching, Follower, LinkChanged, Update
+from sleap_rtc.client.shipping import Wish, pull_models, push_models
 from sleap_rtc.client.submitted import SubmittedJob
 from sleap_rtc.client.watching import Watcher
 from sleap_rtc.domain.packages import ref
@@ -32,6 +33,7 @@ from sleap_rtc.files.packing import pack
 from sleap_rtc.jobs.events import JobEvent
 from sleap_rtc.jobs.lifecycle import SETTLED, JobView, fold
 from sleap_rtc.jobs.spec import JobSpec, TrainSpec, TrainStage
+from sleap_rtc.transfer.progress import Progress
 from sleap_rtc.transports.serving import ServedPackage
 
 BLOCK_S = 0.1
@@ -124,6 +126,41 @@ async def watch(watcher: Watcher) -> None:
             return
 
 
+async def move(client: AsyncClient) -> None:
+    wish = Wish(
+        names=tuple(asked["models"]),
+        if_exists=asked.get("if_exists", "ask"),
+        alias=asked.get("alias"),
+    )
+
+    def on_model(_number: int, _models: int, label: str, progress: Progress | None) -> None:
+        if progress is not None:
+            say("moving", label=label, phase=progress.phase, done=progress.done)
+
+    async with client.mover(asked["worker"]) as mover:
+        ship = push_models if asked["do"] == "push" else pull_models
+        shipped = await ship(mover, wish, on_model=on_model)
+    moved = [
+        {"how": each.how, "result": each.result, "path": each.path, "trash": each.trash}
+        for each in shipped.moved
+    ]
+    offers = [(each.alias, each.state, each.given) for each in shipped.offers]
+    failed = [(each.error.code, each.error.message) for each in shipped.failed]
+    say("end", moved=moved, failed=failed, offers=offers, sent=sent)
+
+
+async def be_let_in(client: AsyncClient) -> None:
+    match asked["do"]:
+        case "login":
+            await client.login(asked["server"], code=asked["code"])
+        case "await":
+            room = client.room()
+            async with client.online(room) as online:
+                await online.find_worker(room, asked["worker"], within_s=60)
+        case "join":
+            await client.join(asked["link"])
+
+
 async def act(client: AsyncClient) -> None:
     match asked["do"]:
         case "train":
@@ -145,6 +182,8 @@ async def act(client: AsyncClient) -> None:
             composed = client.compose_tracking([asked["video"]], models)
             async with client.submit(composed, worker=worker, output=asked["output"]) as follower:
                 await follow(follower)
+        case "push" | "pull":
+            await move(client)
         case "attach":
             async with client.attach(asked["job"]) as follower:
                 await follow(follower)
@@ -160,14 +199,8 @@ async def act(client: AsyncClient) -> None:
         case "unchecked":
             async with client.attach(await submit_unchecked(client)) as follower:
                 await follow(follower)
-        case "login":
-            await client.login(asked["server"], code=asked["code"])
-        case "await":
-            room = client.room()
-            async with client.online(room) as online:
-                await online.find_worker(room, asked["worker"], within_s=60)
-        case "join":
-            await client.join(asked["link"])
+        case _:
+            await be_let_in(client)
 
 
 def count_reads() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from sleap_rtc.client.approvals import Approvals
 from sleap_rtc.domain.models import ModelFile, ModelRecord
 from sleap_rtc.domain.packages import PackageRef
 from sleap_rtc.errors import UnknownModel, UsageError
@@ -100,6 +101,9 @@ def answers(tmp_path: Path) -> Iterator[Answers]:
             registry=registry,
             cache=HashCache(tmp_path / "hashes"),
             max_files=1_000,
+            keep_free=0,
+            worker="gpu-1",
+            approvals=Approvals(tmp_path / "trusted"),
         )
 
 

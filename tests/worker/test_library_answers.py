@@ -30,6 +30,7 @@ from sleap_rtc.protocol.library import (
     ModelInfoTold,
     ModelsTold,
     WantPart,
+    fit_record,
 )
 from sleap_rtc.protocol.link import Reply, frames
 from sleap_rtc.worker import library_answers
@@ -212,7 +213,7 @@ def test_everything_about_a_model_file_by_file(lab) -> None:
     [worst(), worst(training=Training(), unknown={}, skeleton=()), worst(tags=(), notes="kept")],
 )
 def test_a_record_that_no_message_holds_is_told_shortened(record) -> None:
-    slim, cut = library_answers._fit_record(record)
+    slim, cut = fit_record(record, library_answers.RECORD_ROOM)
     assert cut
     assert slim.id == record.id
     sent(ModelInfoTold(record=slim, path="/" + WORST * 1000, alias="a" * 129))
@@ -226,7 +227,7 @@ def test_a_record_of_any_length_fits(points, places, failure) -> None:
         locations=worst().locations[:1] * places,
         failure=WORST * failure,
     )
-    slim, _ = library_answers._fit_record(record)
+    slim, _ = fit_record(record, library_answers.RECORD_ROOM)
     assert len(frames.encode(Reply(id="r", body=ModelInfoTold(record=slim)))) < MAX_MESSAGE
 
 

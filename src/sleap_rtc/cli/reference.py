@@ -26,9 +26,10 @@ from sleap_rtc.cli.documents import DOCUMENTS, ModelShown, Shown
 from sleap_rtc.cli.import_documents import IMPORTS
 from sleap_rtc.cli.keep_documents import KEEPING
 from sleap_rtc.cli.main import SECTIONS
+from sleap_rtc.cli.moving_documents import MOVING
 from sleap_rtc.library.search import conditions
 
-ALL: Final = DOCUMENTS | CARE | IMPORTS | KEEPING
+ALL: Final = DOCUMENTS | CARE | IMPORTS | KEEPING | MOVING
 """Name of the schema's file → the document, of every command."""
 WIDTH: Final = 90
 EXIT_CODES: Final = {

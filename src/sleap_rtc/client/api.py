@@ -31,9 +31,12 @@ from sleap_rtc.client.composing import Composed, Located, compose_tracking, comp
 from sleap_rtc.client.following import ONCE_S, Follower
 from sleap_rtc.client.locating import locate, offered_here
 from sleap_rtc.client.members import RoomMember
+from sleap_rtc.client.moving import Mover, open_mover
 from sleap_rtc.client.online import Online
+from sleap_rtc.client.shipping import Shipped, Wish, pull_models, push_models
 from sleap_rtc.client.submitted import SubmittedJob, SubmittedJobs, meant
 from sleap_rtc.client.tracking import Resolved, resolve_models, track_here
+from sleap_rtc.client.transfers import IfExistsWish, Transfers
 from sleap_rtc.client.unzipping import ENDING, TrainingPackage, unpack
 from sleap_rtc.client.watching import Watcher
 from sleap_rtc.config import Settings, load
@@ -99,6 +102,7 @@ class AsyncClient:
             open_registry(home / "models") if library is None else (library, ())
         )
         self.submitted = SubmittedJobs(home / "jobs")
+        self.transfers = Transfers(home / "transfers")
         self.devices = DeviceStore(home)
         self.cache = HashCache(home / "hashes")
         self.throttle = Throttle.of(self.settings.limit_rate)
@@ -486,6 +490,80 @@ class AsyncClient:
             yield library
 
     # ── models ───────────────────────────────────────────────────────────────
+
+    @asynccontextmanager
+    async def mover(self, worker: str | None, *, room: str | None = None) -> AsyncIterator[Mover]:
+        """A connection over which models move; see ``client/moving.py``.
+
+        Args:
+            worker: The worker's name; by default the only one that is online.
+            room: The room; by default the only one.
+
+        Raises:
+            UnknownWorker: It isn't online.
+            PeerUnreachable: It can't be reached.
+        """
+        entry = self.room(room)
+        async with (
+            self.online(entry) as online,
+            open_mover(
+                online,
+                entry,
+                worker,
+                registry=self.library,
+                cache=self.cache,
+                transfers=self.transfers,
+                throttle=self.throttle,
+            ) as mover,
+        ):
+            yield mover
+
+    async def push_models(
+        self,
+        names: Sequence[str],
+        worker: str | None = None,
+        *,
+        room: str | None = None,
+        if_exists: IfExistsWish = "ask",
+        alias: str | None = None,
+    ) -> Shipped:
+        """Push models of this library to a worker; see ``client/shipping.py``.
+
+        Args:
+            names: Ids, prefixes or aliases; the alias of a pair names both.
+            worker: The worker's name; by default the only one that is online.
+            room: The room; by default the only one.
+            if_exists: What becomes of another model with the id of one of them: ``skip``,
+                ``overwrite`` (it goes to the trash), ``keep-both``; else that one fails.
+            alias: What they are called there, if that is free.
+        """
+        wish = Wish(names=tuple(names), if_exists=if_exists, alias=alias)
+        async with self.mover(worker, room=room) as mover:
+            return await push_models(mover, wish)
+
+    async def pull_models(
+        self,
+        names: Sequence[str],
+        worker: str | None = None,
+        *,
+        room: str | None = None,
+        if_exists: IfExistsWish = "ask",
+        alias: str | None = None,
+        trust: bool = False,
+    ) -> Shipped:
+        """Pull models of a worker into this library; see ``client/shipping.py``.
+
+        Args:
+            names: Ids, prefixes or aliases, as they are there.
+            worker: The worker's name; by default the only one that is online.
+            room: The room; by default the only one.
+            if_exists: As for :meth:`push_models`.
+            alias: What they are called here, if that is free.
+            trust: Take files that could run something when they are loaded; that is recorded.
+        """
+        wish = Wish(names=tuple(names), if_exists=if_exists, alias=alias, trust=trust)
+        async with self.mover(worker, room=room) as mover:
+            return await pull_models(mover, wish)
 
     async def locate_models(
         self, names: Sequence[str], worker: str, *, room: str | None = None

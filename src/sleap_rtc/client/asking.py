@@ -63,6 +63,7 @@ from sleap_rtc.transports.base import Sources
 from sleap_rtc.transports.blocks import BlockClient
 from sleap_rtc.transports.channel import Channel
 from sleap_rtc.transports.link import Link
+from sleap_rtc.transports.throttle import Throttle
 
 ASK_S: Final = 10.0
 """Seconds to wait for an answer, before it is asked once more."""
@@ -99,6 +100,25 @@ async def open_library(
         PeerUnreachable: It can't be reached.
         NotPermitted: One side doesn't trust the other.
     """
+    async with open_linked(online, room, worker) as (library, _):
+        yield library
+
+
+@asynccontextmanager
+async def open_linked(
+    online: Online, room: RoomEntry, worker: str | None, *, throttle: Throttle | None = None
+) -> AsyncIterator[tuple[WorkerLibrary, Link]]:
+    """The same, with the link itself, over which content can be offered.
+
+    Args:
+        online: This device, present in the room.
+        room: The room.
+        worker: The worker's name; by default the only one that is online.
+        throttle: Limits what is sent of content.
+
+    Raises:
+        SleapRtcError: As :func:`open_library`.
+    """
     name = _only(online, room) if worker is None else worker
     found = await online.find_worker(room, name)
     library = WorkerLibrary(name)
@@ -110,12 +130,13 @@ async def open_library(
         on_notice=library.noticed,
         on_up=library.again,
         on_blocks=library.blocks,
+        throttle=throttle,
     )
     async with link:
         online.watch(link)
         try:
             await link.connected(within_s=CONNECT_S)
-            yield library
+            yield library, link
         finally:
             online.unwatch(link)
 
@@ -193,6 +214,7 @@ class WorkerLibrary:
         link: The link.
         sources: Where its files can be fetched, once a part is granted.
         on_change: Called after a change was told, with the models that are named; none for any.
+        on_other: Called with what is told of other things than the library.
     """
 
     def __init__(
@@ -207,6 +229,7 @@ class WorkerLibrary:
         self.link: Asked
         self.sources = Sources()
         self.on_change: Callable[[tuple[ModelId, ...]], None] = lambda _: None
+        self.on_other: Callable[[NoticeBody], None] = lambda _: None
         self._clock = clock
         self._within_s = within_s
         self._ttl_s = ttl_s
@@ -329,6 +352,8 @@ class WorkerLibrary:
         if isinstance(body, LibraryChanged):
             self._forget(set(body.models))
             self.on_change(body.models)
+        else:
+            self.on_other(body)
 
     async def again(self, channel: Channel) -> None:
         """The connection is new: nothing is known of what happened before, and changes are told.

@@ -8,10 +8,10 @@ by the package's id.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, ParamSpec, TypeVar
 
 import msgspec
 
@@ -34,6 +34,8 @@ from sleap_rtc.transports.fetch import fetch
 from sleap_rtc.transports.link import Link
 from sleap_rtc.transports.throttle import Throttle
 
+P = ParamSpec("P")
+T = TypeVar("T")
 OnProgress = Callable[[Progress], None]
 
 PATIENCE_S: Final = 600.0
@@ -48,7 +50,7 @@ def expect_model(registry: Registry, record: ModelRecord, *, worker: str) -> Ent
         record: The record as the worker has it.
         worker: The worker's name.
     """
-    return registry.register(_at_home(record, worker, files=False))
+    return registry.register(at_home(record, worker, files=False))
 
 
 def note_model(
@@ -65,7 +67,7 @@ def note_model(
     Returns:
         What it is here now, None if it stays deleted; and what became of it.
     """
-    return registry.take_in(_at_home(record, worker, files=False, path=path))
+    return registry.take_in(at_home(record, worker, files=False, path=path))
 
 
 def follow_model(registry: Registry, name: str, record: ModelRecord, *, worker: str) -> Entry:
@@ -119,14 +121,14 @@ async def bring_model(
     )
     with staged:
         if not record.files:  # too many for one message: the package says the same
-            files = await asyncio.to_thread(_files_of, staged)
+            files = await asyncio.to_thread(files_of, staged)
             record = msgspec.structs.replace(record, files=files)
         listed = {file.path: file.size for file in record.files}
         if {entry.path: entry.size for entry in staged.package.files} != listed:
             raise DataError(what=f"Model {record.id}", why="its record lists other files")
         files = await asyncio.to_thread(looked_into, record.files, staged.path)
         record = msgspec.structs.replace(record, files=files, trust=None)
-        fresh = _at_home(record, link.name, files=True)
+        fresh = at_home(record, link.name, files=True)
         if name is not None:
             return await asyncio.to_thread(registry.adopt_files, name, staged.path, fresh)
         return await asyncio.to_thread(registry.place, staged.path, fresh)
@@ -179,8 +181,8 @@ async def bring_output(
     return target
 
 
-def _files_of(staged: Staged) -> tuple[ModelFile, ...]:
-    """The files of a package that has arrived, as a record lists them."""
+def files_of(staged: Staged) -> tuple[ModelFile, ...]:
+    """The files of a package that has arrived, as a record lists them; they are read."""
     found = []
     for entry in staged.package.files:
         _, hashes = hash_file(staged.path / entry.path, as_path=entry.path)
@@ -194,26 +196,46 @@ def _place(staged: Path, target: Path) -> None:
     place_directory(staged, target)
 
 
-def _at_home(record: ModelRecord, worker: str, *, files: bool, path: str = "") -> ModelRecord:
+async def to_the_end(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call in a thread; cancelled, it waits for the thread all the same, which can't be ended.
+
+    So nobody else finds a folder free that the thread still works in.
+    """
+    working = asyncio.ensure_future(asyncio.to_thread(call, *args, **kwargs))
+    try:
+        return await asyncio.shield(working)
+    finally:
+        await asyncio.wait([working])
+
+
+def elsewhere(locations: Iterable[Location], worker: str) -> tuple[Location, ...]:
+    """Where else a model is, but for one worker."""
+    return tuple(at for at in locations if (at.kind, at.name) != ("worker", worker))
+
+
+def seen_at(record: ModelRecord, worker: str, path: str) -> ModelRecord:
+    """The record with a note that a worker has the model now, in a directory there."""
+    here = Location(kind="worker", name=worker, last_seen=datetime.now(UTC), path=path)
+    return msgspec.structs.replace(record, locations=(*elsewhere(record.locations, worker), here))
+
+
+def at_home(record: ModelRecord, worker: str, *, files: bool, path: str = "") -> ModelRecord:
     """The worker's record as this machine keeps it."""
-    now = datetime.now(UTC)
-    here = Location(kind="worker", name=worker, last_seen=now, path=path)
-    others = [at for at in record.locations if (at.kind, at.name) != ("worker", worker)]
     changes: dict[str, object] = {
         "source": "worker-pull",
-        "locations": (*others, here),
+        "brought_by": None,
         "deleted_at": None,
     }
     if files:
-        changes["downloaded_at"] = now
+        changes["downloaded_at"] = datetime.now(UTC)
     else:
         changes |= {"files": (), "package": None, "checkpoint": None, "config": None}
-    return msgspec.structs.replace(record, **changes)
+    return msgspec.structs.replace(seen_at(record, worker, path), **changes)
 
 
 def _merged(old: ModelRecord, told: ModelRecord, worker: str) -> ModelRecord:
     """What changed on the worker, without what only this machine knows."""
-    fresh = _at_home(told, worker, files=False)
+    fresh = at_home(told, worker, files=False)
     keep: tuple[str, ...] = (
         "id",
         "notes",

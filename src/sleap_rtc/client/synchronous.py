@@ -17,8 +17,10 @@ from sleap_rtc.client.following import Follower, Update
 from sleap_rtc.client.members import RoomMember
 from sleap_rtc.client.outcome import failure
 from sleap_rtc.client.portal import Portal
+from sleap_rtc.client.shipping import Shipped
 from sleap_rtc.client.submitted import SubmittedJob
 from sleap_rtc.client.tracking import Resolved, deliver, output_path
+from sleap_rtc.client.transfers import IfExistsWish
 from sleap_rtc.client.watching import Watcher
 from sleap_rtc.config import Settings
 from sleap_rtc.domain.ids import JobId
@@ -394,6 +396,45 @@ class Client:
         """Hash what a remote tracking needs; see :meth:`AsyncClient.compose_tracking`."""
         return self._client.compose_tracking(
             videos, models, room=room, frames=frames, tracking=tracking, progress=progress
+        )
+
+    def push_models(
+        self,
+        names: Sequence[str],
+        worker: str | None = None,
+        *,
+        room: str | None = None,
+        if_exists: IfExistsWish = "ask",
+        alias: str | None = None,
+    ) -> Shipped:
+        """Push models of this library to a worker.
+
+        >>> client.push_models(["flies"], "gpu-1").failed
+        ()
+        """
+        return self._portal.call(
+            self._client.push_models(names, worker, room=room, if_exists=if_exists, alias=alias)
+        )
+
+    def pull_models(
+        self,
+        names: Sequence[str],
+        worker: str | None = None,
+        *,
+        room: str | None = None,
+        if_exists: IfExistsWish = "ask",
+        alias: str | None = None,
+        trust: bool = False,
+    ) -> Shipped:
+        """Pull models of a worker into this library.
+
+        >>> client.pull_models(["flies"], "gpu-1").failed
+        ()
+        """
+        return self._portal.call(
+            self._client.pull_models(
+                names, worker, room=room, if_exists=if_exists, alias=alias, trust=trust
+            )
         )
 
     def resolve_models(self, names: Sequence[str]) -> Resolved:

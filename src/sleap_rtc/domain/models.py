@@ -193,6 +193,7 @@ class ModelRecord(Document, frozen=True):
         tags: Sorted, unique.
         notes: Free text, up to 1,000 characters.
         locations: Where else it is.
+        brought_by: Key of the device that sent it to this library, None if none did.
         parent: The model it was forked or fine-tuned from.
         same_recipe_as: The model with the same recipe and other content, if any.
         interruption: Where training can go on, while ``interrupted``.
@@ -221,6 +222,7 @@ class ModelRecord(Document, frozen=True):
     tags: Annotated[tuple[Tag, ...], Meta(max_length=100)] = ()
     notes: Line = ""
     locations: Annotated[tuple[Location, ...], Meta(max_length=1_000)] = ()
+    brought_by: Hex64 | None = None
     parent: Id | None = None
     same_recipe_as: Id | None = None
     interruption: Interruption | None = None

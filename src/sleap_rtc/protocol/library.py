@@ -25,9 +25,10 @@ and the cursor goes on from there.
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from msgspec import Meta
+from msgspec.structs import replace
 
 from sleap_rtc.domain.models import (
     Hex64,
@@ -40,10 +41,11 @@ from sleap_rtc.domain.models import (
     Source,
     Status,
     Tag,
+    Training,
     Utc,
 )
 from sleap_rtc.domain.packages import PackageRef
-from sleap_rtc.domain.values import Value
+from sleap_rtc.domain.values import Value, encode
 from sleap_rtc.protocol.codec import Body
 
 FEATURE: Final = "library"
@@ -249,3 +251,49 @@ class LibraryChanged(Body, frozen=True, tag="library_changed"):
     """These models changed, came or went; none are named where it may be any."""
 
     models: Annotated[tuple[Id, ...], Meta(max_length=MAX_PAGE)] = ()
+
+
+# ── records that fit ─────────────────────────────────────────────────────────
+
+_SHORTER: Final[tuple[dict[str, Any], ...]] = (
+    {},
+    {"locations": ()},
+    {"skeleton": ()},
+    {"failure": None, "unknown": {}, "interruption": None},
+    {"training": Training(), "notes": ""},
+)
+"""What a record that no message can hold is told without, step by step."""
+
+
+def fit_record(
+    record: ModelRecord, room: int, *, canonical: bool = False
+) -> tuple[ModelRecord, bool]:
+    """A record without its files, as a message can hold it.
+
+    Args:
+        record: Any record.
+        room: Bytes that there are for it, at least 4,096.
+        canonical: Whether its canonical recipe is told where there is room.
+
+    Returns:
+        The record, and whether more of it had to go.
+    """
+    slim = replace(record, files=())
+    if canonical and len(encode(slim)) <= room:
+        return slim, False
+    slim = replace(slim, canonical=None)
+    for number, without in enumerate(_SHORTER):
+        slim = replace(slim, **without)
+        if len(encode(slim)) <= room:
+            return slim, number > 0
+    bare = ModelRecord(
+        id=record.id,
+        name=record.name[:MAX_NAME_TOLD],
+        model_type=record.model_type,
+        status=record.status,
+        source=record.source,
+        created_at=record.created_at,
+        full_hash=record.full_hash,
+        package=record.package,
+    )
+    return bare, True

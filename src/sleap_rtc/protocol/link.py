@@ -30,6 +30,7 @@ request           answered by                       meaning
 ``offer_files``   ``accepted``                      this package can be fetched from me
 ``want_files``    ``accepted``                      let me fetch this package of a model or job
 ``list_models`` …                                   the library: see ``protocol/library.py``
+``push_model`` …                                    moving models: see ``protocol/moving.py``
 ================  ================================  ==========================================
 """
 
@@ -46,12 +47,12 @@ from sleap_rtc.domain.places import WorkerInfo
 from sleap_rtc.domain.values import Value
 from sleap_rtc.jobs.events import Command, JobEvent, JobState
 from sleap_rtc.jobs.spec import UUID7, JobSpec
-from sleap_rtc.protocol import library
+from sleap_rtc.protocol import library, moving
 from sleap_rtc.protocol.codec import Body, Codec, Message
 
 LINK_VERSIONS: Final = (1,)
 """Versions of this protocol that we speak, oldest first."""
-FEATURES: Final = ("blocks", "jobs", "models", library.FEATURE)
+FEATURES: Final = ("blocks", "jobs", "models", library.FEATURE, moving.FEATURE)
 """What we can do within version 1; both sides use the features that both name."""
 
 PING_EVERY_S: Final = 1.0
@@ -215,6 +216,10 @@ RequestBody = (
     | library.CheckModels
     | library.WantPart
     | library.WatchLibrary
+    | moving.NameModels
+    | moving.WeighModel
+    | moving.PushModel
+    | moving.CallModels
 )
 ReplyBody = (
     Description
@@ -226,21 +231,28 @@ ReplyBody = (
     | library.ModelInfoTold
     | library.ModelsChecked
     | library.PartTold
+    | moving.ModelsNamed
+    | moving.ModelWeighed
+    | moving.ModelPushed
 )
-NoticeBody = JobHappened | library.LibraryChanged
+NoticeBody = JobHappened | library.LibraryChanged | moving.PushMoved
 
-NEEDS: Final[dict[type[Body], str]] = dict.fromkeys(
-    (
-        library.ListModels,
-        library.AskModel,
-        library.CheckModels,
-        library.WantPart,
-        library.WatchLibrary,
-    ),
-    library.FEATURE,
-)
+NEEDS: Final[dict[type[Body], str]] = {
+    library.ListModels: library.FEATURE,
+    library.AskModel: library.FEATURE,
+    library.CheckModels: library.FEATURE,
+    library.WantPart: library.FEATURE,
+    library.WatchLibrary: library.FEATURE,
+    moving.NameModels: moving.FEATURE,
+    moving.WeighModel: moving.FEATURE,
+    moving.PushModel: moving.FEATURE,
+    moving.CallModels: moving.FEATURE,
+}
 """Request → the feature that it may only be sent with; the others every peer understands."""
-CANNOT: Final = {library.FEATURE: "tell what is in its library"}
+CANNOT: Final = {
+    library.FEATURE: "tell what is in its library",
+    moving.FEATURE: "be sent models",
+}
 """Feature → what a peer can't do that lacks it, as the end of a sentence."""
 
 

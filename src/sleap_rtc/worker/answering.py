@@ -7,6 +7,7 @@ describe, list, follow, find      every member of the room
 questions about the library       every member of the room
 want files of a model or job      every member of the room
 submit, offer files               owners and members
+weigh, push and call models       owners and members
 command, retry                    the job's submitter, and owners
 ================================  ==========================================
 """
@@ -22,6 +23,7 @@ from typing import Final
 import msgspec
 from loguru import logger
 
+from sleap_rtc.client.approvals import Approvals
 from sleap_rtc.domain.ids import JobId
 from sleap_rtc.domain.packages import PackageRef, ref
 from sleap_rtc.domain.places import WorkerInfo
@@ -46,6 +48,7 @@ from sleap_rtc.protocol.library import (
     PartTold,
     WantPart,
     WatchLibrary,
+    fit_record,
 )
 from sleap_rtc.protocol.link import (
     Accepted,
@@ -68,6 +71,7 @@ from sleap_rtc.protocol.link import (
     UnfollowJob,
     WantFiles,
 )
+from sleap_rtc.protocol.moving import CallModels, NameModels, PushModel, WeighModel
 from sleap_rtc.transports.channel import Channel
 from sleap_rtc.transports.serving import ServedPackage, serve_model
 from sleap_rtc.transports.throttle import Throttle
@@ -76,6 +80,7 @@ from sleap_rtc.worker.library_answers import LibraryAnswers, find
 from sleap_rtc.worker.manager import JobManager
 from sleap_rtc.worker.open_packages import OpenPackages
 from sleap_rtc.worker.peers import Asker, Peers, asker_of
+from sleap_rtc.worker.pushes import Pushes
 from sleap_rtc.worker.turns import Turns
 
 MAY_SUBMIT: Final = frozenset({"owner", "member"})
@@ -91,6 +96,9 @@ class Answers:
         registry: Its library.
         cache: Hashes of unchanged files.
         max_files: Files that come with a job, in one package.
+        keep_free: Bytes of the disk that models leave free.
+        worker: The worker's name.
+        approvals: What a person of this machine said yes to.
         throttle: Limits what is sent of content.
     """
 
@@ -101,6 +109,9 @@ class Answers:
         registry: Registry,
         cache: HashCache,
         max_files: int,
+        keep_free: int,
+        worker: str,
+        approvals: Approvals,
         throttle: Throttle | None = None,
     ) -> None:
         self._describe = describe
@@ -117,11 +128,24 @@ class Answers:
             throttle=throttle,
         )
         self._open = OpenPackages(self.peers.is_granted)
+        self._pushes = Pushes(
+            registry,
+            peers=self.peers,
+            worker=worker,
+            approvals=approvals,
+            needed=lambda: self.jobs.needed(),  # noqa: PLW0108 - they come later
+            max_files=max_files,
+            keep_free=keep_free,
+            cache=cache,
+            throttle=throttle,
+        )
         self.jobs: JobManager
 
     async def __call__(self, channel: Channel, body: RequestBody, request: str) -> ReplyBody:
         """Answer one request; see the module's table."""
         asker = asker_of(channel.proven)
+        if isinstance(body, PushModel):  # lasts for long, and has bounds of its own
+            return await self._move(channel, asker, body)
         async with self._turns.of(asker.device):
             return await self._answer(channel, asker, body, request)
 
@@ -143,12 +167,8 @@ class Answers:
             case UnfollowJob():
                 self._unfollow(asker.session, body.job)
                 return Accepted()
-            case CommandJob():
-                await self.jobs.command(body.job, request, body.command, asker)
-                return Accepted()
-            case RetryJob():
-                await self.jobs.retry(body.job, asker)
-                return Accepted()
+            case CommandJob() | RetryJob():
+                return await self._command(asker, body, request)
             case FindModel():
                 return await asyncio.to_thread(self._find, body.name)
             case OfferFiles():
@@ -163,6 +183,8 @@ class Answers:
                 return await asyncio.to_thread(self._library.answer, body)
             case WantPart() | WatchLibrary():
                 return await self._serve_library(channel, asker, body)
+            case NameModels() | WeighModel() | CallModels() | PushModel():
+                return await self._move(channel, asker, body)
 
     async def _submit(self, asker: Asker, body: SubmitJob) -> JobTold:
         self._check_may_submit(asker)
@@ -194,6 +216,13 @@ class Answers:
             raise NotPermitted(
                 message=f"{asker.name} is a {asker.role} of the room; owners and members run jobs."
             )
+
+    async def _command(self, asker: Asker, body: CommandJob | RetryJob, request: str) -> Accepted:
+        if isinstance(body, CommandJob):
+            await self.jobs.command(body.job, request, body.command, asker)
+        else:
+            await self.jobs.retry(body.job, asker)
+        return Accepted()
 
     # ── following ────────────────────────────────────────────────────────────
 
@@ -238,6 +267,9 @@ class Answers:
         package = None
         if record.package is not None and record.files:
             package = ref(serve_model(record, found.directory, cache=self._cache).packed.package)
+        # Whoever fetches one of very many files makes the list from the package.
+        if len(encode(record)) > MAX_EVENT:
+            record, _ = fit_record(record, MAX_EVENT)
         return ModelTold(record=record, alias=found.alias or "", package=package)
 
     async def _serve_library(
@@ -249,6 +281,22 @@ class Answers:
         part = self._open.keep(await asyncio.to_thread(self._library.part, body))
         self.peers.grant(asker, part.packed.package.id, part)
         return PartTold(package=ref(part.packed.package))
+
+    async def _move(
+        self,
+        channel: Channel,
+        asker: Asker,
+        body: NameModels | WeighModel | CallModels | PushModel,
+    ) -> ReplyBody:
+        match body:
+            case NameModels():
+                return await asyncio.to_thread(self._pushes.named, body)
+            case WeighModel():
+                return await self._pushes.weigh(asker, body)
+            case CallModels():
+                return await asyncio.to_thread(self._pushes.call, asker, body)
+            case PushModel():
+                return await self._pushes.push(channel, asker, body)
 
     def _make(self, body: WantFiles) -> ServedPackage:
         if body.model is not None:

@@ -131,6 +131,9 @@ class _Worker:
             registry=registry,
             cache=cache,
             max_files=settings.working.max_files,
+            keep_free=settings.working.keep_free,
+            worker=name,
+            approvals=approvals,
             throttle=throttle,
         )
         preparer = Preparer(

@@ -17,7 +17,7 @@ from typing import Any, Final, TypeVar, get_args
 from loguru import logger
 from msgspec.structs import replace
 
-from sleap_rtc.domain.models import SOURCES, STATUSES, Location, ModelFile, ModelRecord, Training
+from sleap_rtc.domain.models import SOURCES, STATUSES, Location, ModelFile
 from sleap_rtc.domain.values import Value, encode
 from sleap_rtc.errors import LinkLost, NoLibrary, UnknownModel, UsageError
 from sleap_rtc.files.hashcache import HashCache
@@ -43,6 +43,7 @@ from sleap_rtc.protocol.library import (
     ModelsChecked,
     ModelsTold,
     WantPart,
+    fit_record,
 )
 from sleap_rtc.transports.channel import Channel
 from sleap_rtc.transports.serving import ServedPackage, serve_part
@@ -92,7 +93,7 @@ class LibraryAnswers:
             NoLibrary: The library can't be read.
         """
         query = _query(body)
-        with _library_errors():
+        with library_errors():
             while True:
                 page = self._registry.list(query)
                 listed = tuple(map(listed_model, page.entries))
@@ -112,9 +113,9 @@ class LibraryAnswers:
             UsageError: The name is a pair's.
             NoLibrary: The library can't be read.
         """
-        with _library_errors():
+        with library_errors():
             entry = find(self._registry, body.name)
-            slim, cut = _fit_record(entry.record)
+            slim, cut = fit_record(entry.record, RECORD_ROOM)
             files = entry.record.files
             wanted = files[body.first : body.first + MAX_FILES_TOLD]
             fitting = _fitting(
@@ -138,7 +139,7 @@ class LibraryAnswers:
         Raises:
             NoLibrary: The library can't be read.
         """
-        with _library_errors():
+        with library_errors():
             return ModelsChecked(exist=tuple(map(self._registry.exists, body.names)))
 
     def part(self, body: WantPart) -> ServedPackage:
@@ -149,7 +150,7 @@ class LibraryAnswers:
             FilesMissing: None of these files is there.
             NoLibrary: The library can't be read.
         """
-        with _library_errors():
+        with library_errors():
             entry = self._registry.get(body.model)
         return serve_part(entry.record, entry.directory, set(body.hashes), cache=self._cache)
 
@@ -162,7 +163,7 @@ class LibraryAnswers:
             NoLibrary: The library can't be read.
         """
         if self._watching is None:
-            with _library_errors():
+            with library_errors():
                 watch = LibraryWatch(self._registry.models_dir)
             self._watching = asyncio.create_task(self._keep_looking(watch))
         self._watchers[session] = channel
@@ -301,37 +302,8 @@ def _fitting(values: Iterable[V], room: int) -> int:
     return number
 
 
-_SHORTER: Final[tuple[dict[str, Any], ...]] = (
-    {"locations": ()},
-    {"skeleton": ()},
-    {"failure": None, "unknown": {}, "interruption": None},
-    {"training": Training(), "notes": ""},
-)
-"""What a record that no message can hold is told without, step by step."""
-
-
-def _fit_record(record: ModelRecord) -> tuple[ModelRecord, bool]:
-    """A record without its files, as a message can hold it, and whether more had to go."""
-    slim = replace(record, files=(), canonical=None)
-    for number, without in enumerate(({}, *_SHORTER)):
-        slim = replace(slim, **without)
-        if len(encode(slim)) <= RECORD_ROOM:
-            return slim, number > 0
-    bare = ModelRecord(
-        id=record.id,
-        name=record.name[:MAX_NAME_TOLD],
-        model_type=record.model_type,
-        status=record.status,
-        source=record.source,
-        created_at=record.created_at,
-        full_hash=record.full_hash,
-        package=record.package,
-    )
-    return bare, True
-
-
 @contextlib.contextmanager
-def _library_errors() -> Iterator[None]:
+def library_errors() -> Iterator[None]:
     """A library that can't be read is said to be so; the log has the rest."""
     try:
         yield

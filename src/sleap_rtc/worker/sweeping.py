@@ -4,6 +4,7 @@
 
     datasets/<package>      nobody needs it, and no job has used it for keep_inputs days
     incoming/<package>-…    nobody needs it, and nothing came for keep_partial days
+    models/.incoming/…      the same, of models that were pushed here
     jobs/<job>/stages       what attempts left of a job that ended keep_partial days ago: its
                             models and checkpoints are in the library
     jobs/.…                 jobs that never became whole
@@ -36,6 +37,7 @@ from sleap_rtc.domain.ids import JobId, PackageId
 from sleap_rtc.errors import SleapRtcError
 from sleap_rtc.files.durable import TEMPORARY
 from sleap_rtc.jobs.lifecycle import ENDED, JobView
+from sleap_rtc.library import layout
 from sleap_rtc.library.registry import Registry
 from sleap_rtc.worker.job_directory import JobDirectory, JobStore
 from sleap_rtc.worker.preparing import DATASETS, INCOMING
@@ -84,6 +86,7 @@ class Sweeper:
     ) -> None:
         self._datasets = root / DATASETS
         self._incoming = root / INCOMING
+        self._pushed = registry.models_dir / layout.INCOMING
         self._store = store
         self._registry = registry
         self._view = view
@@ -131,11 +134,13 @@ class Sweeper:
         for folder, keep_s in (
             (self._datasets, self._keep_inputs_s),
             (self._incoming, self._keep_partial_s),
+            (self._pushed, self._keep_partial_s),
         ):
             for path in _entries(folder):
                 package = path.name[:64]
                 if path.name.startswith(TEMPORARY):
-                    yield Leftover(path)  # set aside by a sweep that was killed
+                    if folder != self._pushed:  # there the registry sweeps
+                        yield Leftover(path)  # set aside by a sweep that was killed
                 elif _PACKAGE.fullmatch(package) is None or package in needed:
                     continue
                 elif self._age(_changed(path)) > keep_s:

@@ -1,0 +1,330 @@
+"""What ``push-model`` and ``pull-model`` do: move, ask about what is in the way, name, and tell.
+
+A person is only asked between two connections, so that nobody waits on a silent one::
+
+    connect, move what can be moved ─► clashes? ask ─► connect, move the rest ─► names? ask
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Final, Literal
+
+from msgspec.structs import replace
+
+from sleap_rtc.cli.app import App
+from sleap_rtc.cli.moving_documents import (
+    MoveBenchmarkShown,
+    MovedShown,
+    MoveFailedShown,
+    MovesDocument,
+    OfferShown,
+)
+from sleap_rtc.cli.text import bar
+from sleap_rtc.client.api import AsyncClient
+from sleap_rtc.client.moving import Choice, Clash, Moved
+from sleap_rtc.client.pushing import call_there
+from sleap_rtc.client.shipping import (
+    Offer,
+    OnModel,
+    Shipped,
+    Wish,
+    call_here,
+    pull_models,
+    push_models,
+)
+from sleap_rtc.client.transfers import Direction, IfExistsWish
+from sleap_rtc.domain.units import format_bytes, format_duration, format_rate
+from sleap_rtc.errors import Conflict, SleapRtcError
+from sleap_rtc.transfer.progress import Progress
+
+GOES_ON: Final = "What has arrived is kept: the same command goes on from there."
+BAR: Final = 24
+
+_PHASES: Final = {
+    "waiting": "waiting",
+    "copying": "copying what is there already",
+    "verifying": "checking",
+}
+_CHOICES: Final[dict[str, Choice]] = {"s": "skip", "o": "overwrite", "k": "keep-both"}
+
+
+def move(
+    app: App,
+    direction: Direction,
+    names: tuple[str, ...],
+    *,
+    worker: str,
+    room: str | None,
+    if_exists: IfExistsWish,
+    alias: str | None,
+    benchmark: bool,
+    trust: bool = False,
+) -> None:
+    """Push or pull models, and tell what became of them.
+
+    Args:
+        app: The invocation.
+        direction: Which way.
+        names: The models, as they are called where they come from.
+        worker: The worker.
+        room: The room; by default the only one.
+        if_exists: What becomes of other models with their ids.
+        alias: What they are called on the other side.
+        benchmark: Whether to tell how quick it was.
+        trust: For a pull: take files that could run something.
+
+    Raises:
+        SleapRtcError: Nothing could be moved; or, with what could be told, the first error.
+    """
+    wish = Wish(names=names, if_exists=if_exists, alias=alias, trust=trust)
+    mover = _Move(app, app.client(), direction, worker, room)
+    document, shipped = mover.all(wish, benchmark=benchmark)
+    app.out.show(document, lambda: tell(app, document))
+    end(app, shipped)
+
+
+def tell(app: App, document: MovesDocument) -> None:
+    """Print what became of the models of one command."""
+    for one in document.models:
+        _tell_model(app, one, document.worker)
+    for offer in document.aliases:
+        _tell_alias(app, offer, document)
+    measured = document.benchmark
+    if measured is not None:
+        rate = format_rate(measured.rate) if measured.rate else "-"
+        app.out.fields(
+            [
+                ("Throughput", f"{rate}, {format_bytes(measured.sent)} moved"),
+                ("Handshake", f"{measured.handshake_s * 1e3:.0f} ms"),
+                ("Moving", f"{measured.moving_s:.2f} s, with checking and placing"),
+                ("Processor", f"{measured.cpu_s:.2f} s of this process"),
+            ]
+        )
+
+
+def end(app: App, shipped: Shipped) -> None:
+    """Say what wasn't moved, and end with the first error if there is one."""
+    for failed in shipped.failed[1:]:
+        app.out.warn(f"{failed.label}: {failed.error.message}")
+    if shipped.failed:
+        app.fail(shipped.failed[0].error)
+    for offer in shipped.offers:
+        if offer.why:
+            app.fail(Conflict(message=f"The alias {offer.alias!r} was not given: {offer.why}"))
+
+
+class _Move:
+    """One way, to one worker.
+
+    Args:
+        app: The invocation.
+        client: The API.
+        direction: Which way.
+        worker: The worker.
+        room: The room.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        client: AsyncClient,
+        direction: Direction,
+        worker: str,
+        room: str | None,
+    ) -> None:
+        self._app, self._client = app, client
+        self._direction: Literal["push", "pull"] = direction
+        self._worker, self._room = worker, room
+        self._handshake_s = 0.0
+
+    def all(self, wish: Wish, *, benchmark: bool = False) -> tuple[MovesDocument, Shipped]:
+        """Move everything that can be, asking where there is somebody to ask."""
+        self._app.goes_on = GOES_ON
+        cpu = time.process_time()
+        shipped = self._app.run(self._ship(wish))
+        if shipped.clashes and self._app.out.interactive:
+            choices = {model: self._ask(clash) for model, clash in shipped.clashes.items()}
+            again = self._app.run(self._ship(replace(wish, choices=choices)))
+            shipped = _both(shipped, again)
+        cpu = time.process_time() - cpu
+        shipped = replace(shipped, offers=tuple(self._name(wish, o) for o in shipped.offers))
+        seconds = sum(each.seconds for each in shipped.moved)
+        sent = sum(each.sent for each in shipped.moved)
+        document = MovesDocument(
+            worker=self._worker,
+            room=self._client.room(self._room).name,
+            models=tuple(_moved_shown(each) for each in shipped.moved),
+            failed=tuple(
+                MoveFailedShown(
+                    model=each.model,
+                    label=each.label,
+                    code=each.error.code,
+                    message=each.error.message,
+                    hint=each.error.hint_text,
+                )
+                for each in shipped.failed
+            ),
+            aliases=tuple(
+                OfferShown(
+                    alias=each.alias,
+                    models=each.models,
+                    state=each.state,
+                    given=each.given,
+                    why=each.why,
+                )
+                for each in shipped.offers
+            ),
+            benchmark=MoveBenchmarkShown(
+                handshake_s=self._handshake_s,
+                moving_s=seconds,
+                sent=sent,
+                rate=sent / seconds if sent and seconds else 0.0,
+                cpu_s=cpu,
+            )
+            if benchmark
+            else None,
+        )
+        return document, shipped
+
+    async def _ship(self, wish: Wish) -> Shipped:
+        live = self._app.out.live
+        live.update([f"connecting to {self._worker}"])
+        try:
+            async with self._client.mover(self._worker, room=self._room) as mover:
+                self._handshake_s = mover.handshake_s
+                ship = push_models if self._direction == "push" else pull_models
+                return await ship(mover, wish, on_model=self._watch())
+        finally:
+            live.clear()
+
+    def _watch(self) -> OnModel:
+        live = self._app.out.live
+        way = f"to {self._worker}" if self._direction == "push" else f"from {self._worker}"
+
+        def on_model(number: int, models: int, label: str, progress: Progress | None) -> None:
+            which = f" ({number + 1} of {models} models)" if models > 1 else ""
+            if progress is None:
+                live.update([f"{label}{which}: reading and comparing"])
+                return
+            moved = _words(progress)
+            live.update(
+                [
+                    f"{bar(progress.percent / 100, BAR)}  {label} {way}{which}",
+                    f"{'':{BAR}}  {moved}",
+                ],
+                plain=f"{label} {way}{which}: {moved}",
+            )
+
+        return on_model
+
+    # ── questions ────────────────────────────────────────────────────────────
+
+    def _ask(self, clash: Clash) -> Choice:
+        out = self._app.out
+        there = "there" if clash.where == self._worker else "here"
+        out.say(
+            f"{clash.label}: on {clash.where} the id {clash.model} is another model's, "
+            f"{clash.other}, made {clash.created_at}, {format_bytes(clash.size)}."
+        )
+        words = f"[s]kip, [o]verwrite it (it goes to the trash {there}), or [k]eep both?"
+        known = dict(_CHOICES)
+        if clash.locked:
+            out.say(f"It can't be overwritten: {clash.locked}")
+            words = "[s]kip, or [k]eep both?"
+            del known["o"]
+        while True:
+            answer = out.prompt(words).casefold()
+            if answer[:1] in known and known[answer[:1]].startswith(answer.replace(" ", "-")):
+                return known[answer[:1]]
+
+    def _name(self, wish: Wish, offer: Offer) -> Offer:
+        """Ask whether a free name is given on the other side."""
+        if wish.alias is not None or offer.state != "free" or not self._app.out.interactive:
+            return offer
+        where = f"on {self._worker}" if self._direction == "push" else "here"
+        it = "it" if len(offer.models) == 1 else "them"
+        if not self._app.out.ask(f"Call {it} {offer.alias!r} {where}, too?", default=True):
+            return offer
+        if self._direction == "pull":
+            return call_here(self._client.library, offer)
+        try:
+            self._app.run(self._call(offer))
+        except SleapRtcError as error:
+            return replace(offer, why=error.message)
+        return replace(offer, state="ours", given=True)
+
+    async def _call(self, offer: Offer) -> None:
+        async with self._client.mover(self._worker, room=self._room) as mover:
+            await call_there(mover, offer.alias, offer.models)
+
+
+def move_again(
+    app: App, direction: Direction, wish: Wish, *, worker: str, room: str
+) -> tuple[MovesDocument, Shipped]:
+    """Go on with what was asked for before."""
+    return _Move(app, app.client(), direction, worker, room).all(wish)
+
+
+def _both(first: Shipped, again: Shipped) -> Shipped:
+    """What became of it all, when a part was tried again: what moved first was there then."""
+    moved = {each.model: each for each in first.moved}
+    return replace(
+        again,
+        moved=tuple(
+            moved.get(each.model, each) if each.how == "known" else each for each in again.moved
+        ),
+    )
+
+
+def _words(progress: Progress) -> str:
+    phase = _PHASES.get(progress.phase, "")
+    text = f"{format_bytes(progress.done)} of {format_bytes(progress.total)}"
+    if phase:
+        return f"{phase}, {text}"
+    if progress.rate >= 1:
+        text += f", {format_rate(progress.rate)}"
+    if progress.eta_s is not None and progress.done < progress.total:
+        text += f", {format_duration(progress.eta_s)} left"
+    return text
+
+
+def _moved_shown(moved: Moved) -> MovedShown:
+    return MovedShown(**{name: getattr(moved, name) for name in MovedShown.__struct_fields__})
+
+
+def _tell_model(app: App, one: MovedShown, worker: str) -> None:
+    there = f"on {worker}" if one.direction == "push" else "here"
+    size = format_bytes(one.size)
+    label = one.label if one.label == one.model else f"{one.label} ({one.model})"
+    if one.how == "skipped":
+        app.out.data(f"{label}: skipped, {one.result} {there} is another model")
+        return
+    saved = "" if one.sent >= one.size else f", {format_bytes(one.sent)} moved"
+    what = {
+        "added": f"is {there}, {size}{saved}",
+        "renamed": f"is {there} as {one.result}, {size}{saved}: its id is another model's there",
+        "completed": f"has its files {there}, {size}{saved}",
+        "replaced": f"is {there}, {size}{saved}, in place of another model",
+        "known": f"is {there} already, {size}: nothing moved",
+    }[one.how]
+    if one.how == "known" and one.result != one.model:
+        what = f"is {there} already, as {one.result}, {size}: nothing moved"
+    app.out.data(f"{label}: {what}")
+    if one.path:
+        app.out.data(f"  {one.path}")
+    if one.trash:
+        app.out.say(f"The other one is in the trash for 30 days: {one.trash}")
+    if one.how != "known" and one.safety not in ("safe", "scanned"):
+        app.out.warn(f"{label}: its files are of the tier {one.safety}, as found {there}.")
+
+
+def _tell_alias(app: App, offer: OfferShown, document: MovesDocument) -> None:
+    pushed = any(one.direction == "push" for one in document.models)
+    where = f"on {document.worker}" if pushed else "here"
+    if offer.given:
+        app.out.say(f"It is called {offer.alias!r} {where}.")
+    elif offer.state == "free" and not offer.why:
+        app.out.say(f"{offer.alias!r} is free {where}: add --alias {offer.alias} to call it so.")
+    elif offer.state == "taken" and not offer.why:
+        app.out.say(f"{offer.alias!r} is another model's {where}; --alias names it otherwise.")

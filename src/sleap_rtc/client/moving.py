@@ -1,0 +1,265 @@
+"""Moving models between this machine and one worker: what a push and a pull share.
+
+::
+
+    AsyncClient.mover ──► Mover ──► push_model    client/pushing.py
+                            │  └──► pull_model    client/pulling.py
+                            ├── library     what the worker has (client/asking.py)
+                            ├── link        where blocks go and come from
+                            └── transfers   what this machine remembers (client/transfers.py)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Final, Literal
+
+import msgspec
+
+from sleap_rtc.auth.store import RoomEntry
+from sleap_rtc.client.asking import WorkerLibrary, open_linked
+from sleap_rtc.client.bringing import PATIENCE_S, OnProgress
+from sleap_rtc.client.online import Online
+from sleap_rtc.client.transfers import Transfers
+from sleap_rtc.domain.ids import ModelId, PackageId
+from sleap_rtc.domain.models import Tier
+from sleap_rtc.errors import AlreadyExists, DeadlineExceeded, PeerUnreachable
+from sleap_rtc.files.hashcache import HashCache
+from sleap_rtc.library.registry import Registry
+from sleap_rtc.protocol.link import NoticeBody, ReplyBody, RequestBody
+from sleap_rtc.protocol.moving import How, PushMoved
+from sleap_rtc.transfer.progress import Progress
+from sleap_rtc.transports.blocks import Served
+from sleap_rtc.transports.link import Link
+from sleap_rtc.transports.throttle import Throttle
+
+Choice = Literal["skip", "overwrite", "keep-both"]
+
+LONG_S: Final = 3_600.0
+"""Seconds that one request may last; a push that takes longer asks again, and goes on."""
+LOOK_S: Final = 1.0
+
+
+class Clash(msgspec.Struct, frozen=True):
+    """Another model has the id of one that is to come.
+
+    Attributes:
+        label: What the one that comes is called.
+        where: ``this machine``, or the worker's name.
+        model: The id.
+        other: What the one there is called.
+        created_at: When that one was made, as a person would tell it.
+        size: Bytes of its files.
+        locked: Why it can't be overwritten, empty if it can.
+    """
+
+    label: str
+    where: str
+    model: ModelId
+    other: str
+    created_at: str
+    size: int
+    locked: str = ""
+
+
+Decide = Callable[[Clash], Choice | None]
+"""What becomes of a clash; None where that isn't known."""
+
+
+class Moved(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of one model.
+
+    Attributes:
+        direction: ``push`` or ``pull``.
+        model: Its id where it came from.
+        label: What it is called there.
+        model_type: The head.
+        how: How it came in; ``skipped`` when another model was in its way and stays.
+        result: Its id where it is now.
+        path: Its directory there.
+        size: Bytes of its files.
+        sent: Bytes that travelled.
+        seconds: How long its content took.
+        safety: The tier of its worst file, as the receiver found it.
+        trash: Where the model is that was overwritten, empty if none was.
+    """
+
+    direction: Literal["push", "pull"]
+    model: ModelId
+    label: str
+    model_type: str
+    how: How | Literal["skipped"]
+    result: ModelId
+    path: str = ""
+    size: int = 0
+    sent: int = 0
+    seconds: float = 0.0
+    safety: Tier = "unknown"
+    trash: str = ""
+
+
+class Mover:
+    """Moves models to and from one worker.
+
+    Attributes:
+        library: The worker's.
+        link: To the worker.
+        room: The room.
+        registry: This machine's library.
+        cache: Hashes of unchanged files.
+        throttle: Limits what moves.
+        transfers: What this machine remembers.
+        handshake_s: Seconds from the first dial to the proven connection.
+    """
+
+    def __init__(
+        self,
+        library: WorkerLibrary,
+        link: Link,
+        *,
+        room: RoomEntry,
+        registry: Registry,
+        cache: HashCache,
+        transfers: Transfers,
+        throttle: Throttle | None = None,
+        handshake_s: float = 0.0,
+    ) -> None:
+        self.library, self.link, self.room = library, link, room
+        self.registry, self.cache, self.throttle = registry, cache, throttle
+        self.transfers = transfers
+        self.handshake_s = handshake_s
+        self._told: dict[str, OnProgress] = {}
+        self._closing: list[Callable[[], None]] = []
+        library.on_other = self._noticed
+
+    @property
+    def worker(self) -> str:
+        """The worker's name."""
+        return self.link.name
+
+    async def ask(self, body: RequestBody, *, within_s: float = 60.0) -> ReplyBody:
+        """Ask the worker."""
+        return await self.link.request(body, within_s=within_s)
+
+    async def ask_long(self, body: RequestBody, package: str, on_progress: OnProgress) -> ReplyBody:
+        """Ask for something that lasts as long as content moves.
+
+        Args:
+            body: What is asked; asked again it goes on.
+            package: What moves.
+            on_progress: Told how far that is.
+
+        Raises:
+            PeerUnreachable: The worker was away for longer than it is waited for.
+            SleapRtcError: Its own error.
+        """
+        self._told[package] = on_progress
+        try:
+            while True:
+                with contextlib.suppress(DeadlineExceeded):
+                    return await self._while_there(body)
+        finally:
+            self._told.pop(package, None)
+
+    def keep(self, served: Served, package: PackageId, close: Callable[[], None]) -> None:
+        """Offer a package to the worker for as long as this lasts; then it is closed."""
+        self._closing.append(close)
+        self.link.offer(package, served)
+
+    def close(self) -> None:
+        """Close what was offered."""
+        for close in self._closing:
+            close()
+
+    async def _while_there(self, body: RequestBody) -> ReplyBody:
+        asking = asyncio.create_task(self.link.request(body, within_s=LONG_S))
+        seen = time.monotonic()
+        try:
+            while not (await asyncio.wait([asking], timeout=LOOK_S))[0]:
+                now = time.monotonic()
+                if self.link.state == "up":
+                    seen = now
+                elif now - seen > PATIENCE_S:
+                    why = f"it was away for {PATIENCE_S:g} s"
+                    raise PeerUnreachable(peer=self.worker, why=why)
+            return asking.result()
+        finally:
+            asking.cancel()
+            await asyncio.wait([asking])
+
+    def _noticed(self, body: NoticeBody) -> None:
+        if isinstance(body, PushMoved) and body.package in self._told:
+            self._told[body.package](
+                Progress(
+                    phase=body.phase,
+                    done=min(body.done, body.total),
+                    total=body.total,
+                    rate=body.rate,
+                    eta_s=body.eta_s,
+                )
+            )
+
+
+@asynccontextmanager
+async def open_mover(
+    online: Online,
+    room: RoomEntry,
+    worker: str | None,
+    *,
+    registry: Registry,
+    cache: HashCache,
+    transfers: Transfers,
+    throttle: Throttle | None = None,
+) -> AsyncIterator[Mover]:
+    """Connect to a worker, to move models.
+
+    Args:
+        online: This device, present in the room.
+        room: The room.
+        worker: The worker's name; by default the only one that is online.
+        registry: This machine's library.
+        cache: Hashes of unchanged files.
+        transfers: What this machine remembers.
+        throttle: Limits what moves.
+
+    Raises:
+        UnknownWorker: It isn't online.
+        UsageError: Several are online, and none is named.
+        PeerUnreachable: It can't be reached.
+        NotPermitted: One side doesn't trust the other.
+    """
+    began = time.monotonic()
+    async with open_linked(online, room, worker, throttle=throttle) as (library, link):
+        mover = Mover(
+            library,
+            link,
+            room=room,
+            registry=registry,
+            cache=cache,
+            throttle=throttle,
+            transfers=transfers,
+            handshake_s=time.monotonic() - began,
+        )
+        try:
+            yield mover
+        finally:
+            mover.close()
+
+
+def decided(decide: Decide, clash: Clash) -> Choice:
+    """What becomes of a clash.
+
+    Raises:
+        AlreadyExists: Nobody has said.
+    """
+    choice = decide(clash)
+    if choice is None:
+        raise AlreadyExists(
+            what=f"Another model with the id {clash.model} on {clash.where}",
+            hint="Say what becomes of it: --if-exists skip, overwrite or keep-both.",
+        )
+    return choice

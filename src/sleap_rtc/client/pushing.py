@@ -1,0 +1,232 @@
+"""Pushing a model of this library to a worker (PUSH-1).
+
+::
+
+    files checked ─► weighed there ── same ───► noted where it is, nothing moves
+                        │ other ──► decided: skip · overwrite · keep both
+                        ▼
+                     offered ─► the worker fetches what it lacks ─► it is in its library
+                                  └── cut: the same call goes on ◄──┘ noted where it is
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import Sequence
+from typing import Literal
+
+from sleap_rtc.client.bringing import OnProgress, seen_at
+from sleap_rtc.client.moving import Clash, Decide, Moved, Mover, decided
+from sleap_rtc.client.tracking import is_whole
+from sleap_rtc.client.transfers import IfExistsWish, Transfer
+from sleap_rtc.domain.ids import ModelId
+from sleap_rtc.domain.packages import ref
+from sleap_rtc.errors import Conflict, FilesMissing, ProtocolError, UnknownModel
+from sleap_rtc.library.entries import Entry
+from sleap_rtc.protocol.link import Accepted
+from sleap_rtc.protocol.moving import (
+    MAX_FLAGGED,
+    CallModels,
+    IfExists,
+    ModelPushed,
+    ModelsNamed,
+    ModelWeighed,
+    NameModels,
+    PushModel,
+    WeighModel,
+    sendable,
+)
+from sleap_rtc.transfer.progress import Progress
+from sleap_rtc.transports.serving import ServedPackage, serve_model
+
+AliasState = Literal["free", "ours", "taken"]
+
+
+class Counted:
+    """A served package that counts what was read of it, for several threads.
+
+    Attributes:
+        sent: Bytes of the blocks that the other side asked for.
+    """
+
+    def __init__(self, served: ServedPackage) -> None:
+        self._served = served
+        self._lock = threading.Lock()
+        self.sent = 0
+
+    @property
+    def listing(self) -> bytes:
+        """The canonical listing."""
+        return self._served.listing
+
+    def read(self, file: int, block: int) -> bytes:
+        """One block."""
+        data = self._served.read(file, block)
+        with self._lock:
+            self.sent += len(data)
+        return data
+
+
+async def push_model(
+    mover: Mover,
+    entry: Entry,
+    *,
+    decide: Decide,
+    wish: IfExistsWish = "ask",
+    on_progress: OnProgress = lambda _: None,
+) -> Moved:
+    """Push one model. Cut, the same call goes on where it was.
+
+    Args:
+        mover: To the worker.
+        entry: The model.
+        decide: Asked when another model has its id there.
+        wish: What was said of that in advance; remembered with the transfer.
+        on_progress: Told how far it is, as the worker sees it.
+
+    Raises:
+        FilesMissing: Its files aren't all here.
+        SourceChanged: They aren't what its record says.
+        Conflict: It is being trained; or the other model there is needed.
+        Busy: Another process of this machine pushes it.
+        NotPermitted: This device may not push, or not overwrite.
+        NotTrusted: A file could run something, and the worker's owner didn't allow it.
+        OutOfSpace: The worker has no room.
+        NetworkError: The worker is away.
+    """
+    record = entry.record
+    if record.status == "training":
+        raise Conflict(message=f"Model {entry.label} is still being trained.")
+    if not is_whole(entry):
+        hint = f"sleap-rtc repair-model {entry.id} looks for them."
+        raise FilesMissing(name=entry.label, files="some of them", hint=hint)
+    served = await asyncio.to_thread(serve_model, record, entry.directory, cache=mover.cache)
+    with contextlib.ExitStack() as undo:
+        undo.callback(served.close)
+        package = ref(served.packed.package)
+        flagged = tuple(f.blake3 for f in record.files if f.safety == "flagged")[:MAX_FLAGGED]
+        sent = sendable(record)
+        weighed = await mover.ask(WeighModel(record=sent, package=package, flagged=flagged))
+        if not isinstance(weighed, ModelWeighed):
+            raise ProtocolError(peer=mover.worker, why="another answer than the one asked for")
+        done = _without_moving(mover, entry, weighed, decide)
+        if isinstance(done, Moved):
+            return done
+        wanted = Transfer(
+            id="",
+            direction="push",
+            model=entry.id,
+            label=entry.label,
+            model_type=record.model_type,
+            package=package.id,
+            size=package.size,
+            worker=mover.worker,
+            room=mover.room.room,
+            if_exists=done if done != "refuse" else wish,
+            begun_at=mover.transfers.now(),
+            changed_at=mover.transfers.now(),
+        )
+        with mover.transfers.begin(wanted) as going:
+
+            def progress(now: Progress) -> None:
+                if now.phase in ("receiving", "copying"):
+                    going.done = now.done
+                on_progress(now)
+
+            counted = Counted(served)
+            undo.pop_all()
+            mover.keep(counted, package.id, served.close)
+            began = time.monotonic()
+            body = PushModel(record=sent, package=package, if_exists=done)
+            pushed = await mover.ask_long(body, package.id, progress)
+            if not isinstance(pushed, ModelPushed):
+                raise ProtocolError(peer=mover.worker, why="another answer than the one asked for")
+            going.finish(pushed.model)
+    _note(mover, entry, pushed.path)
+    return Moved(
+        direction="push",
+        model=entry.id,
+        label=entry.label,
+        model_type=record.model_type,
+        how=pushed.how,
+        result=pushed.model,
+        path=pushed.path,
+        size=package.size,
+        sent=counted.sent,
+        seconds=time.monotonic() - began,
+        safety=pushed.safety,
+        trash=pushed.trash,
+    )
+
+
+def _without_moving(
+    mover: Mover, entry: Entry, weighed: ModelWeighed, decide: Decide
+) -> Moved | IfExists:
+    """What became of it, if nothing has to move; else how it is pushed."""
+    if weighed.verdict in ("new", "bare") or weighed.model is None:
+        return "refuse"
+    how: Literal["known", "skipped"] = "known"
+    if weighed.verdict == "other":
+        choice = decided(
+            decide,
+            Clash(
+                label=entry.label,
+                where=mover.worker,
+                model=weighed.model,
+                other=weighed.label,
+                created_at=weighed.created_at,
+                size=weighed.size,
+                locked=weighed.locked,
+            ),
+        )
+        if choice != "skip":
+            return choice
+        how = "skipped"
+    else:
+        _note(mover, entry, weighed.path)
+    return Moved(
+        direction="push",
+        model=entry.id,
+        label=entry.label,
+        model_type=entry.record.model_type,
+        how=how,
+        result=weighed.model,
+        path=weighed.path,
+        size=entry.record.size,
+    )
+
+
+def _note(mover: Mover, entry: Entry, path: str) -> None:
+    """Note that the worker has the model; one that was deleted here meanwhile needs no note."""
+    with contextlib.suppress(UnknownModel):
+        mover.registry.update(entry.id, lambda old: seen_at(old, mover.worker, path))
+
+
+# ── names there ──────────────────────────────────────────────────────────────
+
+
+async def alias_there(mover: Mover, alias: str, packages: Sequence[str | None]) -> AliasState:
+    """Whether the worker has an alias already, and for models with other content than these."""
+    try:
+        named = await mover.ask(NameModels(name=alias))
+    except UnknownModel:
+        return "free"
+    if not isinstance(named, ModelsNamed):
+        raise ProtocolError(peer=mover.worker, why="another answer than the one asked for")
+    there = [(await mover.library.info(model)).record.package for model in named.models]
+    return "ours" if there == list(packages) else "taken"
+
+
+async def call_there(mover: Mover, alias: str, models: Sequence[ModelId]) -> None:
+    """Give models of the worker an alias that is free there.
+
+    Raises:
+        AliasTaken: It isn't.
+        Conflict: The model is called something else there already.
+    """
+    answer = await mover.ask(CallModels(alias=alias, models=tuple(models)))
+    if not isinstance(answer, Accepted):
+        raise ProtocolError(peer=mover.worker, why="another answer than the one asked for")

@@ -1,0 +1,429 @@
+"""Pushes and pulls between two real libraries; the worker's side answers without a network."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from datetime import UTC, datetime
+from types import SimpleNamespace
+
+import pytest
+from blake3 import blake3
+from msgspec.structs import replace
+
+from sleap_rtc.client import moving
+from sleap_rtc.client.approvals import Approvals
+from sleap_rtc.client.asking import WorkerLibrary
+from sleap_rtc.client.moving import Mover
+from sleap_rtc.client.shipping import Offer, Wish, call_here, pull_models, push_models
+from sleap_rtc.client.transfers import Transfers
+from sleap_rtc.domain.ids import recipe
+from sleap_rtc.domain.models import ModelFile, ModelRecord
+from sleap_rtc.domain.packages import ref
+from sleap_rtc.errors import (
+    AliasTaken,
+    DeadlineExceeded,
+    FeatureMissing,
+    LinkLost,
+    PeerUnreachable,
+    UnknownModel,
+    UsageError,
+)
+from sleap_rtc.files.hashcache import HashCache
+from sleap_rtc.files.packing import pack
+from sleap_rtc.library.registry import Registry
+from sleap_rtc.protocol.library import AskModel
+from sleap_rtc.protocol.link import Accepted, FindModel, ModelTold, WantFiles
+from sleap_rtc.protocol.moving import CallModels, NameModels, PushModel, PushMoved, WeighModel
+from sleap_rtc.testing import model_files
+from sleap_rtc.transports.base import Sources
+from sleap_rtc.transports.local import LocalSource
+from sleap_rtc.transports.serving import serve_model
+from sleap_rtc.worker.library_answers import LibraryAnswers
+from sleap_rtc.worker.peers import Asker
+from sleap_rtc.worker.pushes import Pushes
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+class Served:
+    """Blocks of what the client offers, as a worker asks for them."""
+
+    def __init__(self, offered) -> None:
+        self.name = "laptop"
+        self._offered = offered
+
+    async def listing(self, ref):
+        return self._offered.listing
+
+    async def block(self, package, file, block, size):
+        return self._offered.read(file, block)
+
+
+class Worker:
+    """A link whose other end is a worker in the same process.
+
+    Attributes:
+        old: Whether it knows no pushes.
+        fails: Raised instead of answers to pushes, one after the other.
+    """
+
+    name = "gpu-1"
+
+    def __init__(self, registry, root) -> None:
+        self.registry, self.state = registry, "up"
+        self.cache = HashCache(root / "hashes")
+        self.answers = LibraryAnswers(registry, cache=self.cache)
+        self.asker = Asker(device="a" * 64, name="ada", role="member", session="1")
+        self.pushes = Pushes(
+            registry,
+            peers=self,
+            worker="gpu-1",
+            approvals=Approvals(root / "trusted"),
+            needed=set,
+            max_files=10,
+            keep_free=0,
+            cache=self.cache,
+        )
+        self.library = None
+        self.old = False
+        self.fails = []
+        self.offers = {}
+        self.asked = []
+
+    # ── the client's link ──
+
+    def offer(self, package, served) -> None:
+        self.offers[package] = served
+
+    def want_blocks(self) -> None:
+        pass
+
+    async def request(self, body, *, within_s=0, id=None):  # noqa: A002
+        self.asked.append(type(body))
+        if self.old and isinstance(body, NameModels | WeighModel | PushModel | CallModels):
+            raise FeatureMissing(peer="gpu-1", what="be sent models")
+        match body:
+            case NameModels():
+                return self.pushes.named(body)
+            case WeighModel():
+                return await self.pushes.weigh(self.asker, body)
+            case PushModel():
+                if self.fails:
+                    raise self.fails.pop()
+                return await self.pushes.push(self, self.asker, body)
+            case CallModels():
+                return self.pushes.call(self.asker, body)
+            case AskModel():
+                return self.answers.answer(body)
+            case FindModel():
+                return self._find(body.name)
+            case WantFiles():
+                entry = self.registry.get(body.model)
+                served = serve_model(entry.record, entry.directory)
+                self.library.sources.add(LocalSource(served.packed, name="gpu-1"))
+                return Accepted()
+
+    def _find(self, name):
+        entry = self.registry.get(name)
+        package = None
+        if entry.record.files:
+            package = ref(serve_model(entry.record, entry.directory).packed.package)
+        return ModelTold(record=entry.record, alias=entry.alias or "", package=package)
+
+    # ── what the worker's side needs ──
+
+    def offered(self, asker, package) -> None:
+        pass
+
+    @contextlib.contextmanager
+    def sources(self, package):
+        yield Sources(Served(self.offers[package]))
+
+    async def tell(self, body) -> None:
+        self.library.noticed(body)
+
+
+class Lab:
+    def __init__(self, root, mine, theirs) -> None:
+        self.root, self.mine, self.theirs = root, mine, theirs
+        self.worker = Worker(theirs, root / "theirs")
+        library = self.worker.library = WorkerLibrary("gpu-1")
+        library.link = self.worker
+        self.transfers = Transfers(root / "transfers")
+        self.mover = Mover(
+            library,
+            self.worker,
+            room=SimpleNamespace(room="a" * 32, name="lab"),
+            registry=mine,
+            cache=HashCache(root / "hashes"),
+            transfers=self.transfers,
+        )
+        self.told = []
+
+    def put(self, registry, name="run", *, head="centroid", born=1, alias=None, **contents):
+        made = recipe(model_type=head, backbone={}, run_name=name, dataset_hash="0" * 64)
+        folder = registry.claims.new_folder()
+        files = []
+        for path, data in (contents or {"best": b"weights"}).items():
+            name_there = path.replace("_", ".")
+            (folder / name_there).write_bytes(data)
+            digest = blake3(data).hexdigest()
+            files.append(ModelFile(path=name_there, size=len(data), blake3=digest))
+        record = ModelRecord(
+            id=made.model_id,
+            name=name,
+            model_type=head,
+            status="completed",
+            source="worker-training",
+            created_at=NOW.replace(day=born),
+            full_hash=made.full_hash,
+            files=tuple(files),
+            package=pack({file.path: folder / file.path for file in files}).package.id,
+        )
+        entry = registry.place(folder, record)
+        if alias:
+            registry.set_alias(alias, entry.id)
+        return registry.get(entry.id)
+
+    async def push(self, *names, **wishes):
+        return await push_models(
+            self.mover, Wish(names=names, **wishes), on_model=lambda *told: self.told.append(told)
+        )
+
+    async def pull(self, *names, **wishes):
+        return await pull_models(
+            self.mover, Wish(names=names, **wishes), on_model=lambda *told: self.told.append(told)
+        )
+
+
+@pytest.fixture
+def lab(tmp_path):
+    with (
+        Registry(tmp_path / "mine" / "models", index_dir=tmp_path / "i1") as mine,
+        Registry(tmp_path / "theirs" / "models", index_dir=tmp_path / "i2") as theirs,
+    ):
+        yield Lab(tmp_path, mine, theirs)
+
+
+class TestPush:
+    async def test_several_and_how_far_they_are(self, lab) -> None:
+        one = lab.put(lab.mine, "one", best=b"1", alias="one")
+        two = lab.put(lab.mine, "two", best=b"22")
+        shipped = await lab.push("one", two.id[:6], one.id)
+        assert [(m.how, m.result, m.sent) for m in shipped.moved] == [
+            ("added", one.id, 1),
+            ("added", two.id, 2),
+        ]
+        assert [(t[0], t[1], t[2]) for t in lab.told if t[3] is None] == [
+            (0, 2, "one"),
+            (1, 2, two.id),
+        ]
+        assert {t[3].phase for t in lab.told if t[3] is not None} >= {"waiting", "done"}
+        assert [(o.alias, o.state, o.given) for o in shipped.offers] == [("one", "free", False)]
+        for entry in (one, two):
+            [at] = lab.mine.get(entry.id).record.locations
+            assert (at.name, at.path) == ("gpu-1", str(lab.theirs.get(entry.id).directory))
+        assert [t.state for t in lab.transfers.all()] == ["done", "done"]
+        lab.mover.close()
+
+    async def test_one_that_fails_keeps_no_other(self, lab) -> None:
+        bad = lab.put(lab.mine, "bad", best=b"1")
+        (bad.directory / "best").unlink()
+        training = lab.put(lab.mine, "training", best=b"3")
+        lab.mine.update(training.id, lambda old: replace(old, status="training"))
+        good = lab.put(lab.mine, "good", best=b"2")
+        shipped = await lab.push(bad.id, training.id, good.id)
+        assert [m.result for m in shipped.moved] == [good.id]
+        assert [f.error.code for f in shipped.failed] == ["files_missing", "conflict"]
+
+    async def test_an_unknown_one_before_anything_moves(self, lab) -> None:
+        entry = lab.put(lab.mine)
+        with pytest.raises(UnknownModel):
+            await lab.push(entry.id, "nothing")
+        assert lab.worker.asked == []
+
+    async def test_what_is_in_the_way(self, lab) -> None:
+        theirs = lab.put(lab.theirs, best=b"old", alias="fly")
+        mine = lab.put(lab.mine, born=2, best=b"new")
+        assert mine.id == theirs.id
+        shipped = await lab.push(mine.id)
+        [clash] = shipped.clashes.values()
+        assert (clash.where, clash.other, clash.size) == ("gpu-1", "fly", 3)
+        assert "owners of the room" in clash.locked
+        assert [f.error.code for f in shipped.failed] == ["already_exists"]
+        shipped = await lab.push(mine.id, choices={mine.id: "skip"})
+        assert [(m.how, m.result) for m in shipped.moved] == [("skipped", mine.id)]
+        shipped = await lab.push(mine.id, if_exists="overwrite")
+        assert [f.error.code for f in shipped.failed] == ["not_permitted"]
+        assert lab.transfers.all()[0].state == "failed"
+        shipped = await lab.push(mine.id, if_exists="keep-both")
+        assert [(m.how, m.result) for m in shipped.moved] == [("renamed", f"{mine.id}-2")]
+        assert lab.transfers.all()[0].if_exists == "keep-both"
+        lab.mover.close()
+
+    async def test_a_pair_and_its_name(self, lab) -> None:
+        head = lab.put(lab.mine, "head", best=b"1")
+        body = lab.put(lab.mine, "body", head="centered_instance", best=b"2")
+        lab.mine.set_alias("flies", head.id, body.id)
+        shipped = await lab.push("flies", alias="flies")
+        assert [(o.alias, o.state, o.given) for o in shipped.offers] == [("flies", "ours", True)]
+        assert lab.theirs.get_alias("flies").models == (head.id, body.id)
+        again = await lab.push("flies", alias="flies")
+        assert [(o.state, o.given) for o in again.offers] == [("ours", False)]
+        lab.mover.close()
+
+    async def test_a_name_is_never_taken(self, lab) -> None:
+        lab.put(lab.theirs, "other", best=b"other", alias="fly")
+        entry = lab.put(lab.mine, alias="fly")
+        with pytest.raises(AliasTaken):
+            await lab.push(entry.id, alias="fly")
+        assert PushModel not in lab.worker.asked
+        shipped = await lab.push(entry.id)
+        assert [o.state for o in shipped.offers] == ["taken"]
+        await lab.push(entry.id, alias="mine")
+        shipped = await lab.push(entry.id, alias="another")
+        [offer] = shipped.offers
+        assert (offer.given, lab.theirs.get(entry.id).alias) == (False, "mine")
+        assert "is called 'mine'" in offer.why
+        three = [lab.put(lab.mine, name, best=name.encode()).id for name in "abc"]
+        with pytest.raises(UsageError, match="3 models can't share one alias"):
+            await lab.push(*three, alias="all3")
+        lab.mover.close()
+
+    async def test_a_network_that_goes_away_ends_it_all(self, lab) -> None:
+        one, two = lab.put(lab.mine, "one", best=b"1"), lab.put(lab.mine, "two", best=b"2")
+        lab.worker.fails = [LinkLost(peer="gpu-1", why="gone")]
+        with pytest.raises(LinkLost):
+            await lab.push(one.id, two.id)
+        assert [t.state for t in lab.transfers.all()] == ["cut"]
+        assert (await lab.push(one.id, two.id)).failed == ()
+        assert [t.attempts for t in lab.transfers.all()] == [1, 2]
+        lab.mover.close()
+
+    async def test_one_that_lasts_longer_than_a_request(self, lab) -> None:
+        entry = lab.put(lab.mine)
+        lab.worker.fails = [DeadlineExceeded(what="An answer", seconds="3600")]
+        assert [m.how for m in (await lab.push(entry.id)).moved] == ["added"]
+        lab.mover.close()
+
+    async def test_a_worker_that_stays_away(self, lab, monkeypatch) -> None:
+        monkeypatch.setattr(moving, "LOOK_S", 0.001)
+        monkeypatch.setattr(moving, "PATIENCE_S", 0.005)
+        lab.worker.state = "down"
+
+        async def never(*_):
+            await asyncio.Event().wait()
+
+        lab.worker.pushes.push = never
+        with pytest.raises(PeerUnreachable, match="away"):
+            await lab.push(lab.put(lab.mine).id)
+        lab.mover.close()
+
+    async def test_what_is_told_of_another_package_is_nobodys(self, lab) -> None:
+        await lab.worker.tell(PushMoved(package="9" * 64, phase="receiving", done=1, total=2))
+        assert lab.told == []
+
+
+class TestPull:
+    async def test_a_pair_from_there(self, lab) -> None:
+        head = lab.put(lab.theirs, "head", best=b"1")
+        body = lab.put(lab.theirs, "body", head="centered_instance", best=b"22")
+        lab.theirs.set_alias("flies", head.id, body.id)
+        shipped = await lab.pull("flies")
+        assert [(m.how, m.result) for m in shipped.moved] == [
+            ("added", head.id),
+            ("added", body.id),
+        ]
+        assert [(o.alias, o.state) for o in shipped.offers] == [("flies", "free")]
+        mine = lab.mine.get(head.id).record
+        assert (mine.source, mine.package) == ("worker-pull", head.record.package)
+        [at] = mine.locations
+        assert (at.name, at.path) == ("gpu-1", str(head.directory))
+        given = call_here(lab.mine, shipped.offers[0])
+        assert (given.state, given.given) == ("ours", True)
+        again = await lab.pull("flies", alias="flies")
+        assert [m.how for m in again.moved] == ["known", "known"]
+        assert [(o.state, o.given) for o in again.offers] == [("ours", False)]
+        assert list(lab.mine.incoming.iterdir()) == []
+
+    async def test_what_is_in_the_way_here(self, lab) -> None:
+        mine = lab.put(lab.mine, best=b"old", alias="fly")
+        lab.put(lab.theirs, born=2, best=b"new")
+        shipped = await lab.pull(mine.id)
+        [clash] = shipped.clashes.values()
+        assert (clash.where, clash.other, clash.locked) == ("this machine", "fly", "")
+        assert [m.how for m in (await lab.pull(mine.id, if_exists="skip")).moved] == ["skipped"]
+        shipped = await lab.pull(mine.id, if_exists="overwrite")
+        [moved] = shipped.moved
+        assert (moved.how, moved.result) == ("replaced", mine.id)
+        assert lab.mine.get("fly").record.files[0].blake3 == blake3(b"new").hexdigest()
+
+    async def test_one_that_is_in_use_here_stays(self, lab) -> None:
+        mine = lab.put(lab.mine, best=b"old")
+        lab.mine.update(mine.id, lambda old: replace(old, status="interrupted"))
+        lab.put(lab.theirs, born=2, best=b"new")
+        shipped = await lab.pull(mine.id, if_exists="overwrite")
+        assert [f.error.code for f in shipped.failed] == ["conflict"]
+        shipped = await lab.pull(mine.id)
+        assert "a job still needs it" in shipped.clashes[mine.id].locked
+
+    async def test_one_without_files_or_in_training(self, lab) -> None:
+        entry = lab.put(lab.theirs)
+        lab.theirs.update(entry.id, lambda old: replace(old, files=(), package=None))
+        assert [f.error.code for f in (await lab.pull(entry.id)).failed] == ["files_missing"]
+        lab.theirs.update(entry.id, lambda old: replace(old, status="training"))
+        assert [f.error.code for f in (await lab.pull(entry.id)).failed] == ["conflict"]
+
+    async def test_one_that_is_noted_here_as_in_training(self, lab) -> None:
+        entry = lab.put(lab.theirs)
+        bare = replace(entry.record, files=(), package=None)
+        lab.mine.register(replace(bare, status="training"))
+        shipped = await lab.pull(entry.id)
+        assert "sleap-rtc sync" in shipped.failed[0].error.hint_text
+        lab.mine.mark_interrupted(entry.id, None, 1)
+        assert [m.how for m in (await lab.pull(entry.id)).moved] == ["completed"]
+        assert lab.mine.get(entry.id).record.status == "completed"
+
+    async def test_a_file_that_could_run_something_needs_a_yes(self, lab) -> None:
+        evil = model_files.torch_zip(Evil())
+        entry = lab.put(lab.theirs, best_ckpt=evil)
+        shipped = await lab.pull(entry.id)
+        [failed] = shipped.failed
+        assert failed.error.code == "not_trusted"
+        assert "--trust" in failed.error.hint_text
+        assert list(lab.mine.walk()) == []
+        shipped = await lab.pull(entry.id, trust=True)
+        [moved] = shipped.moved
+        assert (moved.how, moved.safety, moved.sent) == ("added", "flagged", 0)
+        assert lab.mine.get(entry.id).record.trust.files == ("best.ckpt",)
+
+    async def test_from_an_older_worker(self, lab) -> None:
+        entry = lab.put(lab.theirs, alias="fly")
+        lab.worker.old = True
+        shipped = await lab.pull("fly")
+        assert [(m.how, m.result) for m in shipped.moved] == [("added", entry.id)]
+        mine = lab.put(lab.mine, "mine", best=b"mine")
+        [failed] = (await lab.push(mine.id)).failed
+        assert failed.error.code == "feature_missing"
+        assert "can't be sent models" in failed.error.message
+
+    async def test_names_here_are_never_taken(self, lab) -> None:
+        lab.put(lab.mine, "other", best=b"other", alias="Fly")
+        entry = lab.put(lab.theirs, alias="fly")
+        with pytest.raises(AliasTaken):
+            await lab.pull("fly", alias="fly")
+        assert lab.transfers.all() == []
+        shipped = await lab.pull("fly")
+        assert [o.state for o in shipped.offers] == ["taken"]
+        await lab.pull("fly", alias="mine")
+        [offer] = (await lab.pull("fly", alias="another")).offers
+        assert offer.why == "It is called 'mine' already."
+        assert lab.mine.get(entry.id).alias == "mine"
+        taken = call_here(lab.mine, Offer(alias="FLY", models=(entry.id,), state="free"))
+        assert taken.why
+
+
+class Evil:
+    def __reduce__(self):
+        return eval, ("1",)

@@ -1,0 +1,195 @@
+"""Models between people, over real processes and a real connection (PUSH-1, PULL-1)."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from blake3 import blake3
+
+from sleap_rtc.client.transfers import Transfers
+from sleap_rtc.domain.ids import recipe
+from sleap_rtc.domain.models import ModelFile, ModelRecord
+from sleap_rtc.files.packing import pack
+from sleap_rtc.library.registry import Registry
+
+pytestmark = [pytest.mark.slow, pytest.mark.webrtc]
+
+BLOCKS = 24
+
+
+def put(machine, name: str, *, head: str = "centroid", seed: int = 1, alias: str = "", blocks=2):
+    """Make a model of a library."""
+    made = recipe(model_type=head, backbone={}, run_name=name, dataset_hash="0" * 64)
+    with machine.library as registry:
+        folder = registry.incoming / name
+        (folder / "logs").mkdir(parents=True)
+        contents = {
+            "best.npz": random.Random(seed).randbytes(blocks * 1024 * 1024),
+            "logs/training log.csv": b"epoch,loss\n",
+        }
+        for path, data in contents.items():
+            (folder / path).write_bytes(data)
+        record = ModelRecord(
+            id=made.model_id,
+            name=name,
+            model_type=head,
+            status="completed",
+            source="worker-training",
+            created_at=datetime(2026, 3, seed, tzinfo=UTC),
+            full_hash=made.full_hash,
+            canonical=made.canonical,
+            checkpoint="best.npz",
+            package=pack({path: folder / path for path in contents}).package.id,
+            files=tuple(
+                ModelFile(path=path, size=len(data), blake3=blake3(data).hexdigest())
+                for path, data in contents.items()
+            ),
+        )
+        entry = registry.place(folder, record)
+        if alias:
+            registry.set_alias(alias, entry.id)
+        return registry.get(entry.id)
+
+
+def there(lab) -> Registry:
+    return Registry(lab.worker.directory / "models", index_dir=lab.root / "gpu-1-index")
+
+
+def test_what_one_person_pushes_another_pulls(lab) -> None:
+    lab.worker.begin()
+    first = put(lab.client, "head")
+    second = put(lab.client, "body", head="centered_instance", seed=2)
+    with lab.client.library as library:
+        library.set_alias("flies", first.id, second.id)
+
+    end = lab.client.do("push", models=["flies"], worker="gpu-1").done()
+    assert [(each["how"], each["result"]) for each in end["moved"]] == [
+        ("added", first.id),
+        ("added", second.id),
+    ]
+    assert (end["failed"], end["offers"]) == ([], [["flies", "free", False]])
+    with there(lab) as library:
+        kept = library.get(first.id).record
+        assert library.list_aliases() == ()
+        assert (kept.source, kept.canonical) == ("client-upload", first.record.canonical)
+        assert kept.brought_by is not None
+        assert {f.path: f.blake3 for f in kept.files} == {
+            f.path: f.blake3 for f in first.record.files
+        }
+        assert [f.safety for f in kept.files] == ["unknown", None]
+    with lab.client.library as library:
+        [at] = library.get(first.id).record.locations
+        assert (at.kind, at.name, at.path) == ("worker", "gpu-1", end["moved"][0]["path"])
+
+    # Again, nothing moves; and the name is given when it is asked for.
+    again = lab.client.do("push", models=["flies"], worker="gpu-1", alias="flies").done()
+    assert ([each["how"] for each in again["moved"]], again["sent"]) == (["known"] * 2, 0)
+    assert again["offers"] == [["flies", "ours", True]]
+
+    friend = lab.person("friend", lab.invite("member"))
+    end = friend.do("pull", models=["flies"], worker="gpu-1").done()
+    assert [each["how"] for each in end["moved"]] == ["added", "added"]
+    assert end["offers"] == [["flies", "free", False]]
+    with friend.library as library:
+        mine = library.get(first.id)
+        assert (mine.record.source, mine.record.brought_by) == ("worker-pull", None)
+        assert mine.record.package == first.record.package
+        assert (mine.directory / "best.npz").read_bytes() == (
+            first.directory / "best.npz"
+        ).read_bytes()
+    assert friend.left() == []
+
+    # Who only looks may pull, and not push.
+    guest = lab.person("guest", lab.invite("viewer"))
+    assert guest.do("pull", models=[first.id[:6]], worker="gpu-1").done()["failed"] == []
+    end = guest.do("push", models=[put(guest, "mine", seed=4).id], worker="gpu-1").done()
+    assert [code for code, _ in end["failed"]] == ["not_permitted"]
+    assert "guest is a viewer" in end["failed"][0][1]
+
+
+def test_killed_in_the_middle_and_taken_up(lab) -> None:
+    lab.worker.begin()
+    entry = put(lab.client, "large", blocks=BLOCKS)
+    asked = {"models": [entry.id], "worker": "gpu-1"}
+
+    # The client dies.
+    client = lab.client.do("push", **asked, slow=True, env={})
+    client.until(lambda line: line["kind"] == "moving" and line["done"] > 4_000_000)
+    client.kill()
+    assert lab.worker.records() == {}
+    transfers = Transfers(lab.client.home / "transfers")
+    [cut] = transfers.all()
+    assert (cut.state, cut.direction, cut.attempts) == ("cut", "push", 1)
+
+    # The worker dies, and comes back while the client waits.
+    client = lab.client.do("push", **asked, slow=True)
+    begun = client.until(lambda line: line["kind"] == "moving" and line["phase"] == "receiving")
+    assert begun["done"] > 4_000_000
+    client.until(lambda line: line["kind"] == "moving" and line["done"] > 12_000_000)
+    lab.worker.daemon.kill()
+    assert lab.worker.records() == {}
+    lab.worker.begin()
+    end = client.done()
+    assert [each["how"] for each in end["moved"]] == ["added"]
+    # At most what was under way when the one or the other died went twice.
+    assert end["sent"] < (BLOCKS - 4) * 1024 * 1024 + 9 * 1024 * 1024
+    assert lab.worker.records()["centroid"].package == entry.record.package
+    with there(lab) as library:
+        assert list(library.incoming.iterdir()) == []
+    [done] = transfers.all()
+    assert (done.id, done.state, done.attempts) == (cut.id, "done", 2)
+
+    # So does who pulls.
+    friend = lab.person("friend", lab.invite("member"))
+    pull = friend.do("pull", **asked, env={"SLEAP_RTC_LIMIT_RATE": "8MB"})
+    pull.until(lambda line: line["kind"] == "moving" and line["done"] > 4_000_000)
+    pull.kill()
+    assert friend.models() == {}
+    [cut] = Transfers(friend.home / "transfers").all()
+    assert cut.state == "cut"
+    pull = friend.do("pull", **asked)
+    begun = pull.until(lambda line: line["kind"] == "moving" and line["phase"] == "receiving")
+    assert begun["done"] > 4_000_000
+    assert [each["how"] for each in pull.done()["moved"]] == ["added"]
+    assert friend.models()["centroid"].package == entry.record.package
+    assert friend.left() == []
+
+
+def test_another_model_in_the_way(lab) -> None:
+    lab.worker.begin()
+    entry = put(lab.client, "run", alias="mine")
+    asked = {"models": ["mine"], "worker": "gpu-1"}
+    assert lab.client.do("push", **asked).done()["failed"] == []
+    friend = lab.person("friend", lab.invite("member"))
+    other = put(friend, "run", seed=2)
+    assert other.id == entry.id
+    theirs = {"models": [other.id], "worker": "gpu-1"}
+
+    end = friend.do("push", **theirs).done()
+    assert ([code for code, _ in end["failed"]], end["sent"]) == (["already_exists"], 0)
+    end = friend.do("push", **theirs, if_exists="skip").done()
+    assert ([each["how"] for each in end["moved"]], end["sent"]) == (["skipped"], 0)
+    end = friend.do("push", **theirs, if_exists="overwrite").done()
+    assert ([code for code, _ in end["failed"]], end["sent"]) == (["not_permitted"], 0)
+    end = friend.do("push", **theirs, if_exists="keep-both").done()
+    assert [(m["how"], m["result"]) for m in end["moved"]] == [("renamed", f"{entry.id}-2")]
+
+    # Who pushed it may; the one that was there is in the trash, and its name stays.
+    with there(lab) as library:
+        library.set_alias("theirs", entry.id)
+    shutil.rmtree(entry.directory)
+    mine = put(lab.client, "run", seed=4)
+    assert mine.id == entry.id
+    end = lab.client.do("push", models=[mine.id], worker="gpu-1", if_exists="overwrite").done()
+    [moved] = end["moved"]
+    assert (moved["how"], moved["result"]) == ("replaced", entry.id)
+    trashed = Path(moved["trash"]) / "best.npz"
+    assert blake3(trashed.read_bytes()).hexdigest() == entry.record.files[0].blake3
+    with there(lab) as library:
+        now = library.get("theirs")
+        assert (now.id, now.alias) == (entry.id, "theirs")
+        assert now.record.package == mine.record.package
