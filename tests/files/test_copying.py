@@ -52,6 +52,24 @@ def test_a_copy_is_the_same_and_its_hash_is_known(tmp_path, ways, size):
     assert copied.stamp.size == sum(done) == size
 
 
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="this system has no such advice")
+def test_the_disk_begins_with_each_piece_as_soon_as_it_is_copied(tmp_path, monkeypatch):
+    source = tmp_path / "source"
+    source.write_bytes(content_of(SIZES[-1]))
+    begun: list[tuple[int, int]] = []
+
+    def advise(fd: int, offset: int, length: int, _: int) -> None:
+        assert os.fstat(fd).st_size >= offset + length  # it is there by now
+        begun.append((offset, length))
+        raise OSError(errno.EINVAL, "not here")  # and nothing hangs on it
+
+    monkeypatch.setattr(os, "posix_fadvise", advise)
+    copy_hashed(source, tmp_path / "target")
+    assert len(begun) > 1
+    assert begun[0][0] == 0
+    assert sum(length for _, length in begun) == SIZES[-1]
+
+
 def test_a_remembered_hash_is_used(tmp_path):
     cache = HashCache(tmp_path / "cache", now_ns=lambda: time.time_ns() + 10_000_000_000)
     source = tmp_path / "source"

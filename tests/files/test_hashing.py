@@ -14,7 +14,11 @@ from .conftest import write
 
 
 @pytest.mark.parametrize("size", [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 4 * BLOCK, 9 * BLOCK + 17])
-def test_blocks_and_whole_in_one_pass(tmp_path: Path, size: int) -> None:
+@pytest.mark.parametrize("processors", [2, 64])
+def test_blocks_and_whole_in_one_pass(
+    tmp_path: Path, size: int, processors: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(processors), raising=False)
     path = tmp_path / "x"
     write(path, size)
     told: list[int] = []

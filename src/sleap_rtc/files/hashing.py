@@ -19,8 +19,9 @@ from sleap_rtc.domain.packages import BLOCK, FileEntry
 from sleap_rtc.errors import SourceChanged
 from sleap_rtc.files.beneath import open_file
 
-_CHUNK: Final = 4 * BLOCK
-"""Read at once: enough for several cores to hash, small enough to stay in the cache."""
+_MANY: Final = 4
+"""Processors from which on a file is hashed by several: with two, handing out the work costs more
+than it brings, all the more when another thread copies the file at the same time."""
 
 Progress = Callable[[int], None]
 """Called with the bytes that were just hashed; what it raises ends the hashing."""
@@ -117,8 +118,9 @@ def hash_open(
     """
     stamp = stamp_of(fd)
     # A file of one block has that block's hash: it needs no second one.
-    whole = blake3(max_threads=blake3.AUTO) if stamp.size > BLOCK else None
-    buffer = memoryview(bytearray(min(_CHUNK, stamp.size)))
+    threads, piece = _way()
+    whole = blake3(max_threads=threads) if stamp.size > BLOCK else None
+    buffer = memoryview(bytearray(min(piece, stamp.size)))
     blocks: list[bytes] = []
     done = 0
     os.lseek(fd, 0, os.SEEK_SET)
@@ -139,6 +141,13 @@ def hash_open(
     else:
         digest = blocks[0].hex() if blocks else blake3().hexdigest()
     return stamp, FileHashes(blocks=b"".join(blocks), blake3=digest)
+
+
+def _way() -> tuple[int, int]:
+    """Threads to hash with, and bytes to read at once: enough for them, and small for the cache."""
+    known = hasattr(os, "sched_getaffinity")
+    processors = len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
+    return (blake3.AUTO, 4 * BLOCK) if processors >= _MANY else (1, BLOCK)
 
 
 def _fill(file: io.FileIO, buffer: memoryview) -> memoryview:
