@@ -71,6 +71,8 @@ def test_every_setting_can_be_set_in_every_place() -> None:
         "webrtc_library": "portable",
         "server_behind_proxy": "on",
         "server_port": "5",
+        "server_storage": "off",
+        "server_storage_quota": "5",
         "server_stun_port": "5",
     }
     texts |= {s.name: "7" for s in all_settings() if s.name.startswith("worker_")}

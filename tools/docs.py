@@ -25,6 +25,7 @@ from sleap_rtc.config import all_settings
 from sleap_rtc.domain import packages
 from sleap_rtc.jobs import events, lifecycle, spec
 from sleap_rtc.protocol import codec, frames, handshake, library, link, peering, signaling
+from sleap_rtc.server import api, openapi
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -207,6 +208,19 @@ def tree() -> str:
     return "\n".join([*lines, "```\n"])
 
 
+def endpoints() -> str:
+    """What can be asked over HTTP."""
+
+    def name(kind: type | None) -> str:
+        return f"`{kind.__name__}`" if kind else ""
+
+    rows = (
+        (f"`{one.method} {one.path}`", name(one.request), name(one.answer), one.summary)
+        for one in api.ENDPOINTS
+    )
+    return table(("request", "body", "answer", "what it does"), rows)
+
+
 def states() -> str:
     """The life cycle of a job, as a picture."""
     return f"```mermaid\n{lifecycle.picture().strip()}\n```\n"
@@ -231,6 +245,7 @@ PARTS: dict[str, Callable[[], str]] = {
         packages.PackageRef,
     ),
     "jobs.events": lambda: messages(events.Body),
+    "server.api": endpoints,
     "limits": limits,
     "versions": versions,
     "errors": error_table,
@@ -251,19 +266,20 @@ def renew(text: str) -> str:
 
 def main(arguments: list[str]) -> int:
     """Write or check every document; returns the exit code."""
-    whole = {DOCS / "reference" / name: text for name, text in reference.files().items()}
+    made = reference.files() | {"openapi.json": openapi.encoded().decode()}
+    whole = {DOCS / "reference" / name: text for name, text in made.items()}
     pages = {path: path.read_text("utf-8") for path in sorted(DOCS.rglob("*.md"))}
     fresh = {path: renew(text) for path, text in pages.items() if path not in whole} | whole
     stale = 0
-    for path, made in fresh.items():
-        if path.is_file() and path.read_text("utf-8") == made:
+    for path, text in fresh.items():
+        if path.is_file() and path.read_text("utf-8") == text:
             continue
         stale += 1
         if arguments == ["--check"]:
             sys.stderr.write(f"{path.relative_to(ROOT)} differs from the code; run: make docs\n")
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(made, "utf-8")
+            path.write_text(text, "utf-8")
     return 1 if stale and arguments == ["--check"] else 0
 
 

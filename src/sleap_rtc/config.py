@@ -40,7 +40,7 @@ _BOOLEANS: Final = {
     **dict.fromkeys(("0", "false", "no", "off"), False),
 }
 _UNITS: Final = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
-_BYTES: Final = frozenset({"limit_rate", "worker_keep_free"})
+_BYTES: Final = frozenset({"limit_rate", "server_storage_quota", "worker_keep_free"})
 """Settings that may be given with a unit."""
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -101,6 +101,16 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
         Path | None, About("PEM file of the certificate chain.", flag="--tls-cert")
     ] = None
     tls_key: Annotated[Path | None, About("PEM file of its private key.", flag="--tls-key")] = None
+    storage: Annotated[
+        Literal["folder", "off"],
+        About("Where rooms' files are kept: in a folder of the server, or nowhere."),
+    ] = "folder"
+    storage_dir: Annotated[
+        Path | None, About("That folder, where it isn't to be in the server's own.")
+    ] = None
+    storage_quota: Annotated[
+        int, Meta(ge=0), About("Bytes that each room may keep, as 500GB; 0 for any number.")
+    ] = 10**12
 
 
 Days = Annotated[float, Meta(ge=0, le=36_500)]

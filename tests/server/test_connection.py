@@ -428,8 +428,8 @@ async def test_a_failure_at_signing_in_is_told(hub: Hub, monkeypatch: pytest.Mon
 )
 def test_the_host_that_a_request_names(header: bytes, scheme: str, host: str) -> None:
     scope = {"headers": [(b"x", b"y"), (b"host", header)], "scheme": scheme}
-    assert module._host_header(scope) == host
-    assert module._host_header({}) == ""
+    assert module.host_header(scope) == host
+    assert module.host_header({}) == ""
 
 
 # ── lists ────────────────────────────────────────────────────────────────────

@@ -27,14 +27,19 @@ from sleap_rtc.errors import InvalidConfig
 from sleap_rtc.files.claim import Claim
 from sleap_rtc.protocol.codec import MAX_MESSAGE
 from sleap_rtc.server.addresses import Addresses, check_exposure
+from sleap_rtc.server.api import Api
 from sleap_rtc.server.asgi import App
 from sleap_rtc.server.guarded import GuardedHttp, GuardedWebSocket
 from sleap_rtc.server.hub import Hub
 from sleap_rtc.server.metrics import ServerMetrics
+from sleap_rtc.server.objects import Objects
+from sleap_rtc.server.openapi import encoded as openapi_document
 from sleap_rtc.server.requests import Desk
 from sleap_rtc.server.sockets import BACKLOG, listen, raise_file_limit
 from sleap_rtc.server.store import Store, prepare_data_dir
+from sleap_rtc.server.storing import open_storage
 from sleap_rtc.server.stun import StunServer
+from sleap_rtc.server.tokens import Tokens
 
 PING: Final = 20.0
 """Seconds between pings, and until an unanswered one ends a connection."""
@@ -159,10 +164,19 @@ async def serve(
             setup_code=store.first_code(now=_now()),
             warning=warning,
         )
-        server = _Server(_uvicorn_config(settings, App(hub, store)), lambda: on_ready(info))
+        opened = open_storage(serving, store, hub.desk, _now)
+        tokens = Tokens(store.database, server=info.url)
+        openapi = openapi_document()
+        api = Api(hub, tokens, opened.desk if opened else None, now=_now, openapi=openapi)
+        objects = Objects(opened.folder, metrics) if opened else None
+        app = App(hub, store, api, objects)
+        server = _Server(_uvicorn_config(settings, app), lambda: on_ready(info))
         logger.info("up to {} connections, data in {}", raise_file_limit(), serving.data_dir)
         stopper = asyncio.create_task(_stop_when(stop, server))
         ending.callback(stopper.cancel)
+        if opened is not None:
+            tender = asyncio.create_task(opened.tend())
+            ending.callback(tender.cancel)
         await server.serve(sockets=listeners)
         logger.info("stopped")
 

@@ -15,7 +15,7 @@ import contextlib
 import secrets
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import MutableMapping
 from typing import Any, Final
 
 from loguru import logger
@@ -44,6 +44,7 @@ from sleap_rtc.server.limits import (
     message_cost,
     network_of,
 )
+from sleap_rtc.server.responses import Receive, Scope, SendAsgi, header
 from sleap_rtc.server.rooms import Visitor
 from sleap_rtc.server.session import (
     Accepted,
@@ -60,10 +61,6 @@ from sleap_rtc.server.session import (
     start,
     step,
 )
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-SendAsgi = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 _DEAR: Final = (
     CreateRoom,
@@ -124,7 +121,7 @@ class Connection:
         self._hub, self._receive, self._send = hub, receive, send
         self._address = str((scope.get("client") or ("unknown",))[0])
         self._local = scope.get("server")
-        self._scope_host = _host_header(scope)
+        self._scope_host = host_header(scope)
         self._deadline = sign_in_deadline
         self._bucket = TokenBucket(rate=MESSAGE_RATE, burst=MESSAGE_BURST, now=time.monotonic())
         self._outbox: deque[tuple[str, bool]] = deque()
@@ -315,12 +312,11 @@ class Connection:
             )
 
 
-def _host_header(scope: Scope) -> str:
-    """What the request named as its host, with the port that it means."""
-    for name, value in scope.get("headers", ()):
-        if name == b"host":
-            host = str(value.decode("latin-1"))[:300].lower()
-            _, _, port = host.rpartition("]")[2].partition(":")
-            usual = 443 if scope.get("scheme") == "wss" else 80
-            return host if port else f"{host}:{usual}"
-    return ""
+def host_header(scope: Scope) -> str:
+    """What a request named as its host, with the port that it means; empty without one."""
+    host = header(scope, "host")[:300].lower()
+    if not host:
+        return ""
+    _, _, port = host.rpartition("]")[2].partition(":")
+    usual = 443 if scope.get("scheme") in ("wss", "https") else 80
+    return host if port else f"{host}:{usual}"

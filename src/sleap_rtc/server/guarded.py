@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import MutableMapping
 from typing import Any, Final
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -28,6 +29,21 @@ MAX_FRAGMENTS: Final = 256
 """Parts that one message may come in."""
 
 
+_TIME: Final = "give_time"
+
+
+def give_time(scope: MutableMapping[str, Any], seconds: float) -> None:
+    """Let a request take so many seconds from now on.
+
+    Args:
+        scope: The request's.
+        seconds: Until its connection is ended.
+    """
+    give = scope.get("state", {}).get(_TIME)
+    if give is not None:
+        give(seconds)
+
+
 class GuardedHttp(H11Protocol):
     """HTTP, with a deadline."""
 
@@ -35,6 +51,14 @@ class GuardedHttp(H11Protocol):
         """Begin to count the seconds."""
         super().connection_made(transport)
         self._deadline = self.loop.call_later(REQUEST_WITHIN, transport.abort)
+        # Each request's scope has a copy of this, and so a way to its connection.
+        self.app_state = {**self.app_state, _TIME: self.give_time}
+
+    def give_time(self, seconds: float) -> None:
+        """Count anew: the request is one that may take so long from now on."""
+        if not self.transport.is_closing():
+            self._deadline.cancel()
+            self._deadline = self.loop.call_later(seconds, self.transport.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It has ended by itself."""

@@ -32,6 +32,14 @@ CODE_RATE: Final = 1 / 60
 CODE_BURST: Final = 30.0
 """Wrong set-up codes from one network, per second and at once. No guessing of 78 bits succeeds
 anyhow; this keeps the attempts out of the logs and off the disk."""
+API_RATE: Final = 10.0
+API_BURST: Final = 200.0
+"""Requests over HTTP of one device, per second in the long run and at once."""
+SIGN_IN_RATE: Final = 2.0
+SIGN_IN_BURST: Final = 100.0
+"""The same of one network, before it is known who asks."""
+MAX_TRANSFERS: Final = 200
+"""Parts and objects that are sent at a time, by everybody together."""
 
 
 def message_cost(size: int) -> float:

@@ -33,6 +33,12 @@ class ServerMetrics:
         self.relayed_bytes = Counter(
             "sleap_rtc_relayed_bytes", "Bytes passed on between devices.", registry=registry
         )
+        self.stored_bytes = Counter(
+            "sleap_rtc_storage_bytes",
+            "Bytes of parts and objects that this server took in and gave out itself.",
+            ["direction"],
+            registry=registry,
+        )
         self.dropped = Counter(
             "sleap_rtc_dropped_connections",
             "Connections that were ended because the device didn't read.",

@@ -270,6 +270,23 @@ class Desk:
         """A device's own newest certificates."""
         return ChainTold(id=request.id, chain=self._store.chain(request.room, device))
 
+    def member_of(self, device: DeviceId, room: RoomId) -> Member:
+        """A device as a member of a room, by the newest certificates that the server has of it.
+
+        Raises:
+            NotFound: The server doesn't know the room.
+            NotTrusted: It never was in the room, its certificates have ended, or it was removed.
+        """
+        self._store.room_name(room)
+        chain = self._store.chain(room, device)
+        if chain is None:
+            raise NotTrusted(
+                who="This device",
+                why=f"it has not been in room {room} at this server yet",
+                hint="sleap-rtc room list shows this device's rooms.",
+            )
+        return check_member(self._verified(device, room, chain), self._store.membership(room))
+
     def _admit(
         self, device: DeviceId, room: RoomId, chain: Sequence[str], *, program: str = ""
     ) -> tuple[Member, Membership]:

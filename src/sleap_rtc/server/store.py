@@ -4,6 +4,7 @@
 
     <data dir>/            mode 0700
     ├── server.sqlite3     the tables of schema/
+    ├── storage/           rooms' files, where the server keeps them itself
     └── lock               held while a server runs on it
 
 Set-up codes are kept as hashes. A method that changes something writes its line
@@ -122,6 +123,11 @@ class Store:
         except sqlite3.DatabaseError as error:
             hint = "Put back a copy of it, or move it away to begin anew."
             raise Damaged(what=str(path), why=str(error), hint=hint) from error
+
+    @property
+    def database(self) -> Database:
+        """The file, for other tables in it."""
+        return self._database
 
     def close(self) -> None:
         """Close the file."""

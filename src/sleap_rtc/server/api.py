@@ -1,0 +1,336 @@
+"""The HTTP API: who asks, how often, and what they are answered.
+
+Every endpoint is a row of :data:`ENDPOINTS`, from which the requests are
+dispatched and the OpenAPI document is made (``server/openapi.py``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, Final, Literal
+
+import msgspec
+from loguru import logger
+
+from sleap_rtc.domain.values import Value, decode
+from sleap_rtc.errors import (
+    NotFound,
+    NotSignedIn,
+    SleapRtcError,
+    StorageOff,
+    TooManyRequests,
+    UsageError,
+)
+from sleap_rtc.net.limits import SourceLimits
+from sleap_rtc.protocol.http import (
+    CHALLENGE_PATH,
+    CHALLENGE_SECONDS,
+    SIGN_IN_PATH,
+    TOKEN_SECONDS,
+    ChallengeTold,
+    TokenRequest,
+    TokenTold,
+)
+from sleap_rtc.protocol.signaling import SIGNALING_VERSION, SignIn
+from sleap_rtc.server.connection import host_header
+from sleap_rtc.server.guarded import give_time
+from sleap_rtc.server.hub import Hub
+from sleap_rtc.server.limits import (
+    API_BURST,
+    API_RATE,
+    DEVICES,
+    SIGN_IN_BURST,
+    SIGN_IN_RATE,
+    network_of,
+)
+from sleap_rtc.server.responses import (
+    Answer,
+    Body,
+    Receive,
+    Scope,
+    failed,
+    header,
+    told,
+)
+from sleap_rtc.server.storage_desk import StorageDesk
+from sleap_rtc.server.tokens import Challenges, Session, Tokens
+from sleap_rtc.storage.service import (
+    Aborted,
+    AbortUpload,
+    CompleteUpload,
+    DownloadTold,
+    ObjectTold,
+    RenewUpload,
+    RequestDownload,
+    RequestsTold,
+    RequestUpload,
+    UploadStatus,
+    UploadTold,
+)
+
+OPENAPI_PATH: Final = "/api/openapi.json"
+MAX_BODY: Final = 128 * 1024
+"""Bytes of a request; those that name every part of an upload may have more."""
+MAX_COMPLETE: Final = 2 * 1024 * 1024
+ANSWER_WITHIN: Final = 60.0
+"""Seconds until an answer must be there."""
+COMPLETE_WITHIN: Final = 900.0
+"""The same where a whole content is read once more, to compare it with its hash."""
+
+
+class Endpoint(msgspec.Struct, frozen=True):
+    """One thing that can be asked.
+
+    Attributes:
+        name: Names it in metrics and in the OpenAPI document.
+        method: ``GET`` or ``POST``.
+        path: What comes behind it in braces is a parameter.
+        summary: One sentence.
+        answer: What is told.
+        request: What is asked; None where there is no body.
+        signed_in: Whether a token is needed.
+        limit: Bytes that the request may have.
+        within: Seconds that it may take.
+    """
+
+    name: str
+    method: Literal["GET", "POST"]
+    path: str
+    summary: str
+    answer: type[Value]
+    request: type[Value] | None = None
+    signed_in: bool = True
+    limit: int = MAX_BODY
+    within: float = ANSWER_WITHIN
+
+
+ENDPOINTS: Final = (
+    Endpoint(
+        name="challenge",
+        method="POST",
+        path=CHALLENGE_PATH,
+        summary="Ask for a challenge to sign.",
+        answer=ChallengeTold,
+        signed_in=False,
+    ),
+    Endpoint(
+        name="sign_in",
+        method="POST",
+        path=SIGN_IN_PATH,
+        summary="Sign in with a device's key, for a token that is good for an hour.",
+        request=TokenRequest,
+        answer=TokenTold,
+        signed_in=False,
+    ),
+    Endpoint(
+        name="request_upload",
+        method="POST",
+        path="/api/request-upload",
+        summary="Begin to upload a content, go on with it, or learn that it is there.",
+        request=RequestUpload,
+        answer=UploadTold,
+    ),
+    Endpoint(
+        name="renew_upload",
+        method="POST",
+        path="/api/renew-upload",
+        summary="Ask for requests that send parts; each is good for an hour.",
+        request=RenewUpload,
+        answer=RequestsTold,
+    ),
+    Endpoint(
+        name="upload_status",
+        method="GET",
+        path="/api/upload-status/{upload_id}",
+        summary="Ask how far an upload has come.",
+        answer=UploadStatus,
+    ),
+    Endpoint(
+        name="complete_upload",
+        method="POST",
+        path="/api/complete-upload",
+        summary="Make the object of its parts; asked again, it says the same again.",
+        request=CompleteUpload,
+        answer=ObjectTold,
+        limit=MAX_COMPLETE,
+        within=COMPLETE_WITHIN,
+    ),
+    Endpoint(
+        name="abort_upload",
+        method="POST",
+        path="/api/abort-upload",
+        summary="Give an upload up.",
+        request=AbortUpload,
+        answer=Aborted,
+    ),
+    Endpoint(
+        name="request_download",
+        method="POST",
+        path="/api/request-download",
+        summary="Ask for a request that reads a content, whole or in ranges.",
+        request=RequestDownload,
+        answer=DownloadTold,
+    ),
+)
+"""Everything that can be asked over HTTP, but for what belongs to running the server."""
+
+
+class Api:
+    """Answers requests to the API.
+
+    Args:
+        hub: Knows the server's addresses, and counts.
+        tokens: Who may ask.
+        storage: Answers what concerns files; None where storage is switched off.
+        now: The clock, UTC.
+        openapi: The OpenAPI document.
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        tokens: Tokens,
+        storage: StorageDesk | None,
+        *,
+        now: Callable[[], datetime],
+        openapi: bytes,
+    ) -> None:
+        self._hub, self._tokens, self._storage = hub, tokens, storage
+        self._now, self._openapi = now, openapi
+        self._challenges = Challenges()
+        self._devices = SourceLimits(rate=API_RATE, burst=API_BURST, capacity=DEVICES)
+        self._networks = SourceLimits(rate=SIGN_IN_RATE, burst=SIGN_IN_BURST)
+
+    async def answer(self, scope: Scope, receive: Receive) -> Answer:
+        """Answer one request below ``/api/``.
+
+        Raises:
+            ConnectionError: The other side went away.
+        """
+        if scope["path"] == OPENAPI_PATH:
+            if scope["method"] not in ("GET", "HEAD"):
+                return _wrong_method("GET")
+            return Answer(status=200, body=self._openapi)
+        try:
+            endpoint, parameter = _find(scope["path"])
+        except SleapRtcError as error:
+            return failed(error)
+        if scope["method"] != endpoint.method:
+            return _wrong_method(endpoint.method)
+        outcome = "ok"
+        try:
+            found = await self._answer(endpoint, parameter, scope, receive)
+        except SleapRtcError as error:
+            outcome = error.code
+            logger.debug("refused {}: {}", endpoint.name, error.message)
+            return failed(error)
+        except ConnectionError:
+            outcome = "gone"
+            raise
+        except Exception:  # noqa: BLE001 - one request's failure must not end the server
+            outcome = "error"
+            logger.exception("failed at {}", endpoint.name)
+            return failed(SleapRtcError(message="The server failed at this; its log says more."))
+        finally:
+            self._hub.metrics.requests.labels(kind=f"http_{endpoint.name}", outcome=outcome).inc()
+        return told(found)
+
+    async def _answer(
+        self, endpoint: Endpoint, parameter: str, scope: Scope, receive: Receive
+    ) -> Value:
+        session = await self._session(scope) if endpoint.signed_in else None
+        if session is None:
+            address = str((scope.get("client") or ("unknown",))[0])
+            self._check_rate(self._networks, network_of(address), "This network")
+        else:
+            self._check_rate(self._devices, session.device, "This device")
+            # Who has proven itself may take longer than a stranger.
+            give_time(scope, endpoint.within)
+        body = await Body(receive).whole(limit=endpoint.limit)
+        request = None
+        if endpoint.request is not None:
+            request = decode(endpoint.request, body or b"{}", what="The request")
+        if session is None:
+            return await self._admit(request, scope)
+        if self._storage is None:
+            raise StorageOff(server=session.dialled)
+        perform: Callable[..., Value] = getattr(self._storage, endpoint.name)
+        asked = parameter if request is None else request
+        found = await asyncio.to_thread(perform, session.device, asked)
+        return _absolute(found, f"{scope.get('scheme', 'http')}://{session.dialled}")
+
+    async def _session(self, scope: Scope) -> Session:
+        kind, _, token = header(scope, "authorization").partition(" ")
+        if kind.lower() != "bearer" or not token:
+            raise NotSignedIn(
+                server=host_header(scope), hint=f"It wants the token of {SIGN_IN_PATH}."
+            )
+        return await asyncio.to_thread(self._tokens.find, token.strip(), now=self._now())
+
+    async def _admit(self, request: Value | None, scope: Scope) -> Value:
+        """A challenge, or a token for one that was signed."""
+        if not isinstance(request, TokenRequest):
+            nonce = self._challenges.issue(time.monotonic())
+            return ChallengeTold(nonce=nonce, expires_in=CHALLENGE_SECONDS)
+        self._challenges.use(request.nonce, time.monotonic())
+        sign_in = SignIn(
+            version=SIGNALING_VERSION,
+            device=request.device,
+            signature=request.signature,
+            name=request.name,
+            program=request.program,
+        )
+        found = await asyncio.to_thread(
+            self._hub.desk.check_sign_in,
+            sign_in,
+            request.nonce,
+            addresses=self._hub.addresses.known(scope.get("server")),
+            host=host_header(scope),
+        )
+        session = Session(device=found.device, dialled=found.dialled)
+        token, expires = await asyncio.to_thread(self._tokens.issue, session, now=self._now())
+        logger.info("device {} has a token, called {}", found.device, request.name)
+        return TokenTold(token=token, expires=expires, expires_in=TOKEN_SECONDS)
+
+    def _check_rate(self, limits: SourceLimits, source: str, who: str) -> None:
+        if not limits.allow(source, time.monotonic()):
+            raise TooManyRequests(who=who)
+
+
+def _find(path: str) -> tuple[Endpoint, str]:
+    """The endpoint of a path, and its parameter if it has one."""
+    for endpoint in ENDPOINTS:
+        fixed, brace, _ = endpoint.path.partition("{")
+        if not brace and path == fixed:
+            return endpoint, ""
+        if brace and path.startswith(fixed):
+            parameter = path.removeprefix(fixed)
+            if not (len(parameter) == 32 and set(parameter) <= set("0123456789abcdef")):
+                raise NotFound(message="There is nothing here.")
+            return endpoint, parameter
+    raise NotFound(message="There is nothing here.")
+
+
+def _wrong_method(method: str) -> Answer:
+    answer = failed(UsageError(message=f"Only {method} is understood here."), status=405)
+    return msgspec.structs.replace(answer, headers={"allow": method})
+
+
+def _absolute(found: Value, base: str) -> Value:
+    """Requests to this very server with the address by which the device reaches it."""
+
+    def whole(request: Any) -> Any:
+        if not request.url.startswith("/"):
+            return request
+        return msgspec.structs.replace(request, url=base + request.url)
+
+    match found:
+        case UploadTold() | RequestsTold():
+            requests = tuple(whole(request) for request in found.requests)
+            return msgspec.structs.replace(found, requests=requests)
+        case DownloadTold():
+            return msgspec.structs.replace(found, request=whole(found.request))
+    return found

@@ -1,0 +1,211 @@
+"""Parts come in and objects go out, where the server's own folder is the store.
+
+====================  =========================================================
+``PUT /storage/T``    one part: exactly the bytes that the ticket T pins
+``GET /storage/T``    an object, or a range of it; ``HEAD`` as well
+====================  =========================================================
+
+Who holds a ticket (``storage/tickets.py``) needs nothing else, as with a
+presigned URL of S3; statuses are S3's too: 403 for a ticket that is forged, for
+something else or too old, 404 for what is gone, 400 for other bytes than were
+announced, 412 for another object than ``If-Match`` names, 416 behind its end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import Final
+
+import msgspec
+from loguru import logger
+
+from sleap_rtc.errors import (
+    Conflict,
+    DataError,
+    NotFound,
+    SleapRtcError,
+    TooManyRequests,
+    UsageError,
+)
+from sleap_rtc.server.guarded import give_time
+from sleap_rtc.server.limits import MAX_TRANSFERS
+from sleap_rtc.server.metrics import ServerMetrics
+from sleap_rtc.server.ranges import Changed, NotModified, Piece, Unsatisfiable, wanted
+from sleap_rtc.server.responses import (
+    Answer,
+    Body,
+    Receive,
+    Scope,
+    SendAsgi,
+    begin,
+    failed,
+    header,
+    respond,
+)
+from sleap_rtc.storage.folder import FolderStore, OpenObject, PartWriter
+from sleap_rtc.storage.objects import StoredPart
+from sleap_rtc.storage.tickets import Ticket
+
+PREFIX: Final = "/storage/"
+STALL_S: Final = 30.0
+"""Seconds without a byte after which a transfer is ended."""
+FINISH_S: Final = 120.0
+"""Seconds that a part may take to reach the disk, once its last byte has come."""
+_CHUNK: Final = 1024 * 1024
+_UNWANTED: Final = 1024 * 1024
+"""Bytes of what a stranger sends that are read, so that the refusal is heard."""
+_MOMENT_S: Final = 2.0
+
+
+class Objects:
+    """Serves the folder's tickets.
+
+    Args:
+        store: The folder.
+        metrics: What is counted.
+    """
+
+    def __init__(self, store: FolderStore, metrics: ServerMetrics) -> None:
+        self._store, self._metrics = store, metrics
+        self._running = 0
+
+    async def serve(self, scope: Scope, receive: Receive, send: SendAsgi) -> None:
+        """Answer one request below ``/storage/``."""
+        method = scope["method"]
+        kind = "put_part" if method == "PUT" else "get_object"
+        outcome, body = "ok", Body(receive)
+        # Who holds a ticket hears the answer, however much has been sent by then; a stranger
+        # is read for a moment.
+        unwanted, patience = _UNWANTED, _MOMENT_S
+        try:
+            if method not in ("PUT", "GET", "HEAD"):
+                raise UsageError(message="Only PUT and GET are understood here.")
+            ticket = self._store.ticket(scope["path"].removeprefix(PREFIX), method=method)
+            unwanted, patience = max(ticket.size, unwanted), STALL_S
+            give_time(scope, 2 * STALL_S)
+            with self._turn():
+                if method == "PUT":
+                    await self._put(ticket, scope, body, send)
+                else:
+                    await self._get(ticket, scope, send)
+        except SleapRtcError as error:
+            outcome = error.code
+            logger.debug("refused {}: {}", kind, error.message)
+            await body.skip(unwanted, within=patience)
+            await respond(send, failed(error, status=_status(error, method)))
+        except OSError as error:
+            # The other side went away, or was too slow; what it sent counts for nothing.
+            outcome = "gone"
+            logger.debug("{} ended: {}", kind, error)
+        finally:
+            self._metrics.requests.labels(kind=f"http_{kind}", outcome=outcome).inc()
+
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        if self._running >= MAX_TRANSFERS:
+            raise TooManyRequests(who="Everybody together")
+        self._running += 1
+        try:
+            yield
+        finally:
+            self._running -= 1
+
+    # ── parts ────────────────────────────────────────────────────────────────
+
+    async def _put(self, ticket: Ticket, scope: Scope, body: Body, send: SendAsgi) -> None:
+        length = header(scope, "content-length")
+        if length != str(ticket.size):
+            why = f"it announces {length[:20] or 'no'} bytes, and the link is for {ticket.size}"
+            raise DataError(what=f"part {ticket.number}", why=why)
+        writer = await asyncio.to_thread(self._store.receive, ticket)
+        try:
+            part = await self._take(writer, scope, body)
+        finally:
+            await asyncio.to_thread(writer.close)
+        self._metrics.stored_bytes.labels(direction="in").inc(part.size)
+        await respond(send, Answer(status=200, headers={"etag": f'"{part.etag}"'}))
+
+    async def _take(self, writer: PartWriter, scope: Scope, body: Body) -> StoredPart:
+        waiting = bytearray()
+        while body.more:
+            give_time(scope, STALL_S)
+            waiting += await body.piece()
+            if len(waiting) >= _CHUNK or (waiting and not body.more):
+                data, waiting = bytes(waiting), bytearray()
+                await asyncio.to_thread(writer.write, data)
+        give_time(scope, FINISH_S)
+        return await asyncio.to_thread(writer.commit)
+
+    # ── objects ──────────────────────────────────────────────────────────────
+
+    async def _get(self, ticket: Ticket, scope: Scope, send: SendAsgi) -> None:
+        try:
+            found = await asyncio.to_thread(self._store.open, ticket.key)
+        except FileNotFoundError:
+            raise NotFound(message="The object is not there (any more).") from None
+        with found:
+            await self._give(found, scope, send)
+
+    async def _give(self, found: OpenObject, scope: Scope, send: SendAsgi) -> None:
+        about = found.about
+        headers = {
+            "etag": f'"{about.etag}"',
+            "accept-ranges": "bytes",
+            "content-type": "application/octet-stream",
+        }
+        piece = wanted(
+            size=about.size,
+            etag=about.etag,
+            if_match=header(scope, "if-match"),
+            if_none_match=header(scope, "if-none-match"),
+            ranges=header(scope, "range"),
+        )
+        start, end, status = 0, about.size, 200
+        match piece:
+            case Changed():
+                other = Conflict(message="The object is another one than was asked for.")
+                await respond(send, failed(other, status=412))
+                return
+            case NotModified():
+                await begin(send, 304, {"etag": headers["etag"]})
+                await send({"type": "http.response.body", "body": b""})
+                return
+            case Unsatisfiable():
+                refusal = failed(UsageError(message="The range is behind the end."), status=416)
+                told = {"content-range": f"bytes */{about.size}"}
+                await respond(send, msgspec.structs.replace(refusal, headers=told))
+                return
+            case Piece():
+                start, end, status = piece.start, piece.end, 206
+                headers["content-range"] = f"bytes {start}-{end - 1}/{about.size}"
+        headers["content-length"] = str(end - start)
+        await begin(send, status, headers)
+        if scope["method"] == "HEAD":
+            await send({"type": "http.response.body", "body": b""})
+            return
+        await self._stream(found.fd, start, end, scope, send)
+
+    async def _stream(self, fd: int, start: int, end: int, scope: Scope, send: SendAsgi) -> None:
+        at = start
+        while at < end:
+            give_time(scope, STALL_S)
+            data = await asyncio.to_thread(os.pread, fd, min(_CHUNK, end - at), at)
+            if not data:
+                raise ConnectionAbortedError("the object ends too early")
+            at += len(data)
+            await send({"type": "http.response.body", "body": data, "more_body": at < end})
+        if start == end:
+            await send({"type": "http.response.body", "body": b""})
+        self._metrics.stored_bytes.labels(direction="out").inc(end - start)
+
+
+def _status(error: SleapRtcError, method: str) -> int:
+    """S3's statuses, where they differ from the error's own."""
+    if isinstance(error, DataError):
+        return 400
+    if isinstance(error, UsageError) and method not in ("PUT", "GET", "HEAD"):
+        return 405
+    return error.http_status

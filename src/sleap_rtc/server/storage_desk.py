@@ -1,0 +1,440 @@
+"""What devices ask of the server's storage, over the HTTP API: rights, quotas, uploads.
+
+::
+
+    request-upload ─► open ─ complete-upload ─► completing ─► done      (forgotten after a day)
+                       │  ▲                        │
+          abort, a day │  └── parts are missing ───┤ another content: Damaged
+                       ▼                           ▼
+                     gone ◄────────────────────── gone
+
+What happens is noted before it is answered. ``completing`` is noted before the
+store is asked: after a crash nobody is told that the object is there until its
+content was compared, where the store is a folder that can be read. Everything
+here blocks; the shell calls it in threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import threading
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Final, Protocol
+
+import msgspec
+from loguru import logger
+
+from sleap_rtc.auth.certificates import Member
+from sleap_rtc.domain.ids import DeviceId, RoomId
+from sleap_rtc.errors import (
+    Damaged,
+    NotFound,
+    NotPermitted,
+    SleapRtcError,
+    UnknownUpload,
+)
+from sleap_rtc.server.upload_table import UploadRow, UploadTable
+from sleap_rtc.storage.objects import (
+    PART_SECONDS,
+    ObjectStore,
+    Part,
+    SignedRequest,
+    StoredObject,
+    StoredPart,
+    part_size_for,
+)
+from sleap_rtc.storage.service import (
+    TEMPORARY_SECONDS,
+    Aborted,
+    AbortUpload,
+    Area,
+    CompleteUpload,
+    DownloadTold,
+    ObjectTold,
+    RenewUpload,
+    RequestDownload,
+    RequestsTold,
+    RequestUpload,
+    UploadStatus,
+    UploadTold,
+    content_key,
+)
+
+MUST_STAY: Final = timedelta(hours=12)
+"""What is in the temporary area, and goes sooner than this, is uploaded again when asked."""
+_LIFETIME: Final = timedelta(seconds=TEMPORARY_SECONDS)
+_LOCKS: Final = 64
+
+
+class Rights(Protocol):
+    """Knows who is a member of which room."""
+
+    def member_of(self, device: DeviceId, room: RoomId) -> Member:
+        """A device as a member of a room, by the certificates that the server has.
+
+        Raises:
+            NotFound: The server doesn't know the room.
+            NotTrusted: The device is no member.
+        """
+
+
+class StorageDesk:
+    """Answers what devices ask of the storage.
+
+    Args:
+        store: Where objects are.
+        table: What is known of uploads and objects.
+        rights: Who is a member of which room.
+        quota: Bytes that a room may have; 0 for any number.
+        largest_parts: Bytes that a part should have at most.
+        now: The clock, UTC.
+        digest: BLAKE3 of an object's content, where it can be read here; None where it can't.
+    """
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        table: UploadTable,
+        rights: Rights,
+        *,
+        quota: int,
+        largest_parts: int,
+        now: Callable[[], datetime],
+        digest: Callable[[str], str] | None = None,
+    ) -> None:
+        self._store, self._table, self._rights = store, table, rights
+        self._quota, self._largest_parts = quota, largest_parts
+        self._now, self._digest = now, digest
+        self._locks = tuple(threading.Lock() for _ in range(_LOCKS))
+
+    # ── uploads ──────────────────────────────────────────────────────────────
+
+    def request_upload(self, device: DeviceId, request: RequestUpload) -> UploadTold:
+        """Say where to send a content, or that it is there already.
+
+        Raises:
+            NotPermitted: The device may not write there.
+            NotFound: The server doesn't know the room.
+            QuotaExceeded: The room would have more than it may.
+            OutOfSpace: The store is full.
+        """
+        self._check_writer(self._rights.member_of(device, request.room), request.area)
+        key = content_key(request.area, request.room, request.blake3)
+        found = self._there(key)
+        if found is not None and not self._is_to_be_replaced(found, request):
+            self._table.stay(key, now=self._now())
+            end = self._end(request.area, found)
+            return UploadTold(state="there", key=key, size=found.size, expires=end)
+        row = self._table.open_of(key, device)
+        wanted = request.part_size
+        if row is not None and self._can_go_on(row, request.size, wanted):
+            resumed = True
+            self._table.set_state(row.id, "open", now=self._now())
+        else:
+            resumed = False
+            row = self._begin(device, request, key)
+        return UploadTold(
+            state="open",
+            key=key,
+            size=row.size,
+            upload_id=row.id,
+            part_size=row.part_size,
+            part_count=row.upload.part_count,
+            resumed=resumed,
+            requests=self._sign(row, request.parts),
+            expires=self._now() + _LIFETIME,
+        )
+
+    def renew_upload(self, device: DeviceId, request: RenewUpload) -> RequestsTold:
+        """Give requests that send parts.
+
+        Raises:
+            UnknownUpload: There is none, or it is done.
+            DataError: A part that the upload doesn't have, or of another size.
+        """
+        row = self._mine(device, request.upload_id)
+        if row.state == "done":
+            raise UnknownUpload(key=row.key)
+        requests = self._sign(row, request.parts)
+        self._table.set_state(row.id, row.state, now=self._now())
+        return RequestsTold(requests=requests, expires_in=PART_SECONDS)
+
+    def upload_status(self, device: DeviceId, upload_id: str) -> UploadStatus:
+        """Say how far an upload has come.
+
+        Raises:
+            UnknownUpload: There is none.
+        """
+        row = self._mine(device, upload_id)
+        parts = tuple(self._parts(row)) if row.state == "open" else ()
+        return UploadStatus(
+            upload_id=row.id,
+            state=row.state,
+            key=row.key,
+            size=row.size,
+            part_size=row.part_size,
+            part_count=row.upload.part_count,
+            parts=parts,
+            expires=datetime.fromtimestamp(row.touched, UTC) + _LIFETIME,
+        )
+
+    def complete_upload(self, device: DeviceId, request: CompleteUpload) -> ObjectTold:
+        """Make the object of its parts; asked again, it says the same again.
+
+        Raises:
+            UnknownUpload: There is none, or the store has given it up.
+            PartsMissing: The store lacks parts, or has others.
+            DataError: Not every part is named.
+            Damaged: Its content is another one than its hash says; it is gone.
+        """
+        row = self._mine(device, request.upload_id)
+        with self._completing(row.key):
+            found = self._there(row.key, but=row.id)
+            if row.state == "done":
+                if found is None:
+                    self._table.remove(row.id)
+                    self._table.remove_object(row.key)
+                    raise UnknownUpload(key=row.key)
+                return self._told(row.area, found)
+            if row.state == "open" and found is not None and self._digest is not None:
+                # Another device was quicker: what was compared is never replaced by what wasn't.
+                self._store.abort(row.upload)
+            else:
+                found = self._complete(row, request.parts)
+            self._table.done(row, now=self._now())
+        return self._told(row.area, found)
+
+    def abort_upload(self, device: DeviceId, request: AbortUpload) -> Aborted:
+        """Give an upload up.
+
+        Raises:
+            NotPermitted: Another device began it.
+        """
+        row = self._table.get(request.upload_id)
+        if row is None:
+            return Aborted()
+        if row.device != device:
+            raise NotPermitted(message="Another device began this upload.")
+        with self._completing(row.key):
+            self._give_up(row)
+        return Aborted()
+
+    # ── downloads ────────────────────────────────────────────────────────────
+
+    def request_download(self, device: DeviceId, request: RequestDownload) -> DownloadTold:
+        """Give a request that reads a content.
+
+        Raises:
+            NotFound: It isn't there, or the server doesn't know the room.
+            NotTrusted: The device is no member.
+        """
+        self._rights.member_of(device, request.room)
+        key = content_key(request.area, request.room, request.blake3)
+        found = self._there(key)
+        if found is None:
+            raise NotFound(message=f"The room's storage has no content {request.blake3[:16]}….")
+        return DownloadTold(
+            key=key,
+            size=found.size,
+            etag=found.etag,
+            request=self._store.download_request(key),
+            expires_in=PART_SECONDS,
+        )
+
+    # ── from time to time ────────────────────────────────────────────────────
+
+    def recover(self) -> None:
+        """Find out of which uploads that a crash interrupted the object is there."""
+        for row in self._table.completing():
+            with self._completing(row.key), _logged(f"the upload to {row.key}"):
+                self._settle(row)
+
+    def sweep(self) -> int:
+        """Give up uploads that nobody went on with for a day, and empty the temporary area.
+
+        Returns:
+            How many went.
+        """
+        before = self._now() - _LIFETIME
+        gone = 0
+        for row in self._table.untouched_since(before):
+            with self._completing(row.key), _logged(f"the upload to {row.key}"):
+                self._give_up(row)
+                gone += 1
+        for key in self._table.stored_before("uploads", before):
+            with self._completing(key), _logged(key):
+                self._store.delete(key)
+                self._table.remove_object(key)
+                gone += 1
+        return gone
+
+    # ── the rest ─────────────────────────────────────────────────────────────
+
+    def _check_writer(self, member: Member, area: Area) -> None:
+        if member.role == "viewer":
+            raise NotPermitted(message="A viewer of a room can't store anything in it.")
+        if member.role == "worker" and area == "uploads":
+            raise NotPermitted(message="A worker of a room only reads its uploads.")
+
+    def _there(self, key: str, *, but: str = "") -> StoredObject | None:
+        """What is under a key, once it is sure to be what it should.
+
+        Args:
+            key: The key.
+            but: An upload that doesn't make it unsure.
+        """
+        if any(row.id != but for row in self._table.completing(key)):
+            return None
+        return self._store.head(key)
+
+    def _is_to_be_replaced(self, found: StoredObject, request: RequestUpload) -> bool:
+        if self._digest is None:
+            end = self._end(request.area, found)
+            ends_soon = end is not None and end - self._now() < MUST_STAY
+            return ends_soon or request.again or found.size != request.size
+        if found.size == request.size and not request.again:
+            return False
+        with self._completing(found.key):
+            if self._content(found.key) == request.blake3:
+                return False
+            self._store.delete(found.key)
+            self._table.remove_object(found.key)
+        logger.warning("{} was damaged, and is taken anew", found.key)
+        return True
+
+    def _end(self, area: Area, found: StoredObject) -> datetime | None:
+        """When an object goes; a store that is no folder goes by its own clock and rule."""
+        if area != "uploads":
+            return None
+        stored = self._table.stored(found.key) if self._digest else None
+        began = stored or found.modified
+        return None if began is None else began + _LIFETIME
+
+    def _can_go_on(self, row: UploadRow, size: int, part_size: int | None) -> bool:
+        if row.size != size or part_size not in (None, row.part_size):
+            return False
+        try:
+            self._parts(row)
+        except UnknownUpload:
+            return False
+        return True
+
+    def _begin(self, device: DeviceId, request: RequestUpload, key: str) -> UploadRow:
+        part_size = request.part_size or part_size_for(request.size, largest=self._largest_parts)
+        row = UploadRow(
+            id=secrets.token_hex(16),
+            room=request.room,
+            area=request.area,
+            blake3=request.blake3,
+            device=device,
+            key=key,
+            store_id="",
+            size=request.size,
+            part_size=part_size,
+            state="open",
+            touched=self._now().timestamp(),
+        )
+        self._table.check(row, quota=self._quota)
+        upload = self._store.begin(key, size=request.size, part_size=part_size)
+        row = msgspec.structs.replace(row, store_id=upload.id)
+        try:
+            self._table.add(row, quota=self._quota)
+        except BaseException:
+            self._store.abort(upload)
+            raise
+        return row
+
+    def _sign(self, row: UploadRow, parts: Sequence[Part]) -> tuple[SignedRequest, ...]:
+        return tuple(self._store.part_requests(row.upload, parts)) if parts else ()
+
+    def _parts(self, row: UploadRow) -> list[StoredPart]:
+        """The parts that the store has; an upload that it has given up is forgotten."""
+        try:
+            return self._store.parts(row.upload)
+        except UnknownUpload:
+            if row.state == "open":
+                self._table.remove(row.id)
+            raise
+
+    def _mine(self, device: DeviceId, upload_id: str) -> UploadRow:
+        """An upload that a device began, and whose room it still may write to."""
+        row = self._table.get(upload_id)
+        if row is None or row.device != device:
+            raise UnknownUpload(key=f"{upload_id[:8]}…")
+        self._check_writer(self._rights.member_of(device, row.room), row.area)
+        return row
+
+    def _complete(self, row: UploadRow, parts: Sequence[Part]) -> StoredObject:
+        self._table.set_state(row.id, "completing", now=self._now())
+        try:
+            found = self._store.complete(row.upload, parts)
+        except UnknownUpload:
+            self._table.remove(row.id)
+            raise
+        except SleapRtcError as error:
+            if error.code != "storage_unreachable":
+                # It says that nothing was done; of a store that doesn't answer that isn't known.
+                self._table.set_state(row.id, "open", now=self._now())
+            raise
+        if not self._verified(row):
+            raise Damaged(
+                what=f"What was uploaded as {row.blake3[:16]}…",
+                why="its content has another hash",
+                hint="The file may have changed meanwhile; the same command starts anew.",
+            )
+        return found
+
+    def _settle(self, row: UploadRow) -> None:
+        """Find out whether an upload that was being completed is."""
+        found = self._store.head(row.key)
+        if found is None or found.size != row.size:
+            self._table.set_state(row.id, "open", now=self._now())
+        elif self._verified(row):
+            self._table.done(row, now=self._now())
+
+    def _give_up(self, row: UploadRow) -> None:
+        """Forget an upload; its object stays if it is what it should be."""
+        if row.state == "completing":
+            self._settle(row)
+        if row.state != "done":
+            self._store.abort(row.upload)
+        self._table.remove(row.id)
+
+    def _verified(self, row: UploadRow) -> bool:
+        """Whether an object's content is what its key says; one that isn't is removed."""
+        if self._digest is None or self._content(row.key) == row.blake3:
+            return True
+        logger.warning("the content of {} isn't what its uploader said", row.key)
+        self._store.delete(row.key)
+        self._table.remove(row.id)
+        self._table.remove_object(row.key)
+        return False
+
+    def _content(self, key: str) -> str | None:
+        try:
+            return self._digest(key) if self._digest else None
+        except FileNotFoundError:
+            return None
+
+    def _told(self, area: Area, found: StoredObject) -> ObjectTold:
+        return ObjectTold(
+            key=found.key, size=found.size, etag=found.etag, expires=self._end(area, found)
+        )
+
+    @contextlib.contextmanager
+    def _completing(self, key: str) -> Iterator[None]:
+        """One at a time makes or removes the object of a key."""
+        with self._locks[zlib.crc32(key.encode()) % _LOCKS]:
+            yield
+
+
+@contextlib.contextmanager
+def _logged(what: str) -> Iterator[None]:
+    """One object's trouble keeps nobody from the next one."""
+    try:
+        yield
+    except (SleapRtcError, OSError) as error:
+        logger.warning("{} has to wait: {}", what, error)

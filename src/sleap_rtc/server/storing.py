@@ -1,0 +1,100 @@
+"""Opening the storage that a server's settings name, and tending it while the server runs."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from datetime import datetime
+from typing import Final
+
+from loguru import logger
+
+from sleap_rtc.config import ServerSettings
+from sleap_rtc.errors import SleapRtcError
+from sleap_rtc.files.hashing import hash_open
+from sleap_rtc.server.objects import PREFIX
+from sleap_rtc.server.storage_desk import Rights, StorageDesk
+from sleap_rtc.server.store import Store
+from sleap_rtc.server.upload_table import UploadTable
+from sleap_rtc.storage.folder import FolderStore
+from sleap_rtc.storage.objects import LARGEST_PARTS
+
+FOLDER: Final = "storage"
+"""The folder's name within the server's own."""
+SWEEP_EVERY: Final = 600.0
+"""Seconds between looks at what is over."""
+
+
+class Storage:
+    """A server's storage, opened.
+
+    Args:
+        folder: Where the objects are.
+        desk: Answers what devices ask of it.
+        interrupted: Whether a crash left uploads of which it isn't known whether they are done.
+    """
+
+    def __init__(self, folder: FolderStore, desk: StorageDesk, *, interrupted: bool) -> None:
+        self.folder, self.desk = folder, desk
+        self._interrupted = interrupted
+
+    async def tend(self, *, every: float = SWEEP_EVERY) -> None:
+        """Put right what a crash left, and remove what is over, again and again.
+
+        Args:
+            every: Seconds between.
+        """
+        if self._interrupted:
+            await _guarded(self.desk.recover)
+        while True:
+            await asyncio.sleep(every)
+            await _guarded(self.desk.sweep)
+            await _guarded(self.folder.sweep)
+
+
+def open_storage(
+    settings: ServerSettings, store: Store, rights: Rights, now: Callable[[], datetime]
+) -> Storage | None:
+    """Open the storage that the settings name; None where it is switched off.
+
+    Args:
+        settings: The server's.
+        store: Its database.
+        rights: Who is a member of which room.
+        now: The clock, UTC.
+
+    Raises:
+        OutOfSpace: Its folder can't be made.
+        PathNotPermitted: This user may not write there.
+    """
+    if settings.storage == "off":
+        logger.info("storage is switched off: files go between devices alone")
+        return None
+    root = settings.storage_dir or settings.data_dir / FOLDER
+    folder = FolderStore(root, base_url=PREFIX.rstrip("/"), clock=now)
+    table = UploadTable(store.database)
+    desk = StorageDesk(
+        folder,
+        table,
+        rights,
+        quota=settings.storage_quota,
+        largest_parts=LARGEST_PARTS,
+        now=now,
+        digest=lambda key: _digest(folder, key),
+    )
+    logger.info("rooms' files in {}", root)
+    return Storage(folder, desk, interrupted=bool(table.completing()))
+
+
+def _digest(folder: FolderStore, key: str) -> str:
+    with folder.open(key) as found:
+        return hash_open(found.fd, name=key)[1].blake3
+
+
+async def _guarded(work: Callable[[], object]) -> None:
+    """Do something now and then; when it fails, the next time may fare better."""
+    try:
+        await asyncio.to_thread(work)
+    except (SleapRtcError, OSError, sqlite3.Error) as error:
+        logger.warning("tending the storage failed: {}", error)
