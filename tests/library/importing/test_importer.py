@@ -516,6 +516,15 @@ def test_a_model_of_sleap_1_3_is_imported(take_one, samples, disk):
     assert safety_of(record).tier == "safe"
 
 
+def test_a_folder_with_one_link_into_the_library_is_imported(take_one, samples, disk):
+    first = take_one(samples.folder(disk / "fly"), copy=True).entry
+    mixed = samples.folder(disk / "mixed")
+    (mixed / "a_first.txt").symlink_to(first.directory / "best.ckpt")
+    entry = take_one(mixed).entry
+    assert entry.id != first.id
+    assert {Path(file.link).parent for file in entry.record.files} >= {mixed.resolve()}
+
+
 def test_the_folder_of_a_deleted_model_is_imported_again(take_one, samples, disk, registry):
     entry = take_one(samples.folder(disk / "fly"), copy=True).entry
     with pytest.raises(UsageError, match="in the library already"):

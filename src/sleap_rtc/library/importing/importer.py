@@ -176,7 +176,9 @@ class Importer:
             if isinstance(each, Skipped):
                 yield each
                 continue
-            inside = each.files and next(iter(each.files.values())).is_relative_to(library)
+            # One with a link out of the library is a person's, wherever it lies.
+            places = each.files.values()
+            inside = bool(places) and all(real.is_relative_to(library) for real in places)
             if not inside:
                 yield each, way
             elif each.path.resolve().parent == library and self._has_no_model(each.path):
