@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 from typing import Any
 
@@ -224,3 +225,19 @@ def test_a_crop_goes_on_beyond_the_border() -> None:
     assert corner.tolist() == [-2, -2]
     assert cut[0, 0] == image[0, 0]
     assert cut[-1, -1] == image[1, 1]
+
+
+@pytest.mark.parametrize("verb", ["train", "track"])
+def test_a_folder_that_is_not_there_is_a_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: str
+) -> None:
+    away = str(tmp_path / "away" / "file")
+    given = {
+        "train": ["--config", away, "--labels", away, "--directory", away],
+        "track": ["--model", away, "--video", away, "--output", away],
+    }
+    assert main([verb, *given[verb]]) == 2
+    told = json.loads(capsys.readouterr().out)
+    assert told["event"] == "error"
+    assert told["code"] in ("not_found", "files_missing")
+    assert "Traceback" not in told["message"]

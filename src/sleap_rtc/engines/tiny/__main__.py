@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from sleap_rtc.errors import SleapRtcError
+from sleap_rtc.errors import NotFound, NotPermitted, SleapRtcError
 
 
 def main(arguments: list[str]) -> int:
@@ -35,6 +35,11 @@ def main(arguments: list[str]) -> int:
         _train(given) if given.verb == "train" else _track(given)
     except SleapRtcError as error:
         words.tell("error", code=error.code, message=error.message, hint=error.hint_text)
+        return 2
+    except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
+        kind = NotPermitted if isinstance(error, PermissionError) else NotFound
+        message = f"{error.filename}: {error.strerror}."
+        words.tell("error", code=kind.code, message=message, hint="")
         return 2
     return 0
 
