@@ -24,7 +24,7 @@ from sleap_rtc.cli import reference
 from sleap_rtc.config import all_settings
 from sleap_rtc.domain import packages
 from sleap_rtc.jobs import events, lifecycle, spec
-from sleap_rtc.protocol import codec, frames, handshake, library, link, peering, signaling
+from sleap_rtc.protocol import codec, direct, frames, handshake, library, link, peering, signaling
 from sleap_rtc.server import api, openapi
 
 ROOT = Path(__file__).parents[1]
@@ -137,6 +137,8 @@ def limits() -> str:
         ("requests without an answer", link.MAX_REQUESTS, "per connection and side"),
         ("answers that are kept for repeated requests", link.MAX_REQUESTS, "per connection"),
         ("candidates that are taken of one side", peering.MAX_CANDIDATES, "per attempt"),
+        ("addresses of one side of a direct connection", direct.MAX_ADDRESSES, "per announcement"),
+        ("a direct connection is made within", direct.WITHIN_S, "s"),
         ("time for the handshake", handshake.HANDSHAKE_SECONDS, "s"),
         ("a ping goes out every", link.PING_EVERY_S, "s"),
         ("a peer counts as silent after", link.SILENT_AFTER_S, "s without a sound"),
@@ -235,6 +237,11 @@ PARTS: dict[str, Callable[[], str]] = {
     "link.RequestBody": lambda: messages(link.RequestBody),
     "link.ReplyBody": lambda: messages(link.ReplyBody),
     "link.NoticeBody": lambda: messages(link.NoticeBody),
+    "direct": lambda: (
+        messages(direct.OpenDirect | direct.DirectOpened)
+        + "\n"
+        + values(direct.End, direct.Address)
+    ),
     "library": lambda: values(library.ListedModel, library.FileTold),
     "jobs.spec": lambda: values(
         spec.JobSpec,

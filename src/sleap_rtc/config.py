@@ -76,6 +76,7 @@ class Ice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
 WebRtcLibrary = Literal["auto", "fast", "portable"]
+Transport = Literal["auto", "webrtc", "s3", "direct", "local"]
 
 
 class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -167,6 +168,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     webrtc_library: Annotated[
         WebRtcLibrary,
         About("Library for connections: the fast one, the portable one, or what can be loaded."),
+    ] = "auto"
+    transport: Annotated[
+        Transport,
+        About(
+            "Way that content takes first: auto, webrtc, s3, direct or local.", flag="--transport"
+        ),
     ] = "auto"
     limit_rate: Annotated[
         Annotated[int, Meta(ge=1)] | None,

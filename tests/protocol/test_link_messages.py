@@ -102,7 +102,7 @@ def scalars_of(kind: inspect.Type) -> st.SearchStrategy[Any]:
 MESSAGES = values_of(inspect.type_info(Frame))
 BODIES = tuple(
     body
-    for union in (link.RequestBody, link.ReplyBody, link.NoticeBody)
+    for union in (link.AnyRequest, link.AnyReply, link.NoticeBody)
     for body in get_args(union)
 )
 """What requests, replies and notices carry."""
@@ -131,9 +131,9 @@ def test_any_message_comes_back_with_what_is_new_in_it(plain: dict[str, Any]) ->
 @settings(max_examples=20)
 def test_every_body_comes_back(body: type[Value], data: st.DataObject) -> None:
     plain = data.draw(values_of(inspect.type_info(body)))
-    if body in get_args(link.RequestBody):
+    if body in get_args(link.AnyRequest):
         frame = {"type": "request", "id": "a", "within_s": 1, "body": plain}
-    elif body in get_args(link.ReplyBody):
+    elif body in get_args(link.AnyReply):
         frame = {"type": "reply", "id": "a", "body": plain}
     else:
         frame = {"type": "notice", "body": plain}

@@ -102,7 +102,13 @@ class Device:
         await self.rig.carry(self, room, to, payload)
 
     async def _accept(self, connection: object, proven: object) -> None:
-        channel = Channel(connection, proven, handler=self.handler, shelf=self.shelf)
+        channel = Channel(
+            connection,
+            proven,
+            handler=self.handler,
+            shelf=self.shelf,
+            ways=self.switchboard.ways,
+        )
         self.channels.append(channel)
         self.ended[channel] = asyncio.Event()
         self.arrivals.put_nowait(channel)

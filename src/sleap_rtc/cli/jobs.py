@@ -54,6 +54,7 @@ def show(app: App, job: str, worker: str | None, room: str | None) -> None:
 )
 @click.option("--overwrite", is_flag=True, help="Replace predictions that are there already.")
 @options.limit_rate
+@options.transport
 @options.yes
 @click.pass_obj
 def attach(app: App, job: str, download: bool | None, overwrite: bool, yes: bool) -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 LEVELS: Final = ("debug", "info", "warning", "error")
+TRANSPORTS: Final = ("auto", "webrtc", "s3", "direct", "local")
 MAX_SECRET: Final = 8_192
 """Characters of a code or a link that are read."""
 
@@ -145,6 +146,14 @@ limit_rate = click.option(
     expose_value=False,
     callback=_set_flag,
     help="Bytes per second of transfers, as 10MB.",
+)
+transport = click.option(
+    "--transport",
+    type=click.Choice(TRANSPORTS),
+    metavar="WAY",
+    expose_value=False,
+    callback=_set_flag,
+    help="Way that content takes first: auto, webrtc, s3, direct or local.",
 )
 room = click.option("--room", metavar="ROOM", help="Name or id of the room; needed if in several.")
 worker = click.option(

@@ -54,6 +54,7 @@ def _is_number(text: str) -> bool:
 @options.room
 @click.option("--worker", metavar="NAME", help="The worker, with --remote.")
 @options.limit_rate
+@options.transport
 @click.option("--overwrite", is_flag=True, help="Replace predictions that are there already.")
 @click.option(
     "--trust-model",

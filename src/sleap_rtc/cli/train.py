@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 )
 @click.option("--resume", metavar="MODEL", help="Go on with an interrupted training.")
 @options.limit_rate
+@options.transport
 @options.yes
 @click.pass_obj
 def train(

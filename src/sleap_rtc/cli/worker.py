@@ -26,6 +26,7 @@ def _being_one(function: F) -> F:
     """The options of a machine that becomes a worker."""
     for option in (
         options.limit_rate,
+        options.transport,
         click.option(
             "--dir", "worker_dir", type=options.FOLDER, help="Where a worker keeps its files."
         ),

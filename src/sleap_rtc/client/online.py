@@ -33,6 +33,7 @@ from sleap_rtc.net.events import (
 from sleap_rtc.net.signaling import SignalingClient
 from sleap_rtc.protocol.signaling import Absent, IceServer, MembershipNews, Present, Relayed
 from sleap_rtc.transports.channel import Trust
+from sleap_rtc.transports.direct.shortcut import Ways
 from sleap_rtc.transports.link import Link
 from sleap_rtc.transports.switchboard import Accept, Switchboard
 
@@ -80,7 +81,11 @@ class Online:
             invite=invite,
         )
         self.switchboard = Switchboard(
-            self, trust=self._trust, accept=accept, library=settings.webrtc_library
+            self,
+            trust=self._trust,
+            accept=accept,
+            library=settings.webrtc_library,
+            ways=Ways(settings.transport),
         )
         self._tending = Tending(self.store, self.signaling, clock=clock)
         self._loop = asyncio.get_running_loop()

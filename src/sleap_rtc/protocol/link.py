@@ -32,6 +32,8 @@ request           answered by                       meaning
 ``list_models`` …                                   the library: see ``protocol/library.py``
 ``push_model`` …                                    moving models: see ``protocol/moving.py``
 ================  ================================  ==========================================
+
+A block connection answers one request by itself: ``open_direct``, see ``protocol/direct.py``.
 """
 
 from __future__ import annotations
@@ -47,12 +49,12 @@ from sleap_rtc.domain.places import WorkerInfo
 from sleap_rtc.domain.values import Value
 from sleap_rtc.jobs.events import Command, JobEvent, JobState
 from sleap_rtc.jobs.spec import UUID7, JobSpec
-from sleap_rtc.protocol import library, moving
+from sleap_rtc.protocol import direct, library, moving
 from sleap_rtc.protocol.codec import Body, Codec, Message
 
 LINK_VERSIONS: Final = (1,)
 """Versions of this protocol that we speak, oldest first."""
-FEATURES: Final = ("blocks", "jobs", "models", library.FEATURE, moving.FEATURE)
+FEATURES: Final = ("blocks", "jobs", "models", library.FEATURE, moving.FEATURE, direct.FEATURE)
 """What we can do within version 1; both sides use the features that both name."""
 
 PING_EVERY_S: Final = 1.0
@@ -235,6 +237,9 @@ ReplyBody = (
     | moving.ModelWeighed
     | moving.ModelPushed
 )
+AnyRequest = RequestBody | direct.OpenDirect
+"""With what a connection answers by itself, whoever uses it."""
+AnyReply = ReplyBody | direct.DirectOpened
 NoticeBody = JobHappened | library.LibraryChanged | moving.PushMoved
 
 NEEDS: Final[dict[type[Body], str]] = {
@@ -247,11 +252,13 @@ NEEDS: Final[dict[type[Body], str]] = {
     moving.WeighModel: moving.FEATURE,
     moving.PushModel: moving.FEATURE,
     moving.CallModels: moving.FEATURE,
+    direct.OpenDirect: direct.FEATURE,
 }
 """Request → the feature that it may only be sent with; the others every peer understands."""
 CANNOT: Final = {
     library.FEATURE: "tell what is in its library",
     moving.FEATURE: "be sent models",
+    direct.FEATURE: "be reached directly",
 }
 """Feature → what a peer can't do that lacks it, as the end of a sentence."""
 
@@ -264,14 +271,14 @@ class Request(Message, frozen=True, tag="request"):
 
     id: RequestId
     within_s: Annotated[float, Meta(gt=0, le=3600)]
-    body: RequestBody
+    body: AnyRequest
 
 
 class Reply(Message, frozen=True, tag="reply"):
     """Answers request ``id``."""
 
     id: RequestId
-    body: ReplyBody
+    body: AnyReply
 
 
 class Failure(Message, frozen=True, tag="failure"):

@@ -30,7 +30,7 @@ from sleap_rtc.errors import (
     to_wire,
 )
 from sleap_rtc.protocol import link
-from sleap_rtc.protocol.link import Failure, Frame, NoticeBody, Reply, ReplyBody, RequestBody
+from sleap_rtc.protocol.link import AnyReply, AnyRequest, Failure, Frame, NoticeBody, Reply
 
 KEPT_BYTES: Final = 1024 * 1024
 """Bytes of all answers that are kept: whoever asks for long ones costs no more than others."""
@@ -46,7 +46,7 @@ class Asked(msgspec.Struct, frozen=True):
     """The peer asks; answer with :meth:`Session.answer` or :meth:`Session.refuse`."""
 
     id: str
-    body: RequestBody
+    body: AnyRequest
     within_s: float
 
 
@@ -60,7 +60,7 @@ class Answered(msgspec.Struct, frozen=True):
     """Our request ``id`` has its answer: a body or an error."""
 
     id: str
-    result: ReplyBody | SleapRtcError
+    result: AnyReply | SleapRtcError
 
 
 class Told(msgspec.Struct, frozen=True):
@@ -117,7 +117,7 @@ class Session:
         """Whether the peer counts as silent."""
         return self._silent
 
-    def ask(self, body: RequestBody, *, id: str, now: float, within_s: float) -> list[Effect]:  # noqa: A002
+    def ask(self, body: AnyRequest, *, id: str, now: float, within_s: float) -> list[Effect]:  # noqa: A002
         """Ask the peer; the answer comes as :class:`Answered`.
 
         Args:
@@ -141,7 +141,7 @@ class Session:
             return []
         return [Send(link.Withdraw(id=id))]
 
-    def answer(self, id: str, body: ReplyBody, *, size: int = 0) -> list[Effect]:  # noqa: A002
+    def answer(self, id: str, body: AnyReply, *, size: int = 0) -> list[Effect]:  # noqa: A002
         """Answer the peer's request; ``size`` is the answer's, in bytes."""
         return self._close(id, Reply(id=id, body=body), size)
 
@@ -227,7 +227,7 @@ class Session:
         self._working.discard(id)
         return [Withdrawn(id)]
 
-    def _answered(self, id: str, result: ReplyBody | SleapRtcError) -> list[Effect]:  # noqa: A002
+    def _answered(self, id: str, result: AnyReply | SleapRtcError) -> list[Effect]:  # noqa: A002
         if self._waiting.pop(id, None) is None:
             return []
         return [Answered(id, result)]

@@ -19,6 +19,7 @@ from sleap_rtc.domain.ids import PackageId
 from sleap_rtc.domain.packages import PackageRef
 from sleap_rtc.errors import LinkLost, NotFound, ProtocolError, SleapRtcError, from_wire
 from sleap_rtc.protocol import frames
+from sleap_rtc.transports.base import BlockSource
 from sleap_rtc.transports.connection import Connection
 from sleap_rtc.transports.throttle import Throttle
 
@@ -38,6 +39,14 @@ class Served(Protocol):
             SourceChanged: The file isn't what the listing says any more.
             NotFound: There is no such file or block.
         """
+        ...
+
+
+class Faster(Protocol):
+    """What may have a faster way to the same peer."""
+
+    async def source(self, size: int) -> BlockSource | None:
+        """The way to fetch ``size`` bytes more; None for the block connection itself."""
         ...
 
 
@@ -83,11 +92,14 @@ class BlockClient:
     Args:
         connection: An authenticated block connection.
         name: Names the peer in errors and progress.
+        faster: A faster way, used while there is one; what it fails to bring comes over this
+            connection.
     """
 
-    def __init__(self, connection: Connection, *, name: str) -> None:
+    def __init__(self, connection: Connection, *, name: str, faster: Faster | None = None) -> None:
         self.name = name
         self._connection = connection
+        self._faster = faster
         self._numbers = itertools.count(1)
         self._wanted: dict[int, _Wanted] = {}
         self._window = asyncio.Semaphore(frames.MAX_OUTSTANDING)
@@ -111,6 +123,10 @@ class BlockClient:
             LinkLost: The connection ended.
             SleapRtcError: The peer refused.
         """
+        source = None if self._faster is None else await self._faster.source(size)
+        if source is not None:
+            with contextlib.suppress(LinkLost):
+                return await source.block(package, file, block, size)
         return await self._fetch(lambda n: frames.GetBlock(n, package, file, block), limit=size)
 
     async def _fetch(
@@ -185,6 +201,29 @@ class BlockClient:
                 wanted.done.set_exception(error)
 
 
+def answer(
+    shelf: Shelf, asked: frames.GetListing | frames.GetBlock, *, peer: str
+) -> bytes | frames.Refuse:
+    """What is asked for, or why it isn't given. Blocking.
+
+    Args:
+        shelf: What the peer may fetch.
+        asked: The request.
+        peer: Names the peer in the log.
+    """
+    try:
+        served = shelf(asked.package)
+        if served is None:
+            # The same words whether it exists or not: what is here is not for strangers to probe.
+            raise NotFound(message=f"Package {asked.package[:12]}… is not offered to you.")
+        if isinstance(asked, frames.GetListing):
+            return served.listing
+        return served.read(asked.file, asked.block)
+    except SleapRtcError as error:
+        logger.bind(code=error.code).warning("not served to {}: {}", peer, error)
+        return frames.Refuse(asked.request, error.code, error.message)
+
+
 class BlockServer:
     """Serves content to the peer, one answer after the other, in the order of the requests.
 
@@ -249,20 +288,7 @@ class BlockServer:
         number = await self._queue.get()
         while (asked := self._asked.get(number)) is None:
             number = await self._queue.get()
-        try:
-            return number, await asyncio.to_thread(self._read, asked)
-        except SleapRtcError as error:
-            logger.bind(code=error.code).warning("not served to {}: {}", self._peer, error)
-            return number, frames.Refuse(number, error.code, error.message)
-
-    def _read(self, asked: frames.GetListing | frames.GetBlock) -> bytes:
-        served = self._shelf(asked.package)
-        if served is None:
-            # The same words whether it exists or not: what is here is not for strangers to probe.
-            raise NotFound(message=f"Package {asked.package[:12]}… is not offered to you.")
-        if isinstance(asked, frames.GetListing):
-            return served.listing
-        return served.read(asked.file, asked.block)
+        return number, await asyncio.to_thread(answer, self._shelf, asked, peer=self._peer)
 
     async def _send(self, number: int, content: bytes) -> None:
         view = memoryview(content)

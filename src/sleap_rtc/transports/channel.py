@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import secrets
 import time
+import uuid
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Final, Protocol
@@ -38,7 +39,7 @@ from sleap_rtc.errors import (
     ProtocolError,
     SleapRtcError,
 )
-from sleap_rtc.protocol import frames
+from sleap_rtc.protocol import direct, frames
 from sleap_rtc.protocol.handshake import (
     HANDSHAKE_SECONDS,
     Purpose,
@@ -49,6 +50,8 @@ from sleap_rtc.protocol.handshake import (
 from sleap_rtc.protocol.link import (
     CANNOT,
     NEEDS,
+    AnyReply,
+    AnyRequest,
     Bye,
     Frame,
     NoticeBody,
@@ -73,6 +76,7 @@ from sleap_rtc.protocol.session import (
 )
 from sleap_rtc.transports.blocks import BlockClient, BlockServer, Shelf
 from sleap_rtc.transports.connection import Connection
+from sleap_rtc.transports.direct.shortcut import Shortcut, Ways
 from sleap_rtc.transports.throttle import Throttle
 
 TICK_S: Final = 0.25
@@ -216,6 +220,7 @@ class Channel:
         on_notice: Called with every notice.
         on_life: Called with False when the peer falls silent and True when it is heard again.
         throttle: Limits what is sent of content.
+        ways: This process's direct connections, for content; None for none.
     """
 
     def __init__(
@@ -228,17 +233,29 @@ class Channel:
         on_notice: Callable[[NoticeBody], None] = lambda _: None,
         on_life: Callable[[bool], None] = lambda _: None,
         throttle: Throttle | None = None,
+        ways: Ways | None = None,
     ) -> None:
         self.proven = proven
         self.peer_name = proven.peer.name
-        self.blocks = BlockClient(connection, name=self.peer_name)
+        self._shortcut: Shortcut | None = None
+        if ways is not None and proven.purpose == "blocks":
+            self._shortcut = Shortcut(
+                ways,
+                session=proven.session,
+                peer=self.peer_name,
+                able=direct.FEATURE in proven.features,
+                ask=self._ask_direct,
+                shelf=shelf,
+                throttle=throttle,
+            )
+        self.blocks = BlockClient(connection, name=self.peer_name, faster=self._shortcut)
         self._connection = connection
         self._session = Session(now=time.monotonic(), peer=self.peer_name)
         self._handler = handler
         self._server = BlockServer(connection, shelf=shelf, peer=self.peer_name, throttle=throttle)
         self._on_notice = on_notice
         self._on_life = on_life
-        self._asked: dict[str, asyncio.Future[ReplyBody]] = {}
+        self._asked: dict[str, asyncio.Future[AnyReply]] = {}
         self._working: dict[str, asyncio.Task[None]] = {}
         self._closing = asyncio.Event()
         self._why: SleapRtcError | None = None
@@ -267,12 +284,24 @@ class Channel:
             FeatureMissing: The peer is too old to be asked that; nothing was sent.
             SleapRtcError: The peer's own error.
         """
+        answer = await self._request(body, id=id, within_s=within_s)
+        if isinstance(answer, direct.DirectOpened):
+            raise ProtocolError(peer=self.peer_name, why="an answer to another request")
+        return answer
+
+    async def _ask_direct(self, body: direct.OpenDirect) -> direct.DirectOpened:
+        answer = await self._request(body, id=str(uuid.uuid4()), within_s=direct.WITHIN_S)
+        if not isinstance(answer, direct.DirectOpened):
+            raise ProtocolError(peer=self.peer_name, why="an answer to another request")
+        return answer
+
+    async def _request(self, body: AnyRequest, *, id: str, within_s: float) -> AnyReply:  # noqa: A002
         if not self.open:
             raise self._lost()
         feature = NEEDS.get(type(body))
         if feature is not None and feature not in self.proven.features:
             raise FeatureMissing(peer=self.peer_name, what=CANNOT[feature])
-        future: asyncio.Future[ReplyBody] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[AnyReply] = asyncio.get_running_loop().create_future()
         self._asked[id] = future
         self._carry_out(self._session.ask(body, id=id, now=time.monotonic(), within_s=within_s))
         try:
@@ -380,6 +409,8 @@ class Channel:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        if self._shortcut is not None:
+            await self._shortcut.close()
         await self._connection.close()
         lost = self._lost()
         self.blocks.end(lost)
@@ -430,7 +461,7 @@ class Channel:
     async def _work(self, asked: Asked) -> None:
         try:
             async with asyncio.timeout(asked.within_s):
-                body = await self._handler(self, asked.body, asked.id)
+                body = await self._handle(asked)
             size = _size(asked.id, body)
             effects = self._session.answer(asked.id, body, size=size)
         except SleapRtcError as error:
@@ -448,8 +479,15 @@ class Channel:
         with contextlib.suppress(LinkLost):
             self._carry_out(effects)
 
+    async def _handle(self, asked: Asked) -> AnyReply:
+        if not isinstance(asked.body, direct.OpenDirect):
+            return await self._handler(self, asked.body, asked.id)
+        if self._shortcut is None:
+            raise NotPermitted(message="This connection has no direct ones beside it.")
+        return await self._shortcut.answer(asked.body)
 
-def _size(request: str, body: ReplyBody) -> int:
+
+def _size(request: str, body: AnyReply) -> int:
     """An answer's size in bytes; one that no message can hold is an error that says so."""
     try:
         data = link_codec.encode(Reply(id=request, body=body))

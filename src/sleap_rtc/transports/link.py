@@ -273,6 +273,7 @@ class Link:
             on_notice=self._on_notice,
             on_life=lambda alive: self._life(purpose, alive),
             throttle=self._throttle,
+            ways=self._switchboard.ways,
         )
         return channel, presence.connection
 

@@ -28,6 +28,7 @@ from sleap_rtc.protocol.link import Bye, frames
 from sleap_rtc.protocol.peering import Decline, Offer, Peering, peering
 from sleap_rtc.protocol.signaling import IceServer, Relayed
 from sleap_rtc.transports.channel import Trust, authenticate
+from sleap_rtc.transports.direct.shortcut import Ways
 from sleap_rtc.transports.peer import Peer, ended
 from sleap_rtc.transports.shells import shell
 
@@ -82,6 +83,7 @@ class Switchboard:
         trust: Gives the room's trust, or None for a room that this device isn't in.
         accept: Takes connections that peers ask for; None declines them all.
         library: Which library makes connections.
+        ways: What this process does for direct connections; by default it makes none.
         clock: Seconds on a clock that never goes back.
     """
 
@@ -92,8 +94,10 @@ class Switchboard:
         trust: Callable[[RoomId], Trust | None],
         accept: Accept | None = None,
         library: WebRtcLibrary = "auto",
+        ways: Ways | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.ways = ways
         self._relay = relay
         self._trust = trust
         self._accept = accept

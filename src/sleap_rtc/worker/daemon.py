@@ -189,6 +189,7 @@ class _Worker:
                 on_lost=self._room_lost,
                 on_list=self._new_list,
             )
+            self._answers.peers.ways = online.switchboard.ways
             async with online:
                 info = await asyncio.to_thread(self._describe)
                 await online.enter(self._room, name=self._name, kind="worker", worker=info)

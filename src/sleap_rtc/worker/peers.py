@@ -22,6 +22,7 @@ from sleap_rtc.transports.base import Sources
 from sleap_rtc.transports.blocks import BlockClient, Served
 from sleap_rtc.transports.channel import Channel, Handler, no_requests
 from sleap_rtc.transports.connection import Connection
+from sleap_rtc.transports.direct.shortcut import Ways
 from sleap_rtc.transports.throttle import Throttle
 
 MAX_GRANTED: Final = 64
@@ -79,6 +80,8 @@ class Peers:
         self._on_source = on_source
         self._sessions: dict[str, _Session] = {}
         self._feeds: list[tuple[PackageId, Sources]] = []
+        self.ways: Ways | None = None
+        """This process's direct connections, once it is online."""
 
     async def accept(self, connection: Connection, proven: Authenticated) -> None:
         """Serve a connection until it ends."""
@@ -91,6 +94,7 @@ class Peers:
             handler=self._handler if control else no_requests,
             shelf=session.granted.get,
             throttle=self._throttle,
+            ways=self.ways,
         )
         logger.info("{} ({}) connected: {}", asker.called, asker.role, proven.purpose)
         try:

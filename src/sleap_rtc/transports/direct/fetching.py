@@ -1,0 +1,239 @@
+"""The fetching end of a direct connection: a ``BlockSource``."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from sleap_rtc.domain.ids import PackageId
+from sleap_rtc.domain.packages import BLOCK, PackageRef
+from sleap_rtc.errors import LinkLost, ProtocolError, SleapRtcError, from_wire
+from sleap_rtc.protocol import direct, frames
+from sleap_rtc.transports.direct.lane import Lane, OnEnd
+from sleap_rtc.transports.direct.wire import Wire
+
+STALLED_S: Final = 15.0
+STEP: Final = 64 * 1024
+"""A peer that sends less than a step of what it was asked for in so many seconds is given up here:
+there is the link's own connection to go on with."""
+
+_HEAD: Final = direct.LENGTH.size + direct.DATA_HEAD.size
+"""Bytes that every frame of the other side has, its length included."""
+_DATA: Final = 3
+
+Result = bytes | SleapRtcError
+
+
+class _Wanted:
+    """An answer that is arriving."""
+
+    __slots__ = ("done", "limit", "size")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.size = 0
+        self.done: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+
+class FetchLane(Lane):
+    """Fetches content over a direct connection.
+
+    Args:
+        wire: The proven connection.
+        name: Names the peer in errors and progress.
+        on_end: Called once with why it ended.
+    """
+
+    def __init__(self, wire: Wire, *, name: str, on_end: OnEnd) -> None:
+        super().__init__(wire, on_end=on_end)
+        self.name = name
+        self._numbers = itertools.count(1)
+        self._window = asyncio.Semaphore(frames.MAX_OUTSTANDING)
+        self._wanted: dict[int, _Wanted] = {}
+        self._outgoing: deque[bytes] = deque()
+        self._finished: deque[tuple[_Wanted, Result]] = deque()
+        self._lost: SleapRtcError | None = None
+        self._arrived = 0
+        self._moved_at = 0.0
+        self._due = 1
+        self._content = bytearray(BLOCK)
+        # What is being read: the head of a frame, then its content.
+        self._head = bytearray(_HEAD)
+        self._into = memoryview(self._head)
+        self._at = 0
+        self._then: Callable[[], None] = self._headed
+
+    async def listing(self, ref: PackageRef) -> bytes:
+        """The listing of a package, as long as its reference says.
+
+        Raises:
+            LinkLost: The connection ended.
+            ProtocolError: The peer breaks the rules.
+            SleapRtcError: The peer refused.
+        """
+        return await self._fetch(lambda n: frames.GetListing(n, ref.id), limit=ref.listing)
+
+    async def block(self, package: PackageId, file: int, block: int, size: int) -> bytes:
+        """One block of ``size`` bytes; its content is for the caller to check.
+
+        Raises:
+            LinkLost: The connection ended.
+            ProtocolError: The peer breaks the rules.
+            SleapRtcError: The peer refused.
+        """
+        return await self._fetch(lambda n: frames.GetBlock(n, package, file, block), limit=size)
+
+    async def _fetch(
+        self, ask: Callable[[int], frames.GetListing | frames.GetBlock], *, limit: int
+    ) -> bytes:
+        await self._window.acquire()  # given back when it is answered, wanted or not
+        if self._lost is not None:
+            self._window.release()
+            raise self._lost
+        number, wanted = next(self._numbers), _Wanted(limit)
+        if not self._wanted:
+            self._moved_at, self._arrived = time.monotonic(), 0
+        self._wanted[number] = wanted
+        self._send(ask(number))
+        try:
+            return await wanted.done
+        except asyncio.CancelledError:
+            self._send(frames.Withdraw(number))
+            raise
+
+    def _send(self, frame: frames.GetListing | frames.GetBlock | frames.Withdraw) -> None:
+        data = frames.encode(frame)
+        self._outgoing.append(direct.LENGTH.pack(len(data)) + data)
+        self._wake()
+
+    def _deliver(self) -> None:
+        """Hand over what the thread has finished; on the event loop."""
+        while self._finished:
+            wanted, result = self._finished.popleft()
+            self._window.release()
+            if wanted.done.done():
+                continue
+            if isinstance(result, SleapRtcError):
+                wanted.done.set_exception(result)
+            else:
+                wanted.done.set_result(result)
+
+    def _ended(self, error: SleapRtcError) -> None:
+        self._lost = error
+        self._deliver()
+        for wanted in self._wanted.values():
+            self._window.release()
+            if not wanted.done.done():
+                wanted.done.set_exception(error)
+        self._wanted.clear()
+        super()._ended(error)
+
+    # ── in the thread ────────────────────────────────────────────────────────
+
+    def _work(self) -> None:
+        while not self._closing.is_set():
+            self._ask()
+            # While answers are under way it waits in the socket: new requests go out with the next
+            # bit that arrives, and nobody is asked whether there is something for each of them.
+            if self._wanted or self._wait():
+                self._receive()
+
+    def _ask(self) -> None:
+        while self._outgoing:
+            out = memoryview(self._outgoing.popleft())
+            while out and not self._closing.is_set():
+                out = out[self._wire.write(out) :]
+                self._check_pace()
+
+    def _receive(self) -> None:
+        """Read to the end of a part, unless there is something to send or nothing comes."""
+        wire, into = self._wire, self._into
+        while self._at < len(into):
+            count = wire.read(into[self._at :])
+            self._at += count
+            self._moves(count)
+            self._check_pace()
+            if not count or self._outgoing:
+                break
+        if self._at == len(into):
+            self._then()
+
+    def _next(self, into: memoryview, then: Callable[[], None]) -> None:
+        self._into, self._at, self._then = into, 0, then
+        if not into:
+            then()
+
+    def _next_frame(self) -> None:
+        self._next(memoryview(self._head), self._headed)
+
+    def _headed(self) -> None:
+        length = direct.LENGTH.unpack_from(self._head)[0]
+        kind, number, offset = direct.DATA_HEAD.unpack_from(self._head, direct.LENGTH.size)
+        rest = length - direct.DATA_HEAD.size
+        if rest < 0 or length > (direct.MAX_DATA if kind == _DATA else direct.MAX_OTHER):
+            raise ProtocolError(peer=self.name, why=f"a direct frame of {length} bytes")
+        if kind == _DATA:
+            self._next(self._room(number, offset, rest), lambda: self._data(number, rest))
+        else:
+            tail = bytearray(rest)
+            self._next(memoryview(tail), lambda: self._other(tail))
+
+    def _room(self, number: int, offset: int, size: int) -> memoryview:
+        """Where a piece of content belongs."""
+        wanted = self._expected(number)
+        if offset != wanted.size:
+            raise ProtocolError(peer=self.name, why="a piece of a block out of order")
+        if offset + size > wanted.limit:
+            raise ProtocolError(peer=self.name, why="a block longer than was asked for")
+        if offset + size > len(self._content):
+            # Content comes into one place again and again: fresh memory costs as much as TLS does.
+            grown = bytearray(wanted.limit)
+            grown[:offset] = self._content[:offset]
+            self._content = grown
+        return memoryview(self._content)[offset : offset + size]
+
+    def _data(self, number: int, size: int) -> None:
+        self._expected(number).size += size
+        self._next_frame()
+
+    def _other(self, tail: bytearray) -> None:
+        raw = bytes(self._head[direct.LENGTH.size :]) + bytes(tail)
+        frame = frames.decode(raw, peer=self.name)
+        if not isinstance(frame, frames.End | frames.Refuse):
+            raise ProtocolError(peer=self.name, why="a request over a connection that only answers")
+        wanted = self._expected(frame.request)
+        result: Result
+        if isinstance(frame, frames.Refuse):
+            result = from_wire(frame.code, {}, message=frame.message, hint="")
+        elif frame.length != wanted.size:
+            raise ProtocolError(peer=self.name, why="a block shorter than it says")
+        else:
+            result = bytes(memoryview(self._content)[: wanted.size])
+            if len(self._content) > BLOCK:  # that was a long listing
+                self._content = bytearray()
+        self._moves(STEP)
+        self._due += 1
+        del self._wanted[frame.request]
+        self._finished.append((wanted, result))
+        self._soon(self._deliver)
+        self._next_frame()
+
+    def _expected(self, number: int) -> _Wanted:
+        wanted = self._wanted.get(number)
+        if wanted is None or number != self._due:
+            raise ProtocolError(peer=self.name, why="content that was never asked for")
+        return wanted
+
+    def _moves(self, size: int) -> None:
+        self._arrived += size
+        if self._arrived >= STEP:
+            self._moved_at, self._arrived = time.monotonic(), 0
+
+    def _check_pace(self) -> None:
+        if self._wanted and time.monotonic() - self._moved_at > STALLED_S:
+            why = f"next to nothing came over the direct connection for {STALLED_S:g} s"
+            raise LinkLost(peer=self.name, why=why)

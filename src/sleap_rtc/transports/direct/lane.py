@@ -1,0 +1,108 @@
+"""What the threads of both ends of a direct connection have in common."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import select
+import socket
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Final
+
+from loguru import logger
+
+from sleap_rtc.errors import LinkLost, SleapRtcError
+from sleap_rtc.transports.direct.wire import Wire
+
+LOOK_MS: Final = 1_000
+"""Milliseconds between looks at the clock when nothing happens."""
+
+OnEnd = Callable[[SleapRtcError], None]
+
+
+class Lane(ABC):
+    """One end at work, in a thread of its own. Made, and told of the end, on the event loop.
+
+    Args:
+        wire: The proven connection, which is closed at the end.
+        on_end: Called once with why it ended.
+    """
+
+    def __init__(self, wire: Wire, *, on_end: OnEnd) -> None:
+        self._wire = wire
+        self._on_end = on_end
+        self._loop = asyncio.get_running_loop()
+        self._closing = threading.Event()
+        self._over = asyncio.Event()
+        self._woken, self._waker = socket.socketpair()
+        self._woken.setblocking(False)
+        self._waker.setblocking(False)
+        self._poll = select.poll()
+        self._poll.register(self._woken, select.POLLIN)
+        self._fd = wire.sock.fileno()
+        self._poll.register(self._fd, select.POLLIN)
+        self._thread = threading.Thread(target=self._run, name="direct", daemon=True)
+
+    def start(self) -> None:
+        """Begin to work."""
+        self._thread.start()
+
+    async def close(self) -> None:
+        """End it, and wait until its thread has."""
+        self._closing.set()
+        self._wire.interrupt()
+        self._wake()
+        await self._over.wait()
+
+    @abstractmethod
+    def _work(self) -> None:
+        """Move frames until there is an end; runs in the thread."""
+
+    def _wake(self) -> None:
+        """Have the thread look again; from any thread."""
+        with contextlib.suppress(OSError):  # full: it will look; closed: it is over
+            self._waker.send(b"\0")
+
+    def _wait(self, *, most_ms: int = LOOK_MS) -> bool:
+        """Wait until the peer says something, or another thread wakes this one.
+
+        Returns:
+            Whether there is something to read.
+        """
+        if self._wire.has_more:
+            return True
+        readable = False
+        for fd, _ in self._poll.poll(most_ms):
+            if fd == self._fd:
+                readable = True
+            else:
+                with contextlib.suppress(BlockingIOError):
+                    self._woken.recv(4096)
+        return readable
+
+    def _soon(self, call: Callable[[], None]) -> None:
+        """Call on the event loop, unless that has ended."""
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(call)
+
+    def _run(self) -> None:
+        error: SleapRtcError = LinkLost(peer=self._wire.peer, why="this side ends it")
+        try:
+            self._wire.wait_in_calls()
+            self._work()
+        except SleapRtcError as known:
+            error = known
+        except Exception as fault:  # noqa: BLE001 - whoever waits must be told
+            logger.exception("a direct connection with {} failed", self._wire.peer)
+            error = LinkLost(peer=self._wire.peer, why=f"the direct connection failed: {fault!r}")
+        finally:
+            self._wire.close()
+            self._woken.close()
+            self._waker.close()
+            self._soon(lambda: self._ended(error))
+
+    def _ended(self, error: SleapRtcError) -> None:
+        self._over.set()
+        self._on_end(error)

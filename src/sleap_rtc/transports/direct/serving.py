@@ -1,0 +1,188 @@
+"""The serving end of a direct connection: answers in the order of the requests."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as NotYet
+from typing import Final
+
+from sleap_rtc.domain.packages import BLOCK
+from sleap_rtc.errors import Cancelled, LinkLost, ProtocolError
+from sleap_rtc.protocol import direct, frames
+from sleap_rtc.transports.blocks import Shelf, answer
+from sleap_rtc.transports.direct.lane import LOOK_MS, Lane, OnEnd
+from sleap_rtc.transports.direct.wire import Wire
+from sleap_rtc.transports.throttle import Throttle
+
+MAX_REQUEST: Final = 64
+"""Bytes of the longest request."""
+UNREAD_S: Final = 60.0
+"""Seconds after which a peer that takes nothing of what it asked for is given up."""
+_SLOW_PIECE: Final = frames.MAX_CHUNK
+"""Bytes of a piece where the rate is limited, so that it is kept over short times too."""
+
+_DATA: Final = 3
+
+Asked = frames.GetListing | frames.GetBlock
+
+
+class ServeLane(Lane):
+    """Serves content over a direct connection.
+
+    Args:
+        wire: The proven connection.
+        shelf: What this peer may fetch.
+        throttle: The bandwidth limit, shared with all that this process moves.
+        on_end: Called once with why it ended.
+    """
+
+    def __init__(
+        self, wire: Wire, *, shelf: Shelf, throttle: Throttle | None, on_end: OnEnd
+    ) -> None:
+        super().__init__(wire, on_end=on_end)
+        self._shelf = shelf
+        self._throttle = throttle
+        self._asked: dict[int, Asked] = {}
+        self._highest = 0
+        self._buffer = bytearray(4096)
+        self._unread = bytearray()
+        self._queue: deque[int] = deque()
+        self._sending: tuple[int, bytes, int] | None = None
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="direct-read")
+        self._ahead: tuple[int, Future[bytes | frames.Refuse]] | None = None
+
+    # ── in the thread ────────────────────────────────────────────────────────
+
+    def _work(self) -> None:
+        try:
+            while not self._closing.is_set():
+                busy = self._sending is not None or (
+                    self._ahead is not None and self._ahead[1].done()
+                )
+                if self._wait(most_ms=0 if busy else LOOK_MS):
+                    self._receive()
+                self._read_ahead()
+                self._pick_up()
+                if self._sending is not None:
+                    self._send_frame(*self._sending)
+        finally:
+            self._reader.shutdown(wait=False, cancel_futures=True)
+
+    def _receive(self) -> None:
+        """Take the requests that have arrived."""
+        count = self._wire.read(memoryview(self._buffer))
+        self._unread += self._buffer[:count]
+        at, head = 0, direct.LENGTH.size
+        while len(self._unread) - at >= head:
+            length = direct.LENGTH.unpack_from(self._unread, at)[0]
+            if length > MAX_REQUEST:
+                raise ProtocolError(peer=self._wire.peer, why=f"a request of {length} bytes")
+            if len(self._unread) - at < head + length:
+                break
+            self._take(bytes(self._unread[at + head : at + head + length]))
+            at += head + length
+        del self._unread[:at]
+
+    def _take(self, raw: bytes) -> None:
+        frame = frames.decode(raw, peer=self._wire.peer)
+        match frame:
+            case frames.Withdraw():
+                self._asked.pop(frame.request, None)
+            case frames.GetListing() | frames.GetBlock():
+                if frame.request <= self._highest:
+                    raise ProtocolError(peer=self._wire.peer, why="a request number used twice")
+                # One place more than the credit: a withdrawal may still be on its way.
+                if len(self._queue) > 2 * frames.MAX_OUTSTANDING:
+                    why = "more requests than the credit allows"
+                    raise ProtocolError(peer=self._wire.peer, why=why)
+                self._highest = frame.request
+                self._asked[frame.request] = frame
+                self._queue.append(frame.request)
+            case _:
+                raise ProtocolError(peer=self._wire.peer, why="content that was never asked for")
+
+    def _read_ahead(self) -> None:
+        """Have the next answer read while the one before is sent: neither waits for the other."""
+        while self._ahead is None and self._queue:
+            number = self._queue.popleft()
+            asked = self._asked.get(number)
+            reading: Future[bytes | frames.Refuse] = Future()
+            if asked is None:
+                reading.set_result(_withdrawn(number))
+            else:
+                reading = self._reader.submit(answer, self._shelf, asked, peer=self._wire.peer)
+            self._ahead = number, reading
+            reading.add_done_callback(lambda _: self._wake())
+
+    def _pick_up(self) -> None:
+        """Begin with the next answer, once the one before is out."""
+        if self._sending is not None or self._ahead is None or not self._ahead[1].done():
+            return
+        number, reading = self._ahead
+        content = reading.result()
+        self._ahead = None
+        if isinstance(content, bytes):
+            self._sending = number, content, 0
+        else:
+            self._refuse(content)
+        self._read_ahead()
+
+    def _send_frame(self, number: int, content: bytes, offset: int) -> None:
+        """Send the next frame of an answer."""
+        if number not in self._asked:
+            self._refuse(_withdrawn(number))
+            self._sending = None
+            return
+        if offset < len(content):
+            most = BLOCK if self._throttle is None else _SLOW_PIECE
+            piece = memoryview(content)[offset : offset + most]
+            if self._throttle is not None and not self._may_send(self._throttle, len(piece)):
+                return
+            length = direct.LENGTH.pack(direct.DATA_HEAD.size + len(piece))
+            self._send(memoryview(length + direct.DATA_HEAD.pack(_DATA, number, offset)))
+            self._send(piece)
+            offset += len(piece)
+        self._sending = number, content, offset
+        if offset == len(content):
+            self._send(_framed(frames.encode(frames.End(number, len(content)))))
+            self._sending = None
+            del self._asked[number]
+
+    def _refuse(self, refusal: frames.Refuse) -> None:
+        self._asked.pop(refusal.request, None)
+        self._send(_framed(frames.encode(refusal)))
+
+    def _send(self, data: memoryview) -> None:
+        taken_at = time.monotonic()
+        while data and not self._closing.is_set():
+            count = self._wire.write(data)
+            data = data[count:]
+            if count:
+                taken_at = time.monotonic()
+            elif time.monotonic() - taken_at > UNREAD_S:
+                why = f"it took nothing of what it asked for, for {UNREAD_S:g} s"
+                raise LinkLost(peer=self._wire.peer, why=why)
+
+    def _may_send(self, throttle: Throttle, size: int) -> bool:
+        """Wait for the limit's leave; False when this ends meanwhile."""
+        taking = asyncio.run_coroutine_threadsafe(throttle.take(size), self._loop)
+        while not self._closing.is_set():
+            try:
+                taking.result(timeout=0.25)
+            except NotYet:
+                continue
+            return True
+        taking.cancel()
+        return False
+
+
+def _withdrawn(number: int) -> frames.Refuse:
+    """Ends a request that isn't wanted any more: the other side counts on an end of each."""
+    return frames.Refuse(number, Cancelled.code, "withdrawn")
+
+
+def _framed(frame: bytes) -> memoryview:
+    return memoryview(direct.LENGTH.pack(len(frame)) + frame)

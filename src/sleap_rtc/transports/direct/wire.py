@@ -1,0 +1,191 @@
+"""A connected socket, with TLS or without.
+
+It is first used on the event loop, until the peer is proven, and never blocks.
+Then it belongs to one thread, which waits in it for a moment at a time: a thread
+with plain sockets moves twice what asyncio does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+import struct
+import sys
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+from sleap_rtc.errors import LinkLost
+
+T = TypeVar("T")
+
+MOMENT_S: Final = 0.5
+"""Seconds that a call of the thread waits at most."""
+FAR_S: Final = 0.002
+"""Seconds of a round trip from which BBR is taken: random loss hardly slows it. On short ways the
+system's own choice is faster."""
+_RTT: Final = struct.Struct("=68xI")
+"""Where Linux tells the round trip in ``struct tcp_info``, in microseconds."""
+
+
+class Wire:
+    """One end of a connection.
+
+    Args:
+        sock: Connected and non-blocking, the TLS handshake perhaps still to be done.
+        peer: Names the peer in errors.
+    """
+
+    def __init__(self, sock: socket.socket, *, peer: str) -> None:
+        self.sock = sock
+        self.peer = peer
+        self._needs_write = False
+
+    def read(self, into: memoryview) -> int:
+        """Bytes that have arrived, 0 when there are none now.
+
+        Raises:
+            LinkLost: The connection ended.
+        """
+        self._needs_write = False
+        try:
+            count = self.sock.recv_into(into)
+        except (BlockingIOError, InterruptedError, TimeoutError, ssl.SSLWantReadError):
+            return 0
+        except ssl.SSLWantWriteError:
+            self._needs_write = True
+            return 0
+        except (OSError, ValueError) as error:
+            raise self.lost(error) from None
+        if not count:
+            raise LinkLost(peer=self.peer, why="the direct connection was closed")
+        return count
+
+    def write(self, data: memoryview) -> int:
+        """How many bytes were taken, 0 when there is no room now.
+
+        Raises:
+            LinkLost: The connection ended.
+        """
+        try:
+            return self.sock.send(data)
+        except (BlockingIOError, InterruptedError, TimeoutError):
+            return 0
+        except (ssl.SSLWantWriteError, ssl.SSLWantReadError):
+            return 0
+        except (OSError, ValueError) as error:
+            raise self.lost(error) from None
+
+    def lost(self, error: Exception) -> LinkLost:
+        """The error for what the system says."""
+        why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        return LinkLost(peer=self.peer, why=f"the direct connection ended ({why})")
+
+    def wait_in_calls(self) -> None:
+        """From now on a call waits for a moment, and tells 0 when nothing could be done."""
+        self.sock.settimeout(MOMENT_S)
+
+    @property
+    def has_more(self) -> bool:
+        """Whether something was read and decrypted that nobody has taken yet."""
+        return isinstance(self.sock, ssl.SSLSocket) and self.sock.pending() > 0
+
+    def interrupt(self) -> None:
+        """End it for both sides, from any thread: calls that wait in it return."""
+        with contextlib.suppress(OSError):
+            # Not TLS's own, which takes the state away from under the thread.
+            socket.socket.shutdown(self.sock, socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Close it, without a goodbye. More than once is fine."""
+        with contextlib.suppress(OSError):
+            self.sock.close()
+
+    # ── on the event loop ────────────────────────────────────────────────────
+
+    async def secure(self, context: ssl.SSLContext, *, listens: bool) -> ssl.SSLSocket:
+        """Put TLS on it.
+
+        Raises:
+            LinkLost: The handshake failed.
+        """
+        try:
+            secured = context.wrap_socket(
+                self.sock, server_side=listens, do_handshake_on_connect=False
+            )
+            self.sock = secured
+            await self._until(secured.do_handshake)
+        except (OSError, ValueError) as error:
+            raise self.lost(error) from None
+        return secured
+
+    async def send_all(self, data: bytes) -> None:
+        """Send a few bytes."""
+        left = memoryview(data)
+        while left:
+            count = self.write(left)
+            left = left[count:]
+            if not count:
+                await self._ready(writing=True)
+
+    async def read_exactly(self, size: int) -> bytes:
+        """A few bytes."""
+        found = bytearray(size)
+        view, at = memoryview(found), 0
+        while at < size:
+            count = self.read(view[at:])
+            at += count
+            if not count:
+                await self._ready(writing=self._needs_write)
+        return bytes(found)
+
+    async def _until(self, step: Callable[[], T]) -> T:
+        while True:
+            try:
+                return step()
+            except ssl.SSLWantReadError:
+                await self._ready(writing=False)
+            except ssl.SSLWantWriteError:
+                await self._ready(writing=True)
+
+    async def _ready(self, *, writing: bool) -> None:
+        loop = asyncio.get_running_loop()
+        ready = asyncio.Event()
+        fd = self.sock.fileno()
+        if fd < 0:
+            raise LinkLost(peer=self.peer, why="the direct connection was closed")
+        add, remove = (
+            (loop.add_writer, loop.remove_writer)
+            if writing
+            else (loop.add_reader, loop.remove_reader)
+        )
+        add(fd, ready.set)
+        try:
+            await ready.wait()
+        finally:
+            remove(fd)
+
+
+def tune(sock: socket.socket) -> None:
+    """Set what a connection that moves content needs, where the system has it."""
+    if sock.family == getattr(socket, "AF_UNIX", None):
+        return
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    far = round_trip_s(sock)
+    if far is not None and far >= FAR_S:
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"bbr")
+
+
+def round_trip_s(sock: socket.socket) -> float | None:
+    """Seconds of a round trip as the system measured it, None where it doesn't tell."""
+    if sys.platform != "linux":
+        return None
+    try:
+        told = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
+        microseconds: int = _RTT.unpack_from(told)[0]
+    except (OSError, struct.error):
+        return None
+    return microseconds / 1e6

@@ -1,0 +1,283 @@
+"""Both ends of a direct connection at work, and peers that break its rules."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+
+import pytest
+
+from sleap_rtc.domain.packages import BLOCK
+from sleap_rtc.errors import LinkLost, NotFound, ProtocolError, SourceChanged
+from sleap_rtc.protocol import direct, frames
+from sleap_rtc.transports.direct import fetching, serving, wire
+from sleap_rtc.transports.direct.fetching import FetchLane
+from sleap_rtc.transports.direct.serving import ServeLane
+from sleap_rtc.transports.throttle import Throttle
+
+PACKAGE = "ab" * 32
+
+
+class Ends:
+    """The lanes of a test, and why they ended."""
+
+    def __init__(self) -> None:
+        self.lanes = []
+        loop = asyncio.get_running_loop()
+        self.errors = {"fetch": loop.create_future(), "serve": loop.create_future()}
+
+    def add(self, lane):
+        self.lanes.append(lane)
+        lane.start()
+        return lane
+
+    def fetch(self, at):
+        return self.add(FetchLane(at, name="eve", on_end=self.errors["fetch"].set_result))
+
+    def serve(self, at, shelf, **options):
+        options = {"throttle": None, **options}
+        return self.add(
+            ServeLane(at, shelf=shelf, on_end=self.errors["serve"].set_result, **options)
+        )
+
+
+@pytest.fixture
+async def ends():
+    made = Ends()
+    yield made
+    async with asyncio.timeout(5):
+        for lane in made.lanes:
+            await lane.close()
+
+
+async def over(ends, which):
+    async with asyncio.timeout(5):
+        return await ends.errors[which]
+
+
+class Peer:
+    """The other end, as a test wants it."""
+
+    def __init__(self, at):
+        self.at = at
+
+    async def send(self, *parts: bytes):
+        for part in parts:
+            await self.at.send_all(direct.LENGTH.pack(len(part)) + part)
+
+    async def next(self):
+        async with asyncio.timeout(5):
+            (length,) = direct.LENGTH.unpack(await self.at.read_exactly(4))
+            return frames.decode(await self.at.read_exactly(length), peer="test")
+
+
+def data(number, offset, content):
+    return frames.data_frame(number, memoryview(content), offset)
+
+
+async def test_what_is_served_is_fetched(wires, ends, made):
+    lane = ends.fetch(wires[0])
+    ends.serve(wires[1], {made.ref.id: made}.get)
+    assert await lane.listing(made.ref) == made.listing
+    await made.fetch_from(lane)
+
+
+async def test_refusals_arrive_as_errors_and_the_lane_goes_on(wires, ends, made):
+    lane = ends.fetch(wires[0])
+    ends.serve(wires[1], {made.ref.id: made}.get)
+    made.broken.add(1)
+    with pytest.raises(SourceChanged):
+        await lane.block(made.ref.id, 0, 1, BLOCK)
+    with pytest.raises(NotFound, match="not offered to you"):
+        await lane.block(PACKAGE, 0, 0, BLOCK)
+    assert await lane.block(made.ref.id, 0, 2, BLOCK) == made.content[2]
+
+
+async def test_what_is_withdrawn_isnt_sent_and_others_are(wires, ends, made):
+    lane = ends.fetch(wires[0])
+    ends.serve(wires[1], {made.ref.id: made}.get)
+    made.go_on.clear()
+    asked = [asyncio.create_task(lane.block(made.ref.id, 0, n, BLOCK)) for n in range(6)]
+    await asyncio.to_thread(made.read_at.wait, 5)
+    for task in asked[:5]:
+        task.cancel()
+    await asyncio.gather(*asked[:5], return_exceptions=True)
+    made.go_on.set()
+    assert await asked[5] == made.content[5]
+    for _ in range(3):  # its credit is given back
+        await made.fetch_from(lane, at_once=frames.MAX_OUTSTANDING)
+
+
+async def test_no_more_is_asked_for_than_the_credit(wires, ends, made):
+    lane = ends.fetch(wires[0])
+    peer = Peer(wires[1])
+    tasks = [
+        asyncio.create_task(lane.block(PACKAGE, 0, n, 1)) for n in range(frames.MAX_OUTSTANDING + 2)
+    ]
+    asked = [await peer.next() for _ in range(frames.MAX_OUTSTANDING)]
+    assert [each.request for each in asked] == list(range(1, 1 + frames.MAX_OUTSTANDING))
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await wires[1].read_exactly(1)
+    await peer.send(data(1, 0, b"x"), frames.encode(frames.End(1, 1)))
+    assert await tasks[0] == b"x"
+    assert (await peer.next()).request == frames.MAX_OUTSTANDING + 1
+    for lane_ in ends.lanes:
+        await lane_.close()
+    ended = await asyncio.gather(*tasks[1:], return_exceptions=True)
+    assert all(isinstance(each, LinkLost) for each in ended)
+    with pytest.raises(LinkLost):
+        await lane.block(PACKAGE, 0, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("sent", "why"),
+    [
+        (data(2, 0, b"abc"), "never asked for"),
+        (data(1, 1, b"abc"), "out of order"),
+        (data(1, 0, b"abcdefg"), "longer than was asked for"),
+        (frames.encode(frames.End(1, 6)), "shorter than it says"),
+        (frames.encode(frames.Refuse(9, "not_found", "no")), "never asked for"),
+        (frames.encode(frames.GetBlock(1, PACKAGE, 0, 0)), "only answers"),
+        (b"\x09" + bytes(20), "unknown kind"),
+        (b"\x03\x00", "frame of 2 bytes"),
+        (b"\x05" + bytes(direct.MAX_OTHER), "a direct frame of"),
+    ],
+)
+async def test_a_server_that_breaks_the_rules_is_left(wires, ends, sent, why):
+    lane = ends.fetch(wires[0])
+    task = asyncio.create_task(lane.block(PACKAGE, 0, 0, 6))
+    peer = Peer(wires[1])
+    await peer.next()
+    with contextlib.suppress(LinkLost):
+        await peer.send(sent, bytes(20))
+    with pytest.raises(ProtocolError, match=why):
+        await task
+    assert isinstance(await over(ends, "fetch"), ProtocolError)
+
+
+async def test_content_that_nobody_asked_for_ends_it_even_when_nothing_is(wires, ends):
+    ends.fetch(wires[0])
+    await Peer(wires[1]).send(data(1, 0, b"abc"))
+    assert isinstance(await over(ends, "fetch"), ProtocolError)
+
+
+@pytest.mark.parametrize(
+    ("sent", "why"),
+    [
+        ((frames.encode(frames.GetListing(1, PACKAGE)),) * 2, "twice"),
+        ((data(1, 0, b"abc"),), "never asked for"),
+        ((bytes(serving.MAX_REQUEST + 1),), "a request of"),
+        ((b"\x01",), "block frame of 1 bytes"),
+    ],
+)
+async def test_a_fetcher_that_breaks_the_rules_is_left(wires, ends, made, sent, why):
+    ends.serve(wires[1], {made.ref.id: made}.get)
+    await Peer(wires[0]).send(*sent)
+    assert why in str(await over(ends, "serve"))
+
+
+async def test_more_requests_than_the_credit_end_it(wires, ends, made):
+    ends.serve(wires[1], {made.ref.id: made}.get)
+    made.go_on.clear()
+    peer = Peer(wires[0])
+    with contextlib.suppress(LinkLost):
+        for n in range(1, 3 * frames.MAX_OUTSTANDING):
+            await peer.send(frames.encode(frames.GetBlock(n, made.ref.id, 0, 0)))
+    assert "more requests than the credit" in str(await over(ends, "serve"))
+    made.go_on.set()
+
+
+async def test_a_server_that_trickles_is_given_up(wires, ends, monkeypatch):
+    """It may look alive; the link's own connection is there to go on with."""
+    monkeypatch.setattr(fetching, "STALLED_S", 0.2)
+    monkeypatch.setattr(wire, "MOMENT_S", 0.05)
+    lane = ends.fetch(wires[0])
+    task = asyncio.create_task(lane.block(PACKAGE, 0, 0, 1000))
+    peer = Peer(wires[1])
+    await peer.next()
+    offset = 0
+    async with asyncio.timeout(5):
+        while not task.done():
+            with contextlib.suppress(LinkLost):
+                await peer.send(data(1, offset, b"x"))
+            offset += 1
+            await asyncio.sleep(0.02)
+    with pytest.raises(LinkLost, match="next to nothing came"):
+        await task
+
+
+async def test_a_fetcher_that_never_reads_is_given_up(wires, ends, made, monkeypatch):
+    monkeypatch.setattr(serving, "UNREAD_S", 0.2)
+    monkeypatch.setattr(wire, "MOMENT_S", 0.05)
+    ends.serve(wires[1], {made.ref.id: made}.get)
+    await Peer(wires[0]).send(
+        *(frames.encode(frames.GetBlock(n, made.ref.id, 0, 0)) for n in range(1, 5))
+    )
+    assert "took nothing" in str(await over(ends, "serve"))
+
+
+async def test_whoever_waits_learns_that_the_other_side_is_gone(wires, ends):
+    lane = ends.fetch(wires[0])
+    task = asyncio.create_task(lane.block(PACKAGE, 0, 0, 1000))
+    await Peer(wires[1]).next()
+    wires[1].close()
+    with pytest.raises(LinkLost, match="direct connection"):
+        await task
+    with pytest.raises(LinkLost):
+        await lane.block(PACKAGE, 0, 0, 1000)
+
+
+async def test_an_idle_lane_notices_that_too(wires, ends, made):
+    ends.fetch(wires[0])
+    lane = ends.serve(wires[1], {made.ref.id: made}.get)
+    await lane.close()
+    assert isinstance(await over(ends, "fetch"), LinkLost)
+
+
+async def test_a_fault_is_told_and_ends_only_the_lane(wires, ends, monkeypatch):
+    def fail(_lane):
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr(FetchLane, "_work", fail)
+    ends.fetch(wires[0])
+    assert "a fault" in str(await over(ends, "fetch"))
+
+
+async def test_what_is_sent_is_limited(wires, ends, made):
+    took = []
+
+    class Limit(Throttle):
+        async def take(self, size: int) -> None:
+            took.append(size)
+
+    lane = ends.fetch(wires[0])
+    ends.serve(wires[1], {made.ref.id: made}.get, throttle=Limit(1))
+    await made.fetch_from(lane)
+    assert sum(took) == made.ref.size
+    assert max(took) == frames.MAX_CHUNK
+
+
+async def test_closing_doesnt_wait_for_the_limit(wires, ends, made):
+    lane = ends.fetch(wires[0])
+    server = ends.serve(wires[1], {made.ref.id: made}.get, throttle=Throttle(1))
+    task = asyncio.create_task(lane.block(made.ref.id, 0, 0, BLOCK))
+    await asyncio.to_thread(made.read_at.wait, 5)
+    began = time.monotonic()
+    await server.close()
+    assert time.monotonic() - began < 2
+    with pytest.raises(LinkLost):
+        await task
+
+
+async def test_a_long_listing_comes_in_pieces(wires, ends):
+    class Long:
+        listing = bytes(range(256)) * (3 * 4096 + 7)
+
+    lane = ends.fetch(wires[0])
+    ends.serve(wires[1], {PACKAGE: Long()}.get)
+    wanted = type("Ref", (), {"id": PACKAGE, "listing": len(Long.listing)})()
+    assert await lane.listing(wanted) == Long.listing
+    with pytest.raises(ProtocolError, match="longer than was asked for"):
+        await lane.listing(type("Ref", (), {"id": PACKAGE, "listing": 10})())
