@@ -11,7 +11,7 @@ from sleap_rtc.errors import (
     NotFound,
     UnknownModel,
 )
-from sleap_rtc.library import placing, records
+from sleap_rtc.library import placing, records, restoring
 from sleap_rtc.library.registry import Registry
 
 RecordOf = Callable[..., ModelRecord]
@@ -76,6 +76,23 @@ def test_the_sweep_takes_what_is_old_and_no_more(
     assert {path.name for path in registry.incoming.iterdir()} == {".tmp-new", "pull"}
     assert registry.get(kept.id) == kept
     assert registry.sweep() == 0
+
+
+def test_what_is_deleted_while_the_clock_is_set_back_is_not_swept_away_early(
+    registry: Registry, arrive: Callable[..., Any], clock: Any
+) -> None:
+    first, second = arrive("first"), arrive("second")
+    registry.delete(first.id)
+    clock.go_on(days=-400)
+    trash = registry.delete(second.id)
+    assert trash is not None
+    clock.go_on(days=401)
+    assert registry.sweep() == 0
+    assert (trash / "best.ckpt").exists()
+    assert [one.record.id for one in restoring.deleted(registry)] == [first.id, second.id]
+    clock.go_on(days=31)
+    assert registry.sweep() == 4
+    assert restoring.deleted(registry) == []
 
 
 def test_a_delete_that_was_cut_short_is_finished_by_the_sweep(

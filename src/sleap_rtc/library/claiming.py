@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Callable
@@ -31,6 +32,8 @@ from sleap_rtc.library.marks import changing
 
 STAMP: Final = "%Y%m%dT%H%M%SZ"
 """How the names of folders in the trash begin."""
+TRASHED: Final = re.compile(r"([0-9]{8}T[0-9]{6}Z)-(?:[0-9a-f]{8}-)?(.+)")
+"""The name of a folder in the trash: when it went there, and what it was called."""
 
 _MAX_SUFFIX: Final = 9_999
 
@@ -47,6 +50,7 @@ class Claims:
 
     def __init__(self, models: Path, finder: Finder, clock: Callable[[], datetime]) -> None:
         self._models = models
+        self._trash = models / layout.TRASH
         self._finder = finder
         self._clock = clock
 
@@ -65,9 +69,15 @@ class Claims:
         return folder
 
     def trash(self, name: str) -> Path:
-        """Where in the trash something would go; nothing is made."""
+        """Where in the trash something would go; nothing is made.
+
+        What goes there is never dated before what is there already, so that a clock that was set
+        back doesn't let it be swept away early, once it goes right again.
+        """
         stamp = self._clock().astimezone(UTC).strftime(STAMP)
-        return self._models / layout.TRASH / f"{stamp}-{secrets.token_hex(4)}-{name}"
+        there = (found[1] for found in map(TRASHED.fullmatch, layout.listing(self._trash)) if found)
+        stamp = max(stamp, *there, "")
+        return self._trash / f"{stamp}-{secrets.token_hex(4)}-{name}"
 
     def holder(self, model: ModelId, model_type: str) -> ModelRecord | None:
         """The record of the model that has an id, deleted or not; None if none can be read."""

@@ -193,7 +193,8 @@ def _old_trash(models: Path, now: datetime) -> Iterator[Found]:
                 size=measure(path).size,
                 what=f"deleted more than {deleting.TOMBSTONE_DAYS} days ago",
             )
-    for name in sorted(layout.names(models)):
+    kept = deleting.in_trash(models, since=oldest)
+    for name in sorted(set(layout.names(models)) - kept):
         with contextlib.suppress(UnknownModel, DataError, OSError):
             deleted = records.read(models / name).record.deleted_at
             if deleted is not None and deleted < oldest:

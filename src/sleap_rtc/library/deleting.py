@@ -7,7 +7,6 @@ every other host on a shared home, knows; its files lie in the trash meanwhile.
 from __future__ import annotations
 
 import contextlib
-import re
 import secrets
 import shutil
 import time
@@ -22,7 +21,7 @@ from msgspec.structs import replace
 from sleap_rtc.errors import DataError, UnknownModel
 from sleap_rtc.files.durable import TEMPORARY
 from sleap_rtc.library import layout, placing, records
-from sleap_rtc.library.claiming import STAMP, Claims
+from sleap_rtc.library.claiming import STAMP, TRASHED, Claims
 from sleap_rtc.library.entries import Entry
 from sleap_rtc.library.finder import Finder
 from sleap_rtc.library.marks import changing
@@ -32,7 +31,6 @@ TOMBSTONE_DAYS: Final = 30
 
 KEPT: Final = timedelta(days=TOMBSTONE_DAYS)
 
-_TRASHED: Final = re.compile(r"([0-9]{8}T[0-9]{6}Z)-(?:[0-9a-f]{8}-)?(.+)")
 _ABANDONED_S: Final = 86_400.0
 
 
@@ -103,7 +101,10 @@ def sweep(claims: Claims, models: Path, tombstones: Iterable[str], oldest: datet
         Number of models and folders that were removed.
     """
     removed = 0
+    kept = in_trash(models, since=oldest)
     for name in tombstones:
+        if name in kept:  # its files can still be brought back
+            continue
         directory = models / name
         with contextlib.suppress(UnknownModel, DataError), changing(models, [name]):
             deleted = records.read(directory).record.deleted_at
@@ -141,14 +142,20 @@ def purge(folder: Path) -> bool:
 
 def is_old_trash(name: str, oldest: datetime) -> bool:
     """Whether a folder in the trash is of before a time, by its name."""
-    match = _TRASHED.fullmatch(name)
+    match = TRASHED.fullmatch(name)
     return match is not None and match[1] < oldest.astimezone(UTC).strftime(STAMP)
 
 
 def model_in_trash(name: str) -> str | None:
     """Name of the directory of which a folder in the trash was; None for what is no such folder."""
-    match = _TRASHED.fullmatch(name)
+    match = TRASHED.fullmatch(name)
     return None if match is None else match[2]
+
+
+def in_trash(models: Path, *, since: datetime) -> set[str]:
+    """Names of the directories of which something went to the trash since a time."""
+    names = layout.listing(models / layout.TRASH)
+    return {model_in_trash(name) or "" for name in names if not is_old_trash(name, since)}
 
 
 def due(now: datetime) -> datetime:
