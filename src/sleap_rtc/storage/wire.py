@@ -77,13 +77,19 @@ class Connections:
 
     Args:
         timeout: Seconds of silence after which a connection counts as lost.
+        connect: Seconds that a new connection may take.
         tls: How certificates are checked; the system's way by default.
     """
 
     def __init__(
-        self, *, timeout: float = ANSWER_SECONDS, tls: ssl.SSLContext | None = None
+        self,
+        *,
+        timeout: float = ANSWER_SECONDS,
+        connect: float = CONNECT_SECONDS,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self._timeout = timeout
+        self._connect = connect
         self._tls = tls
         self._lock = threading.Lock()
         self._idle: dict[tuple[str, str], list[http.client.HTTPConnection]] = {}
@@ -176,9 +182,9 @@ class Connections:
         scheme, netloc = place
         if scheme == "https":
             tls = self._tls or ssl.create_default_context()
-            connection = http.client.HTTPSConnection(netloc, timeout=CONNECT_SECONDS, context=tls)
+            connection = http.client.HTTPSConnection(netloc, timeout=self._connect, context=tls)
         else:
-            connection = http.client.HTTPConnection(netloc, timeout=CONNECT_SECONDS)
+            connection = http.client.HTTPConnection(netloc, timeout=self._connect)
         try:
             connection.connect()
         except (OSError, http.client.HTTPException) as error:
