@@ -25,6 +25,7 @@ from sleap_rtc.errors import (
     DeadlineExceeded,
     FeatureMissing,
     LinkLost,
+    NotFound,
     PeerUnreachable,
     UnknownModel,
     UsageError,
@@ -65,6 +66,7 @@ class Worker:
 
     Attributes:
         old: Whether it knows no pushes.
+        lies: Makes another answer of what it tells of a model.
         fails: Raised instead of answers to pushes, one after the other.
     """
 
@@ -87,6 +89,7 @@ class Worker:
         )
         self.library = None
         self.old = False
+        self.lies = None
         self.fails = []
         self.offers = {}
         self.asked = []
@@ -101,6 +104,8 @@ class Worker:
 
     async def request(self, body, *, within_s=0, id=None):  # noqa: A002
         self.asked.append(type(body))
+        if self.lies is not None and isinstance(body, FindModel):
+            return self.lies(self._find(body.name))
         if self.old and isinstance(body, NameModels | WeighModel | PushModel | CallModels):
             raise FeatureMissing(peer="gpu-1", what="be sent models")
         match body:
@@ -225,7 +230,6 @@ class TestPush:
             [at] = lab.mine.get(entry.id).record.locations
             assert (at.name, at.path) == ("gpu-1", str(lab.theirs.get(entry.id).directory))
         assert [t.state for t in lab.transfers.all()] == ["done", "done"]
-        lab.mover.close()
 
     async def test_one_that_fails_keeps_no_other(self, lab) -> None:
         bad = lab.put(lab.mine, "bad", best=b"1")
@@ -260,7 +264,6 @@ class TestPush:
         shipped = await lab.push(mine.id, if_exists="keep-both")
         assert [(m.how, m.result) for m in shipped.moved] == [("renamed", f"{mine.id}-2")]
         assert lab.transfers.all()[0].if_exists == "keep-both"
-        lab.mover.close()
 
     async def test_a_pair_and_its_name(self, lab) -> None:
         head = lab.put(lab.mine, "head", best=b"1")
@@ -271,7 +274,6 @@ class TestPush:
         assert lab.theirs.get_alias("flies").models == (head.id, body.id)
         again = await lab.push("flies", alias="flies")
         assert [(o.state, o.given) for o in again.offers] == [("ours", False)]
-        lab.mover.close()
 
     async def test_a_name_is_never_taken(self, lab) -> None:
         lab.put(lab.theirs, "other", best=b"other", alias="fly")
@@ -289,7 +291,6 @@ class TestPush:
         three = [lab.put(lab.mine, name, best=name.encode()).id for name in "abc"]
         with pytest.raises(UsageError, match="3 models can't share one alias"):
             await lab.push(*three, alias="all3")
-        lab.mover.close()
 
     async def test_a_network_that_goes_away_ends_it_all(self, lab) -> None:
         one, two = lab.put(lab.mine, "one", best=b"1"), lab.put(lab.mine, "two", best=b"2")
@@ -299,13 +300,11 @@ class TestPush:
         assert [t.state for t in lab.transfers.all()] == ["cut"]
         assert (await lab.push(one.id, two.id)).failed == ()
         assert [t.attempts for t in lab.transfers.all()] == [1, 2]
-        lab.mover.close()
 
     async def test_one_that_lasts_longer_than_a_request(self, lab) -> None:
         entry = lab.put(lab.mine)
         lab.worker.fails = [DeadlineExceeded(what="An answer", seconds="3600")]
         assert [m.how for m in (await lab.push(entry.id)).moved] == ["added"]
-        lab.mover.close()
 
     async def test_a_worker_that_stays_away(self, lab, monkeypatch) -> None:
         monkeypatch.setattr(moving, "LOOK_S", 0.001)
@@ -318,7 +317,15 @@ class TestPush:
         lab.worker.pushes.push = never
         with pytest.raises(PeerUnreachable, match="away"):
             await lab.push(lab.put(lab.mine).id)
-        lab.mover.close()
+
+    async def test_what_was_pushed_is_not_offered_any_more(self, lab) -> None:
+        entry = lab.put(lab.mine)
+        await lab.push(entry.id)
+        [gone] = lab.worker.offers.values()
+        with pytest.raises(NotFound):
+            gone.read(0, 0)
+        with pytest.raises(NotFound):
+            _ = gone.listing
 
     async def test_what_is_told_of_another_package_is_nobodys(self, lab) -> None:
         await lab.worker.tell(PushMoved(package="9" * 64, phase="receiving", done=1, total=2))
@@ -407,6 +414,30 @@ class TestPull:
         [failed] = (await lab.push(mine.id)).failed
         assert failed.error.code == "feature_missing"
         assert "can't be sent models" in failed.error.message
+
+    @pytest.mark.parametrize(
+        ("lie", "code"),
+        [
+            ({"files": 10_001, "listing": 10**6}, "data"),
+            ({"files": 0}, "data"),
+            ({"listing": 2**27}, "data"),
+            ({"id": "9" * 64}, "data"),
+            ({"size": 2**50}, "out_of_space"),
+        ],
+    )
+    async def test_a_worker_that_lies(self, lab, lie, code) -> None:
+        entry = lab.put(lab.theirs)
+        lab.worker.lies = lambda told: replace(told, package=replace(told.package, **lie))
+        [failed] = (await lab.pull(entry.id)).failed
+        assert failed.error.code in (code, "data")
+        assert list(lab.mine.walk()) == []
+
+    async def test_a_hostile_name_is_not_even_offered(self, lab) -> None:
+        entry = lab.put(lab.theirs)
+        lab.worker.old = True
+        lab.worker.lies = lambda told: replace(told, alias="../../x")
+        shipped = await lab.pull(entry.id)
+        assert ([m.how for m in shipped.moved], shipped.offers) == (["added"], ())
 
     async def test_names_here_are_never_taken(self, lab) -> None:
         lab.put(lab.mine, "other", best=b"other", alias="Fly")

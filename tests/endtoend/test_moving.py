@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import random
+import re
+import shlex
 import shutil
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,6 +24,7 @@ from sleap_rtc.library.registry import Registry
 pytestmark = [pytest.mark.slow, pytest.mark.webrtc]
 
 BLOCKS = 24
+PAGE = Path(__file__).parents[2] / "docs" / "moving.md"
 
 
 def put(machine, name: str, *, head: str = "centroid", seed: int = 1, alias: str = "", blocks=2):
@@ -55,6 +61,39 @@ def put(machine, name: str, *, head: str = "centroid", seed: int = 1, alias: str
         return registry.get(entry.id)
 
 
+def commands(page: Path) -> list[tuple[str, list[str]]]:
+    """Each command of a page, with the lines that are shown below it."""
+    found: list[tuple[str, list[str]]] = []
+    for block in re.findall(r"^```console\n(.*?)^```$", page.read_text(), re.M | re.S):
+        for line in block.splitlines():
+            if line.startswith("$ "):
+                found.append((line[2:], []))
+            else:
+                found[-1][1].append(line)
+    return found
+
+
+def run_page(lab, line: str, shown: list[str]) -> str:
+    """Run a command as it stands on the page; it says what is shown there."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("SLEAP_RTC_")}
+    environment |= {"SLEAP_RTC_HOME": str(lab.client.home), "SLEAP_RTC_INSECURE": "1"}
+    program, *arguments = shlex.split(line)
+    assert program == "sleap-rtc"
+    done = subprocess.run(
+        [sys.executable, "-m", "sleap_rtc", *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said
+    for each in shown:
+        form = ".*".join(re.escape(part.strip()) for part in each.split("…"))
+        assert re.search(form, said), f"{line}: {each!r} is not among\n{said}"
+    return said
+
+
 def there(lab) -> Registry:
     return Registry(lab.worker.directory / "models", index_dir=lab.root / "gpu-1-index")
 
@@ -66,15 +105,11 @@ def test_what_one_person_pushes_another_pulls(lab) -> None:
     with lab.client.library as library:
         library.set_alias("flies", first.id, second.id)
 
-    end = lab.client.do("push", models=["flies"], worker="gpu-1").done()
-    assert [(each["how"], each["result"]) for each in end["moved"]] == [
-        ("added", first.id),
-        ("added", second.id),
-    ]
-    assert (end["failed"], end["offers"]) == ([], [["flies", "free", False]])
+    said = [run_page(lab, line, shown) for line, shown in commands(PAGE)]
+    assert len(said) == 5
     with there(lab) as library:
         kept = library.get(first.id).record
-        assert library.list_aliases() == ()
+        assert library.get_alias("flies").models == (first.id, second.id)
         assert (kept.source, kept.canonical) == ("client-upload", first.record.canonical)
         assert kept.brought_by is not None
         assert {f.path: f.blake3 for f in kept.files} == {
@@ -83,12 +118,8 @@ def test_what_one_person_pushes_another_pulls(lab) -> None:
         assert [f.safety for f in kept.files] == ["unknown", None]
     with lab.client.library as library:
         [at] = library.get(first.id).record.locations
-        assert (at.kind, at.name, at.path) == ("worker", "gpu-1", end["moved"][0]["path"])
-
-    # Again, nothing moves; and the name is given when it is asked for.
-    again = lab.client.do("push", models=["flies"], worker="gpu-1", alias="flies").done()
-    assert ([each["how"] for each in again["moved"]], again["sent"]) == (["known"] * 2, 0)
-    assert again["offers"] == [["flies", "ours", True]]
+        assert (at.kind, at.name) == ("worker", "gpu-1")
+        assert Path(at.path).parent == lab.worker.directory / "models"
 
     friend = lab.person("friend", lab.invite("member"))
     end = friend.do("pull", models=["flies"], worker="gpu-1").done()

@@ -189,3 +189,18 @@ async def test_the_library_has_its_manifest_afterwards(place):
     place.registry.models_dir.mkdir()
     await place.sweeper.sweep(set)
     assert manifest.exists()
+
+
+async def test_what_came_of_a_push_that_nobody_went_on_with_goes(place):
+    incoming = place.registry.incoming
+    for number in (1, 2):
+        folder = incoming / f"{package(number)}-{'0' * 16}"
+        folder.mkdir()
+        (folder / "journal").write_text("")
+    being_made = incoming / f"{TEMPORARY}0123"
+    being_made.mkdir()
+    assert await place.sweeper.sweep(set) == 0
+    place.later_s = 8 * DAY_S
+    assert await place.sweeper.sweep(lambda: {package(2)}) == 1
+    assert {path.name[:64] for path in incoming.iterdir() if path != being_made} == {package(2)}
+    assert being_made.exists()  # the registry's own, which looks when it was made

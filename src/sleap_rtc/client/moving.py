@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Final, Literal
 
@@ -27,7 +27,7 @@ from sleap_rtc.client.online import Online
 from sleap_rtc.client.transfers import Transfers
 from sleap_rtc.domain.ids import ModelId, PackageId
 from sleap_rtc.domain.models import Tier
-from sleap_rtc.errors import AlreadyExists, DeadlineExceeded, PeerUnreachable
+from sleap_rtc.errors import AlreadyExists, DeadlineExceeded, NotFound, PeerUnreachable
 from sleap_rtc.files.hashcache import HashCache
 from sleap_rtc.library.registry import Registry
 from sleap_rtc.protocol.link import NoticeBody, ReplyBody, RequestBody
@@ -102,6 +102,24 @@ class Moved(msgspec.Struct, frozen=True, kw_only=True):
     trash: str = ""
 
 
+class _Nothing:
+    """In place of a package that isn't offered any more, so that its files can be closed."""
+
+    @property
+    def listing(self) -> bytes:
+        raise self._gone()
+
+    def read(self, file: int, block: int) -> bytes:
+        raise self._gone()
+
+    @staticmethod
+    def _gone() -> NotFound:
+        return NotFound(message="That package isn't offered any more.")
+
+
+_NOTHING: Final = _Nothing()
+
+
 class Mover:
     """Moves models to and from one worker.
 
@@ -133,7 +151,6 @@ class Mover:
         self.transfers = transfers
         self.handshake_s = handshake_s
         self._told: dict[str, OnProgress] = {}
-        self._closing: list[Callable[[], None]] = []
         library.on_other = self._noticed
 
     @property
@@ -165,15 +182,14 @@ class Mover:
         finally:
             self._told.pop(package, None)
 
-    def keep(self, served: Served, package: PackageId, close: Callable[[], None]) -> None:
-        """Offer a package to the worker for as long as this lasts; then it is closed."""
-        self._closing.append(close)
+    @contextlib.contextmanager
+    def offering(self, package: PackageId, served: Served) -> Iterator[None]:
+        """Let the worker fetch a package until the block ends."""
         self.link.offer(package, served)
-
-    def close(self) -> None:
-        """Close what was offered."""
-        for close in self._closing:
-            close()
+        try:
+            yield
+        finally:
+            self.link.offer(package, _NOTHING)
 
     async def _while_there(self, body: RequestBody) -> ReplyBody:
         asking = asyncio.create_task(self.link.request(body, within_s=LONG_S))
@@ -234,7 +250,7 @@ async def open_mover(
     """
     began = time.monotonic()
     async with open_linked(online, room, worker, throttle=throttle) as (library, link):
-        mover = Mover(
+        yield Mover(
             library,
             link,
             room=room,
@@ -244,10 +260,6 @@ async def open_mover(
             transfers=transfers,
             handshake_s=time.monotonic() - began,
         )
-        try:
-            yield mover
-        finally:
-            mover.close()
 
 
 def decided(decide: Decide, clash: Clash) -> Choice:

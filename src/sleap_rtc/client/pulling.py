@@ -50,6 +50,7 @@ from sleap_rtc.library.arriving import Arrived, arrive, check_replaceable, weigh
 from sleap_rtc.library.entries import Entry
 from sleap_rtc.library.inspection.listed import looked_into
 from sleap_rtc.library.registry import Registry
+from sleap_rtc.protocol.library import MAX_FILES
 from sleap_rtc.protocol.link import FindModel, ModelTold, WantFiles
 from sleap_rtc.protocol.moving import IfExists, ModelsNamed, NameModels
 from sleap_rtc.transfer.progress import Progress
@@ -125,6 +126,8 @@ async def pull_model(
         raise FilesMissing(name=label, files=f"all of them, on {mover.worker} too")
     if record.package != package.id:
         raise DataError(what=f"Model {record.id}", why="its record is of other files")
+    if not 1 <= package.files <= MAX_FILES or not package.is_possible:
+        raise DataError(what=f"Model {record.id}", why=f"it can't have {package.files:,} files")
     path = await _path_there(mover, model)
     done = await asyncio.to_thread(_without_moving, mover, record, label, path, decide)
     if isinstance(done, Moved):

@@ -104,8 +104,7 @@ async def push_model(
         hint = f"sleap-rtc repair-model {entry.id} looks for them."
         raise FilesMissing(name=entry.label, files="some of them", hint=hint)
     served = await asyncio.to_thread(serve_model, record, entry.directory, cache=mover.cache)
-    with contextlib.ExitStack() as undo:
-        undo.callback(served.close)
+    with contextlib.closing(served):
         package = ref(served.packed.package)
         flagged = tuple(f.blake3 for f in record.files if f.safety == "flagged")[:MAX_FLAGGED]
         sent = sendable(record)
@@ -137,11 +136,10 @@ async def push_model(
                 on_progress(now)
 
             counted = Counted(served)
-            undo.pop_all()
-            mover.keep(counted, package.id, served.close)
             began = time.monotonic()
             body = PushModel(record=sent, package=package, if_exists=done)
-            pushed = await mover.ask_long(body, package.id, progress)
+            with mover.offering(package.id, counted):
+                pushed = await mover.ask_long(body, package.id, progress)
             if not isinstance(pushed, ModelPushed):
                 raise ProtocolError(peer=mover.worker, why="another answer than the one asked for")
             going.finish(pushed.model)

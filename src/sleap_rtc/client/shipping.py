@@ -277,7 +277,7 @@ def _wanted(
     return [
         (group.alias, [(model, there[model]) for model in group.models])
         for group in dict.fromkeys(groups)
-        if group.alias and ":" not in group.alias and all(m in there for m in group.models)
+        if not aliases.fault(group.alias) and all(model in there for model in group.models)
     ]
 
 

@@ -145,6 +145,13 @@ class Client:
     >>> client.track("flies", "video.mp4", "remote.slp", worker="gpu-1").name
     'remote.slp'
 
+    Models are pushed to workers and pulled from them; what is there already doesn't move:
+
+    >>> [moved.how for moved in client.push_models(["flies"], "gpu-1").moved]
+    ['known']
+    >>> [moved.how for moved in client.pull_models([model.id], "gpu-1").moved]
+    ['known']
+
     Jobs outlive the program that submitted them:
 
     >>> job = client.jobs()[-1]
@@ -407,11 +414,7 @@ class Client:
         if_exists: IfExistsWish = "ask",
         alias: str | None = None,
     ) -> Shipped:
-        """Push models of this library to a worker.
-
-        >>> client.push_models(["flies"], "gpu-1").failed
-        ()
-        """
+        """Push models of this library to a worker; see :meth:`AsyncClient.push_models`."""
         return self._portal.call(
             self._client.push_models(names, worker, room=room, if_exists=if_exists, alias=alias)
         )
@@ -426,11 +429,7 @@ class Client:
         alias: str | None = None,
         trust: bool = False,
     ) -> Shipped:
-        """Pull models of a worker into this library.
-
-        >>> client.pull_models(["flies"], "gpu-1").failed
-        ()
-        """
+        """Pull models of a worker into this library; see :meth:`AsyncClient.pull_models`."""
         return self._portal.call(
             self._client.pull_models(
                 names, worker, room=room, if_exists=if_exists, alias=alias, trust=trust

@@ -24,7 +24,7 @@ import msgspec
 from loguru import logger
 
 from sleap_rtc.client.approvals import Approvals
-from sleap_rtc.domain.ids import JobId
+from sleap_rtc.domain.ids import JobId, PackageId
 from sleap_rtc.domain.packages import PackageRef, ref
 from sleap_rtc.domain.places import WorkerInfo
 from sleap_rtc.domain.values import encode
@@ -140,6 +140,11 @@ class Answers:
             throttle=throttle,
         )
         self.jobs: JobManager
+
+    @property
+    def arriving(self) -> set[PackageId]:
+        """The packages of models that are being pushed here."""
+        return self._pushes.at_work
 
     async def __call__(self, channel: Channel, body: RequestBody, request: str) -> ReplyBody:
         """Answer one request; see the module's table."""

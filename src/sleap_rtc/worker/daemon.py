@@ -33,7 +33,7 @@ from sleap_rtc.client.approvals import Approvals
 from sleap_rtc.client.online import Online
 from sleap_rtc.client.rooms import find_room, invite, join
 from sleap_rtc.config import Settings
-from sleap_rtc.domain.ids import DeviceId
+from sleap_rtc.domain.ids import DeviceId, PackageId
 from sleap_rtc.domain.places import WorkerInfo, check_name
 from sleap_rtc.engines import registry as engines
 from sleap_rtc.engines.threads import default_threads
@@ -236,9 +236,12 @@ class _Worker:
             if not self._jobs.idle:
                 continue
             try:
-                await self._sweeper.sweep(self._jobs.needed)
+                await self._sweeper.sweep(self._needed)
             except (SleapRtcError, OSError) as error:
                 logger.warning("not swept: {}", error)
+
+    def _needed(self) -> set[PackageId]:
+        return self._jobs.needed() | self._answers.arriving
 
     async def _report(self, online: Online) -> None:
         while True:

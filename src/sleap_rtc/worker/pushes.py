@@ -135,6 +135,11 @@ class Pushes:
         self._running: dict[tuple[DeviceId, PackageId], asyncio.Task[ModelPushed]] = {}
         self._each: Counter[DeviceId] = Counter()
 
+    @property
+    def at_work(self) -> set[PackageId]:
+        """The packages that are being pushed."""
+        return set(self._users)
+
     # ── questions ────────────────────────────────────────────────────────────
 
     def named(self, body: NameModels) -> ModelsNamed:
