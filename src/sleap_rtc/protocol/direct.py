@@ -57,7 +57,7 @@ MAX_DATA: Final = DATA_HEAD.size + BLOCK
 MAX_OTHER: Final = MAX_MESSAGE
 """Bytes of the longest of the others."""
 
-_CONTEXT: Final = "sleap-rtc direct connection 1"
+_CONTEXT: Final = "sleap-rtc/direct/1"
 
 
 class Address(Value, frozen=True):
