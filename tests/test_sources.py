@@ -82,6 +82,7 @@ TESTED_BY: Final = {
     "server/hub.py": "server/test_connection.py",
     "server/metrics.py": "server/test_app.py",
     "server/requests.py": "server/test_connection.py",
+    "storage/remote.py": "server/test_uploading.py",
     "testing/engine_conformance.py": "engines/tiny/test_engine.py",
     "testing/handshakes.py": "auth/test_handshake.py",
     "testing/lab.py": "server/test_app.py",

@@ -42,8 +42,8 @@ def api_of(lab: Lab, address: ServerAddress | None = None, **changes: Any) -> Se
     address = address or lab.address
     client = HttpClient(UrlRules(own=frozenset({address})), retry=Retry(attempts=1))
     key = lab.made.owner
-    given = {"device": key.device, "sign": key.sign, "name": "laptop"} | changes
-    return ServerApi(address, client, **given)
+    given = {"device": key.device, "sign": key.sign, "name": "laptop", "client": client}
+    return ServerApi(address, **(given | changes))
 
 
 def count(sign: Callable[[str, bytes], bytes]) -> tuple[list[int], Callable[[str, bytes], bytes]]:

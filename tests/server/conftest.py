@@ -93,7 +93,7 @@ class Device:
         rules = UrlRules(own=frozenset({lab.address}))
         self.client = HttpClient(rules, retry=Retry(attempts=1))
         self.api = ServerApi(
-            lab.address, self.client, device=key.device, sign=key.sign, name="laptop"
+            lab.address, client=self.client, device=key.device, sign=key.sign, name="laptop"
         )
 
     def ask(self, data: bytes, **changes: Any) -> UploadTold:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import Final, TypeVar
+from typing import Final, Self, TypeVar
 
 from sleap_rtc.domain.ids import DeviceId
 from sleap_rtc.domain.values import Value, decode, encode
@@ -21,8 +21,10 @@ from sleap_rtc.errors import (
     from_wire,
 )
 from sleap_rtc.net.address import ServerAddress
+from sleap_rtc.net.breaker import Breakers
 from sleap_rtc.net.exchange import Response
 from sleap_rtc.net.http import HttpClient
+from sleap_rtc.net.urls import UrlRules
 from sleap_rtc.protocol.http import (
     CHALLENGE_PATH,
     SIGN_IN_PATH,
@@ -35,6 +37,8 @@ from sleap_rtc.protocol.signaling import SIGN_IN_CONTEXT, sign_in_payload
 
 EARLY_S: Final = 60.0
 """A token is renewed so many seconds before it ends."""
+RESTART_S: Final = 3.0
+"""Seconds that a server which fails is left alone: restarting, it is back soon."""
 MAX_ANSWER: Final = 8 * 1024 * 1024
 """Bytes of the largest answer; a list of 10,000 parts has 2 MB."""
 
@@ -46,30 +50,43 @@ class ServerApi:
 
     Args:
         server: Where it is.
-        client: Whose rules name the server as the user's own.
         device: This device.
         sign: Signs as this device: (context, payload) → 64 bytes.
         name: What the device calls itself.
         program: Name and version of the program.
+        client: Whose rules name the server as the user's own; None for one of its own.
         monotonic: Seconds on a clock that never goes back.
     """
 
     def __init__(
         self,
         server: ServerAddress,
-        client: HttpClient,
         *,
         device: DeviceId,
         sign: Callable[[str, bytes], bytes],
         name: str,
         program: str = "",
+        client: HttpClient | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.server = server
-        self._client, self._device, self._sign = client, device, sign
+        self._client = client or HttpClient(
+            UrlRules(own=frozenset({server})), breakers=Breakers(open_s=RESTART_S)
+        )
+        self._device, self._sign = device, sign
         self._name, self._program, self._monotonic = name, program, monotonic
         self._lock = threading.Lock()
         self._token, self._until = "", 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End its connections; who waits to ask again gives up."""
+        self._client.close()
 
     def ask(
         self,

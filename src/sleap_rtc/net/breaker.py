@@ -85,36 +85,54 @@ Verdict = Go | Wait
 Step = tuple[State, Verdict]
 
 
-def _count(state: Closed, event: Failed) -> Step:
+def _count(state: Closed, event: Failed, open_s: float) -> Step:
     if state.failures + 1 >= THRESHOLD:
-        return Open(until=event.now + OPEN_S), Go()
+        return Open(until=event.now + open_s), Go()
     return Closed(failures=state.failures + 1), Go()
 
 
-def _try_one(state: Open | HalfOpen, event: Asked) -> Step:
+def _try_one(state: Open | HalfOpen, event: Asked, open_s: float) -> Step:
     if event.now < state.until:
         return state, Wait(seconds=state.until - event.now)
-    return HalfOpen(until=event.now + OPEN_S), Go()
+    return HalfOpen(until=event.now + open_s), Go()
 
 
-TRANSITIONS: Final[dict[tuple[type, type], Callable[[Any, Any], Step]]] = {
-    (Closed, Asked): lambda state, _: (state, Go()),
-    (Closed, Succeeded): lambda _, __: (Closed(), Go()),
+def _close(_state: State, _event: Event, _open_s: float) -> Step:
+    return Closed(), Go()
+
+
+def _open_again(_state: HalfOpen, event: Failed, open_s: float) -> Step:
+    return Open(until=event.now + open_s), Go()
+
+
+def _stay(state: State, _event: Event, _open_s: float) -> Step:
+    return state, Go()
+
+
+TRANSITIONS: Final[dict[tuple[type, type], Callable[[Any, Any, float], Step]]] = {
+    (Closed, Asked): _stay,
+    (Closed, Succeeded): _close,
     (Closed, Failed): _count,
     (Open, Asked): _try_one,
     # Of a request that was sent before it opened: one answer doesn't close it, nor prolong it.
-    (Open, Succeeded): lambda state, _: (state, Go()),
-    (Open, Failed): lambda state, _: (state, Go()),
+    (Open, Succeeded): _stay,
+    (Open, Failed): _stay,
     (HalfOpen, Asked): _try_one,
-    (HalfOpen, Succeeded): lambda _, __: (Closed(), Go()),
-    (HalfOpen, Failed): lambda _, event: (Open(until=event.now + OPEN_S), Go()),
+    (HalfOpen, Succeeded): _close,
+    (HalfOpen, Failed): _open_again,
 }
-"""(state, event) → what comes of it."""
+"""(state, event) → what comes of it, given how long it stays open."""
 
 
-def step(state: State, event: Event) -> Step:
-    """The next state, and whether a request may go."""
-    return TRANSITIONS[type(state), type(event)](state, event)
+def step(state: State, event: Event, *, open_s: float = OPEN_S) -> Step:
+    """The next state, and whether a request may go.
+
+    Args:
+        state: The state.
+        event: What happens.
+        open_s: Seconds that it stays open.
+    """
+    return TRANSITIONS[type(state), type(event)](state, event, open_s)
 
 
 class Breakers:
@@ -122,17 +140,19 @@ class Breakers:
 
     Args:
         capacity: Hosts that are remembered.
+        open_s: Seconds that one stays open.
     """
 
-    def __init__(self, capacity: int = 1_000) -> None:
-        self._capacity = capacity
+    def __init__(self, capacity: int = 1_000, *, open_s: float = OPEN_S) -> None:
+        self._capacity, self._open_s = capacity, open_s
         self._states: OrderedDict[str, State] = OrderedDict()
         self._lock = threading.Lock()
 
     def tell(self, host: str, event: Event) -> Verdict:
         """Let an event happen to a host's breaker."""
         with self._lock:
-            state, verdict = step(self._states.get(host, Closed()), event)
+            state = self._states.get(host, Closed())
+            state, verdict = step(state, event, open_s=self._open_s)
             self._states[host] = state
             self._states.move_to_end(host)
             if len(self._states) > self._capacity:

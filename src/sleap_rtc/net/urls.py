@@ -21,7 +21,7 @@ from urllib.parse import urljoin, urlsplit
 import msgspec
 
 from sleap_rtc.errors import InvalidConfig, UnsafeUrl
-from sleap_rtc.net.address import ServerAddress, parse_server
+from sleap_rtc.net.address import ServerAddress, is_loopback, parse_server
 
 MAX_URL: Final = 8_192
 """Characters of the longest URL; presigned ones have about 1,500."""
@@ -70,11 +70,11 @@ class UrlRules(msgspec.Struct, frozen=True):
     hosts: frozenset[str] | None = None
 
 
-def check_url(text: str, rules: UrlRules) -> Target:
-    """Check a URL.
+def parse_url(text: str) -> ServerAddress:
+    """Where a URL leads, whether that may be asked or not.
 
     Raises:
-        UnsafeUrl: It isn't one that may be asked.
+        UnsafeUrl: It is no URL for HTTP, or not plainly one.
     """
     if len(text) > MAX_URL:
         raise UnsafeUrl(url=_shown(text), why=f"it is longer than {MAX_URL} characters")
@@ -85,11 +85,20 @@ def check_url(text: str, rules: UrlRules) -> Target:
         raise UnsafeUrl(url=_shown(text), why="it doesn't begin with https://")
     try:
         netloc = urlsplit(text).netloc
-        address = parse_server(f"{scheme}://{netloc}", insecure=True, where="The URL")
+        return parse_server(f"{scheme}://{netloc}", insecure=True, where="The URL")
     except ValueError as error:
         raise UnsafeUrl(url=_shown(text), why=str(error)) from None
     except InvalidConfig:
         raise UnsafeUrl(url=_shown(text), why="its host is none that can be asked") from None
+
+
+def check_url(text: str, rules: UrlRules) -> Target:
+    """Check a URL.
+
+    Raises:
+        UnsafeUrl: It isn't one that may be asked.
+    """
+    address = parse_url(text)
     target = Target(url=text.partition("#")[0], address=address, own=address in rules.own)
     if target.own:
         return target
@@ -131,6 +140,12 @@ def is_public(address: Address) -> bool:
     if address in _NAT64:
         inner.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
     return all(each is None or is_public(each) for each in inner)
+
+
+def is_private(host: str) -> bool:
+    """Whether a host is written as an address that is not a public one, or as this machine."""
+    literal = _literal(host)
+    return is_loopback(host) if literal is None else not is_public(literal)
 
 
 def _literal(host: str) -> Address | None:

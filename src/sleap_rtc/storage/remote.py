@@ -1,0 +1,170 @@
+"""A room's files behind a server, as a device has them: the server's HTTP API as an `UploadStore`.
+
+The bytes themselves go to wherever the server's links lead, never through here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+from sleap_rtc.domain.ids import RoomId
+from sleap_rtc.errors import DataError, InvalidName, NotFound, UnknownUpload
+from sleap_rtc.net.api import ServerApi
+from sleap_rtc.net.urls import UrlRules, check_url, is_private, parse_url
+from sleap_rtc.storage.objects import (
+    PART_SECONDS,
+    Part,
+    SignedRequest,
+    StoredObject,
+    StoredPart,
+    Upload,
+)
+from sleap_rtc.storage.service import (
+    MAX_REQUESTS,
+    Aborted,
+    AbortUpload,
+    Area,
+    CompleteUpload,
+    DownloadTold,
+    ObjectTold,
+    RenewUpload,
+    RequestDownload,
+    RequestsTold,
+    RequestUpload,
+    UploadStatus,
+    UploadTold,
+    content_key,
+)
+
+COMPLETE_WITHIN: Final = 900.0
+"""Seconds to wait until a content was compared on the server."""
+
+_HEADER: Final = re.compile(r"content-length|content-type|x-amz-[a-z0-9-]{1,60}")
+"""Headers that a link may want to be sent."""
+
+
+class RemoteStore:
+    """One area of a room on a server. For many threads.
+
+    Keys are those of :func:`~sleap_rtc.storage.service.content_key`, in this room and area.
+
+    Args:
+        api: Asks the server, signed in as this device.
+        room: The room.
+        area: ``uploads`` or ``rooms``.
+    """
+
+    def __init__(self, api: ServerApi, room: RoomId, area: Area) -> None:
+        self._api, self._room, self._area = api, room, area
+
+    @property
+    def name(self) -> str:
+        """The server's address."""
+        return self._api.server.url
+
+    def key(self, blake3: str) -> str:
+        """The key of a content."""
+        return content_key(self._area, self._room, blake3)
+
+    def head(self, key: str) -> StoredObject | None:
+        """What is there under a key."""
+        found = self._find(key)
+        if found is None:
+            return None
+        return StoredObject(key=key, size=found.size, etag=found.etag)
+
+    def download_request(self, key: str, *, seconds: int = PART_SECONDS) -> SignedRequest:
+        """A request that reads an object, good for as long as the server says.
+
+        Raises:
+            NotFound: There is none.
+        """
+        del seconds
+        found = self._find(key)
+        if found is None:
+            raise NotFound(message=f"The room's storage has no {key}.")
+        return self._checked(found.request, "GET")
+
+    def begin(self, key: str, *, size: int, part_size: int) -> Upload:
+        """Begin an upload, or go on with the one that this device has begun.
+
+        Raises:
+            UnknownUpload: The object came to be there in the meantime.
+        """
+        request = RequestUpload(
+            room=self._room,
+            area=self._area,
+            blake3=self._blake3(key),
+            size=size,
+            part_size=part_size,
+        )
+        told = self._api.ask("/api/request-upload", UploadTold, request)
+        if told.state == "there":
+            raise UnknownUpload(key=key)
+        return Upload(key=key, id=told.upload_id, size=size, part_size=told.part_size)
+
+    def part_requests(
+        self, upload: Upload, parts: Sequence[Part], *, seconds: int = PART_SECONDS
+    ) -> list[SignedRequest]:
+        """Requests that send parts, good for as long as the server says."""
+        del seconds
+        found: list[SignedRequest] = []
+        for at in range(0, len(parts), MAX_REQUESTS):
+            some = tuple(parts[at : at + MAX_REQUESTS])
+            request = RenewUpload(upload_id=upload.id, parts=some)
+            told = self._api.ask("/api/renew-upload", RequestsTold, request).requests
+            if len(told) != len(some):
+                raise DataError(what=self.name, why="it gives other links than were asked for")
+            found += (self._checked(request, "PUT") for request in told)
+        return found
+
+    def parts(self, upload: Upload) -> list[StoredPart]:
+        """The parts that the store has."""
+        status = self._api.ask(f"/api/upload-status/{upload.id}", UploadStatus)
+        if status.state == "done":
+            raise UnknownUpload(key=upload.key)
+        return list(status.parts)
+
+    def complete(self, upload: Upload, parts: Sequence[Part]) -> StoredObject:
+        """Make the object of its parts; the server compares the whole with its hash."""
+        request = CompleteUpload(upload_id=upload.id, parts=tuple(parts))
+        told = self._api.ask("/api/complete-upload", ObjectTold, request, timeout=COMPLETE_WITHIN)
+        return StoredObject(key=told.key, size=told.size, etag=told.etag)
+
+    def abort(self, upload: Upload) -> None:
+        """Give an upload up."""
+        self._api.ask("/api/abort-upload", Aborted, AbortUpload(upload_id=upload.id))
+
+    def _checked(self, request: SignedRequest, method: str) -> SignedRequest:
+        """A link that leads where a server may send its devices.
+
+        To itself, or over TLS to a public host; a server that is itself on this machine or on a
+        private network may have its store there as well.
+        """
+        server = self._api.server
+        rules = UrlRules(own=frozenset({server}))
+        if request.method != method or not all(map(_HEADER.fullmatch, request.headers)):
+            raise DataError(what=self.name, why="it gives a link for something else")
+        if not server.secure or is_private(server.host):
+            target = parse_url(request.url)
+            if target.secure or not server.secure:
+                return request
+        check_url(request.url, rules)
+        return request
+
+    def _find(self, key: str) -> DownloadTold | None:
+        request = RequestDownload(room=self._room, area=self._area, blake3=self._blake3(key))
+        try:
+            return self._api.ask("/api/request-download", DownloadTold, request)
+        except NotFound:
+            return None
+
+    def _blake3(self, key: str) -> str:
+        blake3 = key.rpartition("/")[2]
+        if key != self.key(blake3) or len(blake3) != 64:
+            raise InvalidName(
+                kind="storage key", name=key[:200], why="it is another room's, or another area's"
+            )
+        return blake3
