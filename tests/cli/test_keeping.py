@@ -35,6 +35,8 @@ def test_a_registry_is_carried_to_another_home(cli, filled, elsewhere, tmp_path)
     assert done.out == ""
     assert "Models: 1 new here." in done.err
     assert "Aliases: 1 new here." in done.err
+    assert "1 model of the library lacks files" in done.err
+    assert "sleap-rtc repair-model NAME --path FOLDER" in " ".join(done.err.split())
     listed = json.loads(cli("list-models", "--json", *elsewhere).out)["models"]
     assert [(model["alias"], model["status"]) for model in listed] == [("flies", "missing")]
 
@@ -65,11 +67,21 @@ def test_a_library_is_saved_and_restored(cli, filled, elsewhere, tmp_path):
     done = cli("restore", path, *elsewhere)
     assert done.code == 0
     assert "Models: 1 new here." in done.err
+    assert "lacks files" not in done.err
     shown = json.loads(cli("model-info", "flies", "--json", *elsewhere).out)["models"][0]
     assert shown["model"]["id"] == filled.id
     document = json.loads(cli("restore", path, "--json", *elsewhere).out)
     assert document["models"] == {"known": 1}
     assert json.loads(cli("backup", path, "--force", "--json").out)["left_out"] == []
+
+
+def test_what_to_do_is_told_of_a_model_that_comes_back_without_its_files(
+    cli, filled, elsewhere, tmp_path
+):
+    path = tmp_path / "library.tar"
+    (filled.directory / "best.ckpt").unlink()
+    assert cli("backup", path).code == 0
+    assert "1 model of the library lacks files" in cli("restore", path, *elsewhere).err
 
 
 def test_what_can_not_be_saved_is_warned_of(cli, filled, tmp_path):

@@ -21,8 +21,10 @@ from sleap_rtc.cli.text import Cell, Column, count
 from sleap_rtc.domain.units import format_bytes, format_duration
 from sleap_rtc.errors import AlreadyExists, NotFound
 from sleap_rtc.library import backup, manifest, migration, portable
+from sleap_rtc.library.entries import Query
 from sleap_rtc.library.finder import Unreadable
 from sleap_rtc.library.merging import Fate, Kind, Outcome, Report
+from sleap_rtc.library.registry import Registry
 
 MAX_OUTCOMES: Final = 10_000
 _SHOWN: Final = 20
@@ -74,6 +76,7 @@ def import_(app: App, path: Path, *, revive: bool) -> None:
                 library, contents, source=str(path), revive=revive, told=progress
             )
     show_report(app, report)
+    _tell_missing(app, library)
 
 
 def back_up(app: App, path: Path, *, contents: bool, replacing: bool) -> None:
@@ -111,14 +114,16 @@ def back_up(app: App, path: Path, *, contents: bool, replacing: bool) -> None:
 def restore(app: App, path: Path, *, revive: bool) -> None:
     """Bring back what an archive holds."""
     app.goes_on = "The models that were restored are whole; the same command goes on."
+    library = app.library()
     with _missing(path):
         report = backup.restore(
-            app.library(),
+            library,
             path,
             revive=revive,
             moved=_Progress(app, "restoring", format_bytes),
         )
     show_report(app, report)
+    _tell_missing(app, library)
 
 
 def show_report(app: App, report: Report) -> None:
@@ -141,6 +146,18 @@ def show_report(app: App, report: Report) -> None:
             app.out.say(f"{'Models' if kind == 'model' else 'Aliases'}: {', '.join(numbers)}.")
     if not report.counts:
         app.out.say("There is no model in it.")
+
+
+def _tell_missing(app: App, library: Registry) -> None:
+    """What to do of models that came without their files."""
+    lacking = library.count(Query(statuses=("missing",)))
+    if lacking:
+        which = count(lacking, "model of the library lacks", "models of the library lack")
+        app.out.say(
+            f"{which} files: "
+            "list-models --status missing shows which. sleap-rtc repair-model NAME --path FOLDER "
+            "takes them from where they are, --from-worker WORKER from a worker that has them."
+        )
 
 
 def tell_taken_over(app: App, reports: Sequence[Report]) -> None:
