@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from datetime import UTC, datetime
 
 import msgspec
@@ -51,6 +52,22 @@ def test_everything_about_a_model(cli, home):
     assert shown["record"]["notes"] == "a note"
     assert [file["state"] for file in shown["files"]] == ["ok"]
     msgspec.convert({"models": [shown]}, ModelInfoDocument)
+
+
+def test_sha256_is_computed_shown_and_kept(cli, home):
+    model = home.model("a", training=Training(engine="sleap", engine_version="1.3.4"))
+    content = (model.directory / "best.ckpt").read_bytes()
+    line = f"{hashlib.sha256(content).hexdigest()}  best.ckpt"
+    assert "SHA-256" not in cli("model-info", model.id).out
+    done = cli("model-info", model.id, "--sha256", environment={"COLUMNS": "200"})
+    assert done.code == 0
+    assert line in done.out
+    assert "sleap 1.3.4" in done.out  # who trained it, and not what runs it
+    (shown,) = cli("model-info", model.id, "--json").document["models"]
+    assert shown["record"]["files"][0]["sha256"] == line.split(maxsplit=1)[0]
+    other = home.model("b")
+    (other.directory / "best.ckpt").unlink()
+    assert cli("model-info", other.id, "--sha256").code == 3
 
 
 @pytest.mark.parametrize(

@@ -33,20 +33,25 @@ from sleap_rtc.files.hashcache import HashCache
 from sleap_rtc.library.checking import looks_like, state_of
 from sleap_rtc.library.entries import Entry, Group
 from sleap_rtc.library.history import losses
+from sleap_rtc.library.registry import Registry
+from sleap_rtc.library.sums import with_sha256
 
 MAX_CURVE: Final = 110
 """Columns of a curve: a wider one says no more."""
 
 
-def show_info(app: App, name: str, *, verify: bool) -> None:
+def show_info(app: App, name: str, *, verify: bool, sha256: bool = False) -> None:
     """Show everything about a model, or about both of a pair.
 
     Args:
         app: The invocation.
         name: Id, prefix, alias or path.
         verify: Whether files are read and hashed; else their sizes are compared.
+        sha256: Whether their SHA-256 is shown; what the record lacks of it is computed and kept.
 
     Raises:
+        FilesMissing: A file whose SHA-256 is to be computed isn't there.
+        Damaged: It isn't the one that the record lists.
         UnknownModel: There is none, or it is a folder that no library knows.
         AmbiguousName: Several fit.
     """
@@ -55,6 +60,8 @@ def show_info(app: App, name: str, *, verify: bool) -> None:
     if isinstance(found, Path):
         raise UnknownModel(name=name, hint=f"{found} is in no library; import-model takes it in.")
     entries = found.entries if isinstance(found, Group) else (found,)
+    if sha256:
+        entries = tuple(_summed(app, client.library, entry) for entry in entries)
     infos = [_info(app, entry, client.cache if verify else None, found) for entry in entries]
     document = ModelInfoDocument(models=tuple(infos))
 
@@ -65,6 +72,8 @@ def show_info(app: App, name: str, *, verify: bool) -> None:
                 if number:
                     app.out.data("")
                 print_info(app, entry, info, right=right)
+                if sha256:
+                    _print_sums(app, entry)
             if infos[0].commands:
                 app.out.title("Commands")
                 app.out.fields(list(infos[0].commands.items()), indent=2)
@@ -93,6 +102,28 @@ def _info(app: App, entry: Entry, cache: HashCache | None, named: Entry | Group)
         safety=SafetyShown(tier=safety.tier, why=safety.why, trusted=safety.trusted),
         curve=curve_of(entry),
     )
+
+
+def _summed(app: App, library: Registry, entry: Entry) -> Entry:
+    """The model with the SHA-256 of all its files in its record."""
+    done: dict[str, int] = {}
+
+    def told(path: str, more: int) -> None:
+        done[path] = done.get(path, 0) + more
+        app.out.live.update([f"SHA-256 of {path}: {format_bytes(done[path])}"])
+
+    app.goes_on = "What was computed is kept: the same command goes on."
+    try:
+        return with_sha256(library, entry, progress=told)
+    finally:
+        app.out.live.clear()
+
+
+def _print_sums(app: App, entry: Entry) -> None:
+    """As ``sha256sum`` prints them, to be compared with what others say."""
+    app.out.title("SHA-256")
+    for file in entry.record.files:
+        app.out.data(f"{file.sha256}  {file.path}")
 
 
 def curve_of(entry: Entry) -> tuple[EpochShown, ...]:
@@ -207,7 +238,7 @@ def _best(record: ModelRecord) -> str:
 def _trainer(entry: Entry) -> str:
     made = entry.record.training
     parts = (
-        f"{engine_of([entry])} {made.engine_version or ''}".strip(),
+        f"{made.engine or engine_of([entry])} {made.engine_version or ''}".strip(),
         f"on {made.worker}" if made.worker else "",
         f"({made.device})" if made.device else "",
     )

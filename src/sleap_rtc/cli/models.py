@@ -114,8 +114,11 @@ def list_models(app: App, /, form: str, deleted: bool, **filters: object) -> Non
 @click.command()
 @click.argument("name", type=MODEL)
 @click.option("--verify", is_flag=True, help="Read the files, and compare their content.")
+@click.option(
+    "--sha256", is_flag=True, help="Show the files' SHA-256; what isn't known is computed and kept."
+)
 @click.pass_obj
-def model_info(app: App, name: str, verify: bool) -> None:
+def model_info(app: App, name: str, verify: bool, sha256: bool) -> None:
     """Everything about one model.
 
     NAME is an id, 4 or more characters of one, an alias, or a path. The model's
@@ -124,7 +127,7 @@ def model_info(app: App, name: str, verify: bool) -> None:
     """
     from sleap_rtc.cli.describing import show_info  # noqa: PLC0415 - --help stays quick
 
-    show_info(app, name, verify=verify)
+    show_info(app, name, verify=verify, sha256=sha256)
 
 
 @click.command()
