@@ -75,6 +75,13 @@ def test_every_setting_can_be_set_in_every_place() -> None:
         "server_storage": "off",
         "server_storage_quota": "5",
         "server_stun_port": "5",
+        "large_file_threshold": "7",
+        "multipart_chunk_size": "16MB",
+        "max_concurrent_parts": "7",
+        "cache_size": "7",
+        "storage_profile": "development",
+        "storage_endpoint": "https://s3.lab",
+        "storage_public_endpoint": "https://s3.lab",
     }
     texts |= {s.name: "7" for s in all_settings() if s.name.startswith("worker_")}
     texts["worker_dir"] = "/w"

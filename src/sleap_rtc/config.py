@@ -40,7 +40,16 @@ _BOOLEANS: Final = {
     **dict.fromkeys(("0", "false", "no", "off"), False),
 }
 _UNITS: Final = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
-_BYTES: Final = frozenset({"limit_rate", "server_storage_quota", "worker_keep_free"})
+_BYTES: Final = frozenset(
+    {
+        "cache_size",
+        "large_file_threshold",
+        "limit_rate",
+        "multipart_chunk_size",
+        "server_storage_quota",
+        "worker_keep_free",
+    }
+)
 """Settings that may be given with a unit."""
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -145,6 +154,47 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 3.0
 
 
+BucketName = Annotated[str, Meta(pattern=r"\A[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]\Z")]
+StoreUrl = Annotated[str, Meta(pattern=r"\Ahttps?://[^\s/?#@]{1,253}/?\Z")]
+
+
+class StorageSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Where S3 is, for who speaks with it; in names these begin with ``storage_``.
+
+    Credentials are no settings: they come from the places that every tool of S3 knows.
+    """
+
+    profile: Annotated[
+        Literal["development", "production"],
+        About("What is put up with: development speaks with a store that has no TLS."),
+    ] = "production"
+    uploads_bucket: Annotated[BucketName, About("Bucket for what stays a day.")] = (
+        "sleap-rtc-uploads"
+    )
+    rooms_bucket: Annotated[BucketName, About("Bucket for what rooms keep.")] = "sleap-rtc-rooms"
+    region: Annotated[
+        Annotated[str, Meta(pattern=r"\A[a-z0-9-]{1,40}\Z")], About("Region of both buckets.")
+    ] = "us-east-1"
+    endpoint: Annotated[
+        StoreUrl | None, About("Address of a store that is not Amazon's, as https://s3.lab:9000.")
+    ] = None
+    public_endpoint: Annotated[
+        StoreUrl | None, About("The same store as devices reach it, where that is another address.")
+    ] = None
+    origins: Annotated[
+        tuple[str, ...],
+        Meta(max_length=16),
+        About("Addresses of pages from which browsers upload."),
+    ] = ()
+    kms_key: Annotated[
+        Annotated[str, Meta(max_length=2_048)],
+        About("Key that the store encrypts with; its own, where none is named."),
+    ] = ""
+    log_bucket: Annotated[
+        BucketName | None, About("Bucket that takes the access logs; it must be there.")
+    ] = None
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Every setting, checked."""
 
@@ -154,6 +204,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     engines_dir: Annotated[Path, About("Environments of the engines.", env=f"{ENV_PREFIX}ENGINES")]
     serving: ServerSettings
     working: WorkerSettings = WorkerSettings()
+    storage: StorageSettings = StorageSettings()
     sleap_nn_python: Annotated[
         Path | None, About("Python of an environment that has sleap-nn already, to use as it is.")
     ] = None
@@ -179,6 +230,21 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Annotated[int, Meta(ge=1)] | None,
         About("Bytes per second of transfers, as 10MB.", flag="--limit-rate"),
     ] = None
+    large_file_threshold: Annotated[
+        Annotated[int, Meta(ge=0)],
+        About("Bytes from which content goes by storage rather than by a peer link, as 100MB."),
+    ] = 100_000_000
+    multipart_chunk_size: Annotated[
+        Annotated[int, Meta(ge=5 * 1024 * 1024, le=5 * 1024**3)],
+        About("Bytes of the largest part that is sent to storage, as 100MB."),
+    ] = 100_000_000
+    max_concurrent_parts: Annotated[
+        Annotated[int, Meta(ge=1, le=64)], About("Parts that are sent to storage at once.")
+    ] = 10
+    cache_dir: Annotated[Path, About("Folder for what was fetched from storage.")]
+    cache_size: Annotated[
+        Annotated[int, Meta(ge=0)], About("Bytes that this folder may grow to, as 50GB.")
+    ] = 50_000_000_000
     drive: Annotated[
         Literal["auto", "ssd", "hdd", "network", "memory", "unknown"],
         About("Kind of the drives that models are on, where it can't be told."),
@@ -220,6 +286,7 @@ def all_settings() -> tuple[Setting, ...]:
         *_declared(Settings, ""),
         *_declared(ServerSettings, "server_"),
         *_declared(WorkerSettings, "worker_"),
+        *_declared(StorageSettings, "storage_"),
     )
 
 
@@ -308,6 +375,7 @@ def resolve(
         "worker_dir": home / "worker",
         "engines_dir": machine.cache / "engines",
         "server_data_dir": home / "server",
+        "cache_dir": home / "cache",
     }
     for setting in settings:
         if setting.name == "home":
@@ -324,7 +392,9 @@ def resolve(
         values[setting.name] = _convert(setting, plain, where, machine.user_home, base)
     serving = _taken(values, ServerSettings, "server_")
     working = _taken(values, WorkerSettings, "worker_")
-    return Settings(**values, serving=serving, working=working)  # type: ignore[arg-type]
+    storage = _taken(values, StorageSettings, "storage_")
+    groups = {"serving": serving, "working": working, "storage": storage}
+    return Settings(**values, **groups)  # type: ignore[arg-type]
 
 
 def _taken(values: dict[str, object], kind: type[T], prefix: str) -> T:
