@@ -65,6 +65,9 @@ from sleap_rtc.storage.service import (
 
 MUST_STAY: Final = timedelta(hours=12)
 """What is in the temporary area, and goes sooner than this, is uploaded again when asked."""
+QUIET: Final = timedelta(minutes=10)
+"""An upload for which nothing was asked for so long is gone on with by whoever asks anew; before,
+another process of the same device may still be sending it."""
 _LIFETIME: Final = timedelta(seconds=TEMPORARY_SECONDS)
 _LOCKS: Final = 64
 
@@ -315,6 +318,9 @@ class StorageDesk:
 
     def _can_go_on(self, row: UploadRow, size: int, part_size: int | None) -> bool:
         if row.size != size or part_size not in (None, row.part_size):
+            return False
+        touched = datetime.fromtimestamp(row.touched, UTC)
+        if timedelta(0) <= self._now() - touched < QUIET:
             return False
         try:
             self._parts(row)

@@ -100,10 +100,8 @@ class UploadTable:
         return self._one("id = ?", upload)
 
     def open_of(self, key: str, device: DeviceId) -> UploadRow | None:
-        """The upload to a key that a device has begun and not completed."""
-        return self._one(
-            "key = ? AND device = ? AND state = 'open' ORDER BY touched DESC", key, device
-        )
+        """The upload to a key that a device has begun, not completed, and left alone longest."""
+        return self._one("key = ? AND device = ? AND state = 'open' ORDER BY touched", key, device)
 
     def completing(self, key: str | None = None) -> list[UploadRow]:
         """Uploads of which it isn't known whether they were completed.

@@ -85,7 +85,7 @@ class UploadTold(Value, frozen=True):
         upload_id: Names the upload from now on; empty where it is there already.
         part_size: Bytes of every part but the last.
         part_count: Number of parts.
-        resumed: Whether this device began it earlier, so that parts may be there.
+        resumed: Whether this device began it earlier, and lost it for minutes: parts may be there.
         requests: For the parts that were asked for.
         expires: When the upload is given up if nothing comes, or the object goes; None if never.
     """
