@@ -11,6 +11,8 @@ from blake3 import blake3
 
 from sleap_rtc.domain.models import ModelRecord
 from sleap_rtc.errors import NotFound
+from sleap_rtc.files.hashcache import HashCache
+from sleap_rtc.library import restoring
 from sleap_rtc.library.entries import Entry
 from sleap_rtc.library.registry import Registry
 from sleap_rtc.testing.disk import WatchedDisk
@@ -132,6 +134,43 @@ def test_a_model_that_is_deleted_while_it_is_imported_again_is_whole_or_deleted(
         met = disk.met
         scene.check()
         at += 1
+    assert at > 5
+
+
+@pytest.mark.parametrize("overdue", [False, True])
+def test_a_model_that_is_brought_back_while_others_work_is_whole_or_gone(
+    scenes: Callable[[], Scene], clock: Any, tmp_path: Path, overdue: bool
+) -> None:
+    cache = HashCache(tmp_path / "hashes")
+    met, at, back = True, 0, 0
+    while met:
+        scene = scenes()
+        scene.delete(scene.one)
+        (one,) = restoring.find(scene.one, scene.model)
+        if overdue:
+            clock.go_on(days=31)
+            other: Callable[[], object] = scene.other.sweep
+        else:
+            other = functools.partial(scene.bring, scene.other)
+        with (
+            Meeting(scene.root, at, other) as disk,
+            contextlib.suppress(NotFound),  # which says that it is gone, or there already
+        ):
+            restoring.restore(scene.one, one, cache)
+            back += 1
+        met = disk.met
+        if overdue:
+            try:
+                entry = scene.other.get(scene.model)
+            except NotFound:
+                pass
+            else:
+                for file in entry.record.files:
+                    assert (entry.directory / file.path).stat().st_size == file.size
+        else:
+            assert scene.check() is not None
+        at += 1
+    assert back > 0
     assert at > 5
 
 

@@ -220,6 +220,16 @@ def test_a_pair_is_a_pair_again_when_both_are_back(
     assert registry.get("pair:centroid").id == one.id
 
 
+def test_who_asks_for_a_deleted_model_hears_how_it_comes_back(
+    registry: Registry, arrive: Arrive
+) -> None:
+    gone = arrive()
+    registry.delete(gone.id)
+    with pytest.raises(UnknownModel) as caught:
+        registry.get(gone.id)
+    assert f"restore-model {gone.id}" in caught.value.hint_text
+
+
 def test_names_that_no_deleted_model_has(registry: Registry, arrive: Arrive) -> None:
     alive = arrive("alive")
     with pytest.raises(UnknownModel) as caught:

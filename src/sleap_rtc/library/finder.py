@@ -259,6 +259,9 @@ class Finder:
         return bool(new)
 
     def _unknown(self, name: str) -> UnknownModel:
+        if is_model_id(name) and self.locate(ModelId(name)) is not None:
+            hint = f"It was deleted; sleap-rtc restore-model {name} brings it back."
+            return UnknownModel(name=name, hint=hint)
         near = self.aliases.near(name.partition(":")[0])
         return UnknownModel(name=name[:200], hint=did_you_mean(near))
 

@@ -161,7 +161,12 @@ def restore(registry: Registry, one: Deleted, cache: HashCache) -> Restored:
     else:
         deleting.finish(models / one.directory, registry.claims.trash(one.directory))
         folders = _folders(models).get(one.directory, [])
-        assembled = _assembled(registry, record, folders, cache)
+        try:
+            assembled = _assembled(registry, record, folders, cache)
+        except FileNotFoundError as error:
+            raise _gone(record) from error
+        if assembled is None and one.where == "trash":
+            raise _gone(record)
         entry = _placed(registry, record, assembled)
     lacking = _lacking(entry.directory, entry.record)
     logger.bind(model=entry.id, lacking=len(lacking)).info("a deleted model was brought back")
