@@ -112,8 +112,8 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
     ] = None
     tls_key: Annotated[Path | None, About("PEM file of its private key.", flag="--tls-key")] = None
     storage: Annotated[
-        Literal["folder", "off"],
-        About("Where rooms' files are kept: in a folder of the server, or nowhere."),
+        Literal["folder", "s3", "off"],
+        About("Where rooms' files are kept: in a folder of the server, in buckets, or nowhere."),
     ] = "folder"
     storage_dir: Annotated[
         Path | None, About("That folder, where it isn't to be in the server's own.")

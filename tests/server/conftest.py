@@ -73,7 +73,8 @@ def use(request: SignedRequest, body: bytes | None = None, **headers: str) -> Re
     parts = urlsplit(request.url)
     address = ServerAddress(host=str(parts.hostname), port=parts.port or 80, secure=False)
     named = {name.replace("-", "_"): value for name, value in request.headers.items()} | headers
-    return send(address, request.method, parts.path, body, **named)
+    path = f"{parts.path}?{parts.query}" if parts.query else parts.path
+    return send(address, request.method, path, body, **named)
 
 
 def parts_of(data: bytes, part_size: int) -> tuple[Part, ...]:

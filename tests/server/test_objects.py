@@ -19,6 +19,8 @@ from blake3 import blake3
 from sleap_rtc.server import objects as module
 from sleap_rtc.storage.objects import MIN_PART, Part, SignedRequest
 from sleap_rtc.storage.service import (
+    Aborted,
+    AbortUpload,
     DownloadTold,
     RenewUpload,
     RequestDownload,
@@ -239,8 +241,9 @@ def test_the_same_part_from_two_at_once(place: Place) -> None:
 
 def test_a_part_of_what_was_given_up(place: Place) -> None:
     data = b"never mind"
-    put = ticket(place.owner, data)
-    place.owner.upload(data)
+    told = place.owner.ask(data)
+    put = place.owner.tickets(told, data)[0]
+    place.owner.api.ask("/api/abort-upload", Aborted, AbortUpload(upload_id=told.upload_id))
     reply = use(put, data)
     assert (reply.status, reply.error["code"]) == (404, "unknown_upload")
 

@@ -21,10 +21,10 @@ def now() -> datetime:
 
 
 def opened(settings: Settings) -> tuple[Store, Storage | None]:
-    serving = settings.serving
-    prepare_data_dir(serving.data_dir)
-    store = Store(serving.data_dir)
-    return store, open_storage(serving, store, Desk(store, now), now)
+    data_dir = settings.serving.data_dir
+    prepare_data_dir(data_dir)
+    store = Store(data_dir)
+    return store, open_storage(settings, store, Desk(store, now), now)
 
 
 def test_in_the_servers_folder_or_elsewhere_or_nowhere(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from blake3 import blake3
 
-from sleap_rtc.errors import DataError, InvalidName, UnknownUpload, UnsafeUrl
+from sleap_rtc.errors import DataError, InvalidName, StorageUnreachable, UnknownUpload, UnsafeUrl
 from sleap_rtc.net.address import ServerAddress, parse_server
 from sleap_rtc.net.api import ServerApi
 from sleap_rtc.storage.download import download_file
@@ -22,9 +22,10 @@ from sleap_rtc.storage.objects import MIN_PART, Part, SignedRequest, Upload
 from sleap_rtc.storage.remote import RemoteStore
 from sleap_rtc.storage.upload import Patience, upload_file
 from sleap_rtc.testing.lab import Lab
-from sleap_rtc.testing.server import ServerProcess
+from sleap_rtc.testing.seaweed import ADMIN, SeaweedServer, find_weed
+from sleap_rtc.testing.server import ServerProcess, server_settings
 
-from .conftest import Place, send
+from .conftest import Place, send, use
 
 SIZE = 6 * MIN_PART + 12_345
 SHORT = Patience(attempts=12, base=0.1, cap=1)
@@ -166,6 +167,78 @@ def test_where_a_servers_links_may_lead(
 
 def _upload(store: RemoteStore) -> Any:
     return Upload(key=store.key("0" * 64), id="0" * 32, size=1, part_size=MIN_PART)
+
+
+# ── buckets in place of the folder ───────────────────────────────────────────
+
+
+@pytest.fixture
+def with_buckets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[Place, SeaweedServer]]:
+    if find_weed() is None:
+        pytest.skip("SeaweedFS is not installed")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", ADMIN.access_key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", ADMIN.secret_key)
+    with SeaweedServer(tmp_path / "seaweed") as seaweed:
+        for name in ("sleap-rtc-uploads", "sleap-rtc-rooms"):
+            seaweed.make_bucket(name)
+        settings = server_settings(
+            tmp_path / "data",
+            server_storage="s3",
+            storage_profile="development",
+            storage_endpoint=seaweed.endpoint,
+        )
+        place = Place(settings)
+        yield place, seaweed
+        place.close()
+
+
+@pytest.mark.slow
+def test_a_client_can_not_tell_buckets_from_the_folder(
+    with_buckets: tuple[Place, SeaweedServer], tmp_path: Path
+) -> None:
+    place, seaweed = with_buckets
+    digest = content(tmp_path / "file")
+    store = store_of(place.lab)
+    key = store.key(digest)
+
+    def upload(progress: Any = None) -> int:
+        return upload_file(
+            store,
+            tmp_path / "file",
+            key,
+            state=tmp_path / "state",
+            part_size=MIN_PART,
+            in_flight=1,
+            progress=progress,
+            patience=SHORT,
+        ).size
+
+    def stop(done: int) -> None:
+        if done > SIZE // 2:
+            raise Stop
+
+    with pytest.raises(Stop):
+        upload(stop)
+    seen: list[int] = []
+    assert upload(seen.append) == SIZE
+    assert seen[0] >= 2 * MIN_PART
+    fetch(store, digest, tmp_path / "back")
+    assert blake3((tmp_path / "back").read_bytes()).hexdigest() == digest
+    assert not (place.info.data_dir / "storage").exists()
+    assert use(store.download_request(key), range="bytes=5-9").status == 206
+    assert send(place.address, "GET", "/storage/x").status == 404
+    # Wrong bytes are refused by the store, and a store that is away is said to be.
+    told = place.owner.ask(b"right")
+    reply = use(place.owner.tickets(told, b"right")[0], b"wrong")
+    assert reply.status == 400
+    use(place.owner.tickets(told, b"right")[0], b"right")
+    assert place.owner.complete(told, b"right").size == 5
+    seaweed.kill()
+    reached = place.device(place.lab.made.owner)
+    with pytest.raises(StorageUnreachable):
+        reached.ask(b"anything")
 
 
 # ── real processes and real kills ────────────────────────────────────────────

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any, Final, Literal
 
@@ -77,6 +78,8 @@ MAX_BODY: Final = 128 * 1024
 MAX_COMPLETE: Final = 2 * 1024 * 1024
 ANSWER_WITHIN: Final = 60.0
 """Seconds until an answer must be there."""
+THREADS: Final = 8
+"""Questions about files that are worked on at a time."""
 COMPLETE_WITHIN: Final = 900.0
 """The same where a whole content is read once more, to compare it with its hash."""
 
@@ -201,8 +204,14 @@ class Api:
         self._hub, self._tokens, self._storage = hub, tokens, storage
         self._now, self._openapi = now, openapi
         self._challenges = Challenges()
+        # Its own, so that a large content which is compared keeps nobody from signing in.
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="storage")
         self._devices = SourceLimits(rate=API_RATE, burst=API_BURST, capacity=DEVICES)
         self._networks = SourceLimits(rate=SIGN_IN_RATE, burst=SIGN_IN_BURST)
+
+    def close(self) -> None:
+        """Wait for no thread any more."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def answer(self, scope: Scope, receive: Receive) -> Answer:
         """Answer one request below ``/api/``.
@@ -259,7 +268,8 @@ class Api:
             raise StorageOff(server=session.dialled)
         perform: Callable[..., Value] = getattr(self._storage, endpoint.name)
         asked = parameter if request is None else request
-        found = await asyncio.to_thread(perform, session.device, asked)
+        loop = asyncio.get_running_loop()
+        found = await loop.run_in_executor(self._threads, perform, session.device, asked)
         return _absolute(found, f"{scope.get('scheme', 'http')}://{session.dialled}")
 
     async def _session(self, scope: Scope) -> Session:

@@ -164,11 +164,14 @@ async def serve(
             setup_code=store.first_code(now=_now()),
             warning=warning,
         )
-        opened = open_storage(serving, store, hub.desk, _now)
+        opened = open_storage(settings, store, hub.desk, _now)
         tokens = Tokens(store.database, server=info.url)
         openapi = openapi_document()
         api = Api(hub, tokens, opened.desk if opened else None, now=_now, openapi=openapi)
-        objects = Objects(opened.folder, metrics) if opened else None
+        ending.callback(api.close)
+        objects = Objects(opened.folder, metrics) if opened and opened.folder else None
+        if objects is not None:
+            ending.callback(objects.close)
         app = App(hub, store, api, objects)
         server = _Server(_uvicorn_config(settings, app), lambda: on_ready(info))
         logger.info("up to {} connections, data in {}", raise_file_limit(), serving.data_dir)

@@ -15,9 +15,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, TypeVar
 
 import msgspec
 from loguru import logger
@@ -54,10 +56,14 @@ STALL_S: Final = 30.0
 """Seconds without a byte after which a transfer is ended."""
 FINISH_S: Final = 120.0
 """Seconds that a part may take to reach the disk, once its last byte has come."""
+THREADS: Final = 8
+"""Pieces of parts and objects that are written and read at a time."""
 _CHUNK: Final = 1024 * 1024
 _UNWANTED: Final = 1024 * 1024
 """Bytes of what a stranger sends that are read, so that the refusal is heard."""
 _MOMENT_S: Final = 2.0
+
+T = TypeVar("T")
 
 
 class Objects:
@@ -71,6 +77,16 @@ class Objects:
     def __init__(self, store: FolderStore, metrics: ServerMetrics) -> None:
         self._store, self._metrics = store, metrics
         self._running = 0
+        # Its own, so that a slow disk keeps nobody from signing in.
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="objects")
+
+    def close(self) -> None:
+        """Wait for no thread any more."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _do(self, work: Callable[[], T]) -> T:
+        """Something that blocks, in a thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     async def serve(self, scope: Scope, receive: Receive, send: SendAsgi) -> None:
         """Answer one request below ``/storage/``."""
@@ -120,11 +136,11 @@ class Objects:
         if length != str(ticket.size):
             why = f"it announces {length[:20] or 'no'} bytes, and the link is for {ticket.size}"
             raise DataError(what=f"part {ticket.number}", why=why)
-        writer = await asyncio.to_thread(self._store.receive, ticket)
+        writer = await self._do(lambda: self._store.receive(ticket))
         try:
             part = await self._take(writer, scope, body)
         finally:
-            await asyncio.to_thread(writer.close)
+            await self._do(writer.close)
         self._metrics.stored_bytes.labels(direction="in").inc(part.size)
         await respond(send, Answer(status=200, headers={"etag": f'"{part.etag}"'}))
 
@@ -135,15 +151,15 @@ class Objects:
             waiting += await body.piece()
             if len(waiting) >= _CHUNK or (waiting and not body.more):
                 data, waiting = bytes(waiting), bytearray()
-                await asyncio.to_thread(writer.write, data)
+                await self._do(functools.partial(writer.write, data))
         give_time(scope, FINISH_S)
-        return await asyncio.to_thread(writer.commit)
+        return await self._do(writer.commit)
 
     # ── objects ──────────────────────────────────────────────────────────────
 
     async def _get(self, ticket: Ticket, scope: Scope, send: SendAsgi) -> None:
         try:
-            found = await asyncio.to_thread(self._store.open, ticket.key)
+            found = await self._do(lambda: self._store.open(ticket.key))
         except FileNotFoundError:
             raise NotFound(message="The object is not there (any more).") from None
         with found:
@@ -192,7 +208,7 @@ class Objects:
         at = start
         while at < end:
             give_time(scope, STALL_S)
-            data = await asyncio.to_thread(os.pread, fd, min(_CHUNK, end - at), at)
+            data = await self._do(functools.partial(os.pread, fd, min(_CHUNK, end - at), at))
             if not data:
                 raise ConnectionAbortedError("the object ends too early")
             at += len(data)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import os
 import sqlite3
 from collections.abc import Callable
 from datetime import datetime
+from pathlib import Path
 from typing import Final
 
 from loguru import logger
 
-from sleap_rtc.config import ServerSettings
+from sleap_rtc.config import Settings
 from sleap_rtc.errors import SleapRtcError
 from sleap_rtc.files.hashing import hash_open
 from sleap_rtc.server.objects import PREFIX
@@ -18,7 +21,8 @@ from sleap_rtc.server.storage_desk import Rights, StorageDesk
 from sleap_rtc.server.store import Store
 from sleap_rtc.server.upload_table import UploadTable
 from sleap_rtc.storage.folder import FolderStore
-from sleap_rtc.storage.objects import LARGEST_PARTS
+from sleap_rtc.storage.objects import ObjectStore
+from sleap_rtc.storage.opening import TwoBuckets, open_buckets
 
 FOLDER: Final = "storage"
 """The folder's name within the server's own."""
@@ -30,12 +34,12 @@ class Storage:
     """A server's storage, opened.
 
     Args:
-        folder: Where the objects are.
+        folder: Where the objects are, if the server keeps them itself.
         desk: Answers what devices ask of it.
         interrupted: Whether a crash left uploads of which it isn't known whether they are done.
     """
 
-    def __init__(self, folder: FolderStore, desk: StorageDesk, *, interrupted: bool) -> None:
+    def __init__(self, folder: FolderStore | None, desk: StorageDesk, *, interrupted: bool) -> None:
         self.folder, self.desk = folder, desk
         self._interrupted = interrupted
 
@@ -50,40 +54,49 @@ class Storage:
         while True:
             await asyncio.sleep(every)
             await _guarded(self.desk.sweep)
-            await _guarded(self.folder.sweep)
+            if self.folder is not None:
+                await _guarded(self.folder.sweep)
 
 
 def open_storage(
-    settings: ServerSettings, store: Store, rights: Rights, now: Callable[[], datetime]
+    settings: Settings, store: Store, rights: Rights, now: Callable[[], datetime]
 ) -> Storage | None:
     """Open the storage that the settings name; None where it is switched off.
 
     Args:
-        settings: The server's.
-        store: Its database.
+        settings: All of them.
+        store: The server's database.
         rights: Who is a member of which room.
         now: The clock, UTC.
 
     Raises:
-        OutOfSpace: Its folder can't be made.
+        InvalidConfig: A bucket would be spoken with unencrypted.
+        OutOfSpace: The folder can't be made.
         PathNotPermitted: This user may not write there.
     """
-    if settings.storage == "off":
-        logger.info("storage is switched off: files go between devices alone")
-        return None
-    root = settings.storage_dir or settings.data_dir / FOLDER
-    folder = FolderStore(root, base_url=PREFIX.rstrip("/"), clock=now)
+    serving = settings.serving
+    folder: FolderStore | None = None
+    objects: ObjectStore
+    match serving.storage:
+        case "off":
+            logger.info("storage is switched off: files go between devices alone")
+            return None
+        case "s3":
+            objects = TwoBuckets(*open_buckets(settings.storage, os.environ, home=Path.home()))
+        case "folder":
+            root = serving.storage_dir or serving.data_dir / FOLDER
+            objects = folder = FolderStore(root, base_url=PREFIX.rstrip("/"), clock=now)
     table = UploadTable(store.database)
     desk = StorageDesk(
-        folder,
+        objects,
         table,
         rights,
-        quota=settings.storage_quota,
-        largest_parts=LARGEST_PARTS,
+        quota=serving.storage_quota,
+        largest_parts=settings.multipart_chunk_size,
         now=now,
-        digest=lambda key: _digest(folder, key),
+        digest=None if folder is None else functools.partial(_digest, folder),
     )
-    logger.info("rooms' files in {}", root)
+    logger.info("rooms' files in {}", objects.name)
     return Storage(folder, desk, interrupted=bool(table.completing()))
 
 
