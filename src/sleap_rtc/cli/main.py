@@ -81,6 +81,7 @@ SECTIONS: Final[dict[str, tuple[Row, ...]]] = {
         Row("trust-model", "trusting", "Let a checkpoint that looks odd run on this machine."),
         Row("server", "server", "Run a server."),
         Row("server-code", "server", "Make a set-up code for one more device."),
+        Row("server-init-storage", "storing", "Set up the buckets for rooms' files."),
     ),
 }
 

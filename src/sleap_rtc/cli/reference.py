@@ -27,9 +27,10 @@ from sleap_rtc.cli.import_documents import IMPORTS
 from sleap_rtc.cli.keep_documents import KEEPING
 from sleap_rtc.cli.main import SECTIONS
 from sleap_rtc.cli.moving_documents import MOVING
+from sleap_rtc.cli.storage_documents import STORAGE
 from sleap_rtc.library.search import conditions
 
-ALL: Final = DOCUMENTS | CARE | IMPORTS | KEEPING | MOVING
+ALL: Final = DOCUMENTS | CARE | IMPORTS | KEEPING | MOVING | STORAGE
 """Name of the schema's file → the document, of every command."""
 WIDTH: Final = 90
 EXIT_CODES: Final = {

@@ -1,0 +1,43 @@
+"""What ``--json`` prints of the commands that set up storage; see ``documents.py``."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from sleap_rtc.cli.documents import Shown
+
+
+class SetUpShown(Shown, frozen=True):
+    """One thing that was to be set.
+
+    Attributes:
+        bucket: Its name.
+        what: What was to be set.
+        done: Whether it is.
+        why: Where it isn't: what the store said.
+    """
+
+    bucket: str
+    what: str
+    done: bool
+    why: str
+
+
+class InitStorageDocument(Shown, frozen=True):
+    """``server-init-storage``.
+
+    Attributes:
+        steps: What was set, in order; none with ``--policies``.
+        pins_content: Whether a link is refused for other bytes; null with ``--policies``.
+        pins_ranges: Whether a range of a replaced object is refused; null with ``--policies``.
+        policies: By role, the least that it needs; documents that the store takes.
+    """
+
+    steps: tuple[SetUpShown, ...]
+    pins_content: bool | None
+    pins_ranges: bool | None
+    policies: dict[str, Any]
+
+
+STORAGE: Final[dict[str, type[Shown]]] = {"server-init-storage": InitStorageDocument}
+"""Name of the schema's file → the document."""

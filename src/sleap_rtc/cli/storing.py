@@ -1,0 +1,116 @@
+"""``server-init-storage``: setting up the buckets that a server keeps rooms' files in."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import click
+
+from sleap_rtc.cli.app import App
+
+if TYPE_CHECKING:
+    from sleap_rtc.cli.storage_documents import InitStorageDocument
+
+
+@click.command()
+@click.option(
+    "--origin",
+    "origins",
+    metavar="URL",
+    multiple=True,
+    help="Address of a page from which browsers upload; can be given again.",
+)
+@click.option("--kms-key", metavar="KEY", help="Key to encrypt with, instead of the store's own.")
+@click.option("--log-bucket", metavar="NAME", help="Bucket that takes the access logs.")
+@click.option("--policies", is_flag=True, help="Print the policy documents and change nothing.")
+@click.pass_obj
+def server_init_storage(
+    app: App,
+    /,
+    *,
+    origins: tuple[str, ...],
+    kms_key: str | None,
+    log_bucket: str | None,
+    policies: bool,
+) -> None:
+    """Set up the buckets for rooms' files.
+
+    In S3, or in a store that speaks its protocol: makes the buckets that the settings storage_uploads_bucket and
+    storage_rooms_bucket name, unless they are there, and sets what they need: public
+    access blocked, encryption, old versions, what goes away by itself. Then it tries
+    whether the store is safe for several writers, and refuses one that isn't. Given
+    again, it ends the same.
+
+    Credentials come from the places that every tool of S3 knows: AWS_ACCESS_KEY_ID,
+    a role, ~/.aws/credentials. With --policies it prints what rights the server, a
+    worker and this command need; clients need none.
+
+    \b
+    sleap-rtc server-init-storage
+    sleap-rtc server-init-storage --origin https://lab.example.org
+    sleap-rtc server-init-storage --policies
+    """  # noqa: D301 - click reads the backspace, which keeps lines as they are
+    from sleap_rtc.cli.storage_documents import (  # noqa: PLC0415 - --help stays quick
+        InitStorageDocument,
+        SetUpShown,
+    )
+    from sleap_rtc.storage import setup  # noqa: PLC0415
+
+    settings = app.settings(
+        storage_origins=origins, storage_kms_key=kms_key, storage_log_bucket=log_bucket
+    ).storage
+    documents = setup.policies(settings.uploads_bucket, settings.rooms_bucket)
+    if policies:
+        document = InitStorageDocument(
+            steps=(), pins_content=None, pins_ranges=None, policies=documents
+        )
+        app.out.show(document, lambda: app.out.raw(json.dumps(documents, indent=2)))
+        return
+
+    import os  # noqa: PLC0415
+    from pathlib import Path  # noqa: PLC0415
+
+    from sleap_rtc.storage.opening import open_buckets  # noqa: PLC0415
+    from sleap_rtc.storage.probe import probe  # noqa: PLC0415
+
+    uploads, rooms = open_buckets(settings, os.environ, home=Path.home())
+    wishes = setup.Wishes(
+        origins=settings.origins,
+        kms_key=settings.kms_key,
+        log_bucket=settings.log_bucket or "",
+    )
+    try:
+        steps = setup.init_bucket(uploads, "uploads", wishes)
+        steps += setup.init_bucket(rooms, "rooms", wishes)
+        found = probe(rooms)
+    finally:
+        uploads.close()
+    document = InitStorageDocument(
+        steps=tuple(
+            SetUpShown(bucket=step.bucket, what=step.what, done=step.done, why=step.why)
+            for step in steps
+        ),
+        pins_content=found.pins_content,
+        pins_ranges=found.pins_ranges,
+        policies=documents,
+    )
+    app.out.show(document, lambda: _show(app, document))
+
+
+def _show(app: App, document: InitStorageDocument) -> None:
+    for step in document.steps:
+        told = "" if step.done else f" - not done, the store says {step.why}"
+        app.out.data(f"{step.bucket}: {step.what}{told}")
+    app.out.data("Safe for several writers: of sixteen who made one object, one succeeded.")
+    if not document.pins_content:
+        app.out.warn(
+            "This store takes other bytes than a link is for. Nothing is lost by it: whoever "
+            "reads them finds them damaged."
+        )
+    if not document.pins_ranges:
+        app.out.warn(
+            "This store doesn't notice that an object was replaced while it is read. Downloads "
+            "find out at their end."
+        )
+    app.out.say("Rights for the server and workers: sleap-rtc server-init-storage --policies")
