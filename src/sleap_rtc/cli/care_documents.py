@@ -129,6 +129,29 @@ class CleanDocument(Shown, frozen=True):
     freed: int
 
 
+class WordsShown(Shown, frozen=True):
+    """What people wrote of a model."""
+
+    notes: str
+    tags: tuple[str, ...]
+
+
+class UpdatedShown(Shown, frozen=True):
+    """A model, what was written of it before, and what is now."""
+
+    model: str
+    alias: str | None
+    before: WordsShown
+    now: WordsShown
+
+
+class UpdateDocument(Shown, frozen=True):
+    """``update-model``: the models that were changed, and what failed."""
+
+    models: tuple[UpdatedShown, ...]
+    failed: tuple[FailedShown, ...]
+
+
 class DeletedModelShown(Shown, frozen=True):
     """A deleted model that can be brought back.
 
@@ -197,5 +220,6 @@ CARE: Final[dict[str, type[Shown]]] = {
     "repair-model": RepairDocument,
     "restore-model": RestoredModelsDocument,
     "sync": SyncDocument,
+    "update-model": UpdateDocument,
 }
 """Name of the schema's file → the document."""

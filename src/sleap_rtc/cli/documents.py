@@ -419,29 +419,6 @@ class AliasesDocument(Shown, frozen=True):
     aliases: tuple[AliasShown, ...]
 
 
-class WordsShown(Shown, frozen=True):
-    """What people wrote of a model."""
-
-    notes: str
-    tags: tuple[str, ...]
-
-
-class UpdatedShown(Shown, frozen=True):
-    """A model, what was written of it before, and what is now."""
-
-    model: str
-    alias: str | None
-    before: WordsShown
-    now: WordsShown
-
-
-class UpdateDocument(Shown, frozen=True):
-    """``update-model``: the models that were changed, and what failed."""
-
-    models: tuple[UpdatedShown, ...]
-    failed: tuple[FailedShown, ...]
-
-
 class DeletedShown(Shown, frozen=True):
     """A model that was deleted.
 
@@ -666,7 +643,6 @@ DOCUMENTS: Final[dict[str, type[Shown]]] = {
     "track": TrackDocument,
     "train": TrainDocument,
     "trust-model": TrustDocument,
-    "update-model": UpdateDocument,
     "worker": WorkerDocument,
     "worker-list-models": WorkerModelsDocument,
     "worker-model-info": WorkerModelInfoDocument,

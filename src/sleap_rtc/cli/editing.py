@@ -9,15 +9,13 @@ from typing import Final
 from msgspec.structs import replace
 
 from sleap_rtc.cli.app import App
+from sleap_rtc.cli.care_documents import UpdateDocument, UpdatedShown, WordsShown
 from sleap_rtc.cli.documents import (
     AliasesDocument,
     AliasShown,
     DeletedDocument,
     DeletedShown,
     TagDocument,
-    UpdateDocument,
-    UpdatedShown,
-    WordsShown,
 )
 from sleap_rtc.cli.listing import day
 from sleap_rtc.cli.several import Several
