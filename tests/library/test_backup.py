@@ -64,7 +64,7 @@ def content(registry: Registry) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("name", ["x.tar", "x.tar.gz", "x.tgz"])
+@pytest.mark.parametrize("name", ["x.tar", "x.tar.gz", "x.tgz", "x.tar.zst"])
 def test_what_was_saved_is_restored(
     filled: Registry, other: Registry, tmp_path: Path, clock: Any, name: str
 ) -> None:

@@ -11,6 +11,7 @@ import tracemalloc
 from collections.abc import Callable
 
 import pytest
+import zstandard
 
 from sleap_rtc.library.tapes import MAX_HEADER, Tape
 
@@ -34,7 +35,9 @@ def pax(count: int, first: int = 0) -> bytes:
     return b"".join(b"22 key%07d=%s\n" % (n, b"v" * 7) for n in range(first, first + count))
 
 
-@pytest.mark.parametrize("pack", [bytes, gzip.compress, bz2.compress, lzma.compress])
+@pytest.mark.parametrize(
+    "pack", [bytes, gzip.compress, bz2.compress, lzma.compress, zstandard.compress]
+)
 def test_members_are_met_in_order_and_read(pack: Callable[[bytes], bytes]) -> None:
     data = tar(
         (named("a"), b"x" * 2_000_000), (named("d/", tarfile.DIRTYPE), b""), (named("b"), b"2")

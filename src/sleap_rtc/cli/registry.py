@@ -60,8 +60,8 @@ def import_registry(app: App, file: Path, include_deleted: bool) -> None:
 def backup(app: App, file: Path, with_linked: bool, force: bool) -> None:
     """Save the whole library to one archive.
 
-    The models' files are in it. FILE ends with .tar or .tar.gz; weights hardly get
-    smaller by compression.
+    The models' files are in it. FILE ends with .tar, .tar.gz or, with the extra
+    zstd, .tar.zst; weights hardly get smaller by compression.
     """
     from sleap_rtc.cli.keeping import back_up  # noqa: PLC0415 - --help stays quick
 

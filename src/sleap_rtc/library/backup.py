@@ -15,6 +15,7 @@ when it is done again.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import lzma
@@ -25,7 +26,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Final, Literal
+from typing import IO, BinaryIO, Final, Literal
 
 import msgspec
 from blake3 import blake3
@@ -38,7 +39,7 @@ from sleap_rtc.errors import AlreadyExists, DataError, UsageError
 from sleap_rtc.files.beneath import open_file
 from sleap_rtc.files.durable import disk_errors, sync_directory, sync_file, written_whole
 from sleap_rtc.files.space import check_space
-from sleap_rtc.library import layout, manifest, merging, portable
+from sleap_rtc.library import layout, manifest, merging, portable, zstd
 from sleap_rtc.library.checking import place_of
 from sleap_rtc.library.claiming import same_model
 from sleap_rtc.library.entries import Entry
@@ -48,7 +49,7 @@ from sleap_rtc.library.registry import Registry
 from sleap_rtc.library.tapes import Tape
 
 TOP: Final = "sleap-rtc"
-ENDINGS: Final = (".tar", ".tar.gz", ".tgz")
+ENDINGS: Final = (".tar", ".tar.gz", ".tgz", ".tar.zst")
 
 _PIECE: Final = 1024 * 1024
 _NO_NAME: Final = frozenset(
@@ -115,7 +116,7 @@ def save(
         moved: Told of the bytes that were written.
 
     Raises:
-        UsageError: The name ends otherwise.
+        UsageError: The name ends otherwise, or with ``.zst`` where that can't be written.
         AlreadyExists: There is a file, and it isn't to be replaced.
         OutOfSpace: The disk is full; nothing is left.
     """
@@ -143,7 +144,8 @@ def save(
 
     with (
         written_whole(path, replacing=replacing) as out,
-        tarfile.open(fileobj=out, mode=mode, format=tarfile.PAX_FORMAT) as archive,
+        _packed(path, out) as packed,
+        tarfile.open(fileobj=packed, mode=mode, format=tarfile.PAX_FORMAT) as archive,
     ):
         _add(archive, "backup.json", encode_pretty(head), now)
         _add(archive, "manifest.json", text.getvalue(), now)
@@ -355,12 +357,17 @@ class _Restoring:
 def _mode(path: Path) -> Literal["w|", "w|gz"]:
     if path.name.endswith((".tar.gz", ".tgz")):
         return "w|gz"
-    if path.name.endswith(".tar"):
+    if path.name.endswith((".tar", ".tar.zst")):
         return "w|"
     raise UsageError(
         message=f"A backup's name ends with {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}.",
         hint=f"For example {path.name.partition('.')[0] or 'library'}.tar",
     )
+
+
+def _packed(path: Path, out: BinaryIO) -> contextlib.AbstractContextManager[IO[bytes]]:
+    """What a tar is written to, where it isn't packed by the tar's own means."""
+    return zstd.writer(out) if path.name.endswith(".zst") else contextlib.nullcontext(out)
 
 
 def _add(archive: tarfile.TarFile, name: str, data: bytes, now: datetime) -> None:

@@ -15,20 +15,26 @@ import tarfile
 from collections.abc import Callable, Iterator
 from typing import IO, Any, Final, cast
 
+from sleap_rtc.library import zstd
+
 MAX_HEADER: Final = 1 << 20
 """Bytes of the headers of one member."""
 MAX_GLOBAL: Final = 100
 """Values that an archive may give for all of its members."""
 
-PACKED: Final = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00")
-"""How files begin that are compressed by gzip, bzip2 and xz."""
+PACKED: Final = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", zstd.MAGIC)
+"""How files begin that are compressed by gzip, bzip2, xz and Zstandard."""
 
 _PIECE: Final = 1 << 20
 _MAX_READ: Final = 4 << 20
 
 
 def unpacked(file: IO[bytes]) -> IO[bytes]:
-    """The stream in a file, which may be compressed."""
+    """The stream in a file, which may be compressed.
+
+    Raises:
+        UsageError: By Zstandard, and the package for that isn't installed.
+    """
     head = file.read(8)
     file.seek(0)
     stream: Any = file
@@ -38,6 +44,8 @@ def unpacked(file: IO[bytes]) -> IO[bytes]:
         stream = bz2.BZ2File(file)
     elif head.startswith(PACKED[2]):
         stream = lzma.LZMAFile(file)  # noqa: SIM115 - the file below it is closed by the caller
+    elif head.startswith(PACKED[3]):
+        stream = zstd.reader(file)
     return cast("IO[bytes]", stream)
 
 
