@@ -112,7 +112,7 @@ def test_what_is_told(cli, ships) -> None:
     assert "skipped, 0a1b2c3d on gpu-1 is another model" in done.out
     assert "250 ms" in done.out
     assert "in the trash for 30 days: /worker/models/.trash/x" in done.err
-    assert "of the tier flagged" in done.err
+    assert "its safety is flagged, as found on gpu-1" in done.err
     assert "'fly' is free on gpu-1: add --alias fly" in done.err
     assert "'bee' is another model's on gpu-1" in done.err
     assert "It is called 'ant' on gpu-1." in done.err

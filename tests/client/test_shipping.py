@@ -301,6 +301,16 @@ class TestPush:
         assert (await lab.push(one.id, two.id)).failed == ()
         assert [t.attempts for t in lab.transfers.all()] == [1, 2]
 
+    async def test_killed_when_it_was_there_already(self, lab) -> None:
+        entry = lab.put(lab.mine)
+        lab.worker.fails = [LinkLost(peer="gpu-1", why="gone")]
+        with pytest.raises(LinkLost):
+            await lab.push(entry.id)
+        lab.put(lab.theirs)
+        assert [m.how for m in (await lab.push(entry.id)).moved] == ["known"]
+        [transfer] = lab.transfers.all()
+        assert (transfer.state, transfer.result, transfer.why) == ("done", entry.id, "")
+
     async def test_one_that_lasts_longer_than_a_request(self, lab) -> None:
         entry = lab.put(lab.mine)
         lab.worker.fails = [DeadlineExceeded(what="An answer", seconds="3600")]
@@ -366,6 +376,11 @@ class TestPull:
         assert (moved.how, moved.result) == ("replaced", mine.id)
         assert lab.mine.get("fly").record.files[0].blake3 == blake3(b"new").hexdigest()
 
+    async def test_one_that_is_not_there(self, lab) -> None:
+        for lab.worker.old in (False, True):
+            with pytest.raises(UnknownModel, match="no model 'fly' on gpu-1"):
+                await lab.pull("fly")
+
     async def test_one_that_is_in_use_here_stays(self, lab) -> None:
         mine = lab.put(lab.mine, best=b"old")
         lab.mine.update(mine.id, lambda old: replace(old, status="interrupted"))
@@ -402,6 +417,7 @@ class TestPull:
         assert list(lab.mine.walk()) == []
         shipped = await lab.pull(entry.id, trust=True)
         [moved] = shipped.moved
+        assert [each.state for each in lab.transfers.all()] == ["done"]
         assert (moved.how, moved.safety, moved.sent) == ("added", "flagged", 0)
         assert lab.mine.get(entry.id).record.trust.files == ("best.ckpt",)
 

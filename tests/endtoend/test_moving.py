@@ -64,7 +64,7 @@ def put(machine, name: str, *, head: str = "centroid", seed: int = 1, alias: str
 def commands(page: Path) -> list[tuple[str, list[str]]]:
     """Each command of a page, with the lines that are shown below it."""
     found: list[tuple[str, list[str]]] = []
-    for block in re.findall(r"^```console\n(.*?)^```$", page.read_text(), re.M | re.S):
+    for block in re.findall(r"^```console\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL):
         for line in block.splitlines():
             if line.startswith("$ "):
                 found.append((line[2:], []))
@@ -134,9 +134,8 @@ def test_what_one_person_pushes_another_pulls(lab) -> None:
         ).read_bytes()
     assert friend.left() == []
 
-    # Who only looks may pull, and not push.
+    # Who only looks may not push.
     guest = lab.person("guest", lab.invite("viewer"))
-    assert guest.do("pull", models=[first.id[:6]], worker="gpu-1").done()["failed"] == []
     end = guest.do("push", models=[put(guest, "mine", seed=4).id], worker="gpu-1").done()
     assert [code for code, _ in end["failed"]] == ["not_permitted"]
     assert "guest is a viewer" in end["failed"][0][1]
@@ -200,10 +199,6 @@ def test_another_model_in_the_way(lab) -> None:
     assert other.id == entry.id
     theirs = {"models": [other.id], "worker": "gpu-1"}
 
-    end = friend.do("push", **theirs).done()
-    assert ([code for code, _ in end["failed"]], end["sent"]) == (["already_exists"], 0)
-    end = friend.do("push", **theirs, if_exists="skip").done()
-    assert ([each["how"] for each in end["moved"]], end["sent"]) == (["skipped"], 0)
     end = friend.do("push", **theirs, if_exists="overwrite").done()
     assert ([code for code, _ in end["failed"]], end["sent"]) == (["not_permitted"], 0)
     end = friend.do("push", **theirs, if_exists="keep-both").done()

@@ -13,12 +13,13 @@ from msgspec.structs import replace
 
 from sleap_rtc.client.approvals import Approvals
 from sleap_rtc.domain.ids import recipe
-from sleap_rtc.domain.models import Interruption, Location, ModelFile, ModelRecord, Trust
+from sleap_rtc.domain.models import Interruption, Location, ModelFile, ModelRecord, Training, Trust
 from sleap_rtc.domain.packages import ref
 from sleap_rtc.errors import (
     AliasTaken,
     AlreadyExists,
     Conflict,
+    DataError,
     LinkLost,
     NotPermitted,
     NotTrusted,
@@ -175,6 +176,7 @@ async def test_a_model_comes_with_its_record_and_says_who_brought_it(lab) -> Non
         "trust": Trust(at=NOW, files=("best",)),
         "interruption": Interruption(epoch=1, checkpoint="none.ckpt"),
         "source": "worker-training",
+        "training": Training(job="00000000-03e9-7404-8101-010101010101", worker="gpu-2"),
         "files": (ModelFile(path="other", size=1, blake3="0" * 64, link="/etc/passwd"),),
     }
     body, _ = lab.model(at=lies)
@@ -193,6 +195,7 @@ async def test_a_model_comes_with_its_record_and_says_who_brought_it(lab) -> Non
     assert [at.name for at in kept.locations] == ["gpu-2"]
     assert kept.interruption.checkpoint is None
     assert kept.canonical == body.record.canonical
+    assert (kept.training.job, kept.training.worker) == (None, "gpu-2")
     assert (ADA, body.package.id) in lab.offers
     phases = [told.phase for told in lab.channel.told]
     assert phases[0] == "waiting"
@@ -237,6 +240,33 @@ async def test_an_impossible_listing_is_not_even_asked_for(lab) -> None:
     with pytest.raises(UsageError, match="impossible"):
         await lab.push(body, package=replace(body.package, listing=2**27))
     assert source.asked == 0
+
+
+async def test_a_listing_of_something_else_leaves_nothing(lab) -> None:
+    body, source = lab.model()
+    wrong = replace(body.package, id="9" * 64)
+    lab.sources_of[wrong.id] = [source]
+
+    async def listing(_ref):
+        return b"SRPK" + b"\xff" * (wrong.listing - 4)
+
+    source.listing = listing
+    with pytest.raises(DataError):
+        await lab.push(body, record=replace(body.record, package=wrong.id), package=wrong)
+    assert list(lab.registry.incoming.iterdir()) == []
+
+
+async def test_a_slow_sender_keeps_nobody_else_waiting(lab) -> None:
+    slow = [lab.model(name, best=name.encode()) for name in ("one", "two", "three")]
+    for _, source in slow:
+        source.goes_on.clear()
+    going = [asyncio.create_task(lab.push(body)) for body, _ in slow]
+    await lab.channel.has_told(3)
+    assert (await lab.push(lab.model("four", best=b"4")[0], BOB)).how == "added"
+    for _, source in slow:
+        source.goes_on.set()
+    assert [each.how for each in await asyncio.gather(*going)] == ["added"] * 3
+    assert (lab.pushes._turns, lab.pushes.at_work) == ({}, set())
 
 
 async def test_who_only_looks_may_do_none_of_it(lab) -> None:
@@ -363,7 +393,7 @@ async def test_one_device_has_a_bound(lab, monkeypatch) -> None:
 
 
 async def test_a_sender_without_blocks_is_not_waited_for(lab, monkeypatch) -> None:
-    monkeypatch.setattr(pushes, "MAX_SOURCES", 0.01)
+    monkeypatch.setattr(pushes, "SOURCE_S", 0.01)
     body, _ = lab.model()
     lab.sources_of.clear()
     lab.channel.lost = True

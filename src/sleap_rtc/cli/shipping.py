@@ -316,7 +316,12 @@ def _tell_model(app: App, one: MovedShown, worker: str) -> None:
     if one.trash:
         app.out.say(f"The other one is in the trash for 30 days: {one.trash}")
     if one.how != "known" and one.safety not in ("safe", "scanned"):
-        app.out.warn(f"{label}: its files are of the tier {one.safety}, as found {there}.")
+        app.out.warn(
+            f"{label}: its safety is {one.safety}, as found {there}. A job runs it there only once "
+            "that machine's owner says yes: sleap-rtc trust-model."
+            if one.direction == "push"
+            else f"{label}: its safety is {one.safety}. It runs here only with --trust-model."
+        )
 
 
 def _tell_alias(app: App, offer: OfferShown, document: MovesDocument) -> None:

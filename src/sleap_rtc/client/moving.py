@@ -24,9 +24,10 @@ from sleap_rtc.auth.store import RoomEntry
 from sleap_rtc.client.asking import WorkerLibrary, open_linked
 from sleap_rtc.client.bringing import PATIENCE_S, OnProgress
 from sleap_rtc.client.online import Online
-from sleap_rtc.client.transfers import Transfers
+from sleap_rtc.client.transfers import Direction, Transfer, Transfers
 from sleap_rtc.domain.ids import ModelId, PackageId
-from sleap_rtc.domain.models import Tier
+from sleap_rtc.domain.models import ModelRecord, Tier
+from sleap_rtc.domain.packages import PackageRef
 from sleap_rtc.errors import AlreadyExists, DeadlineExceeded, NotFound, PeerUnreachable
 from sleap_rtc.files.hashcache import HashCache
 from sleap_rtc.library.registry import Registry
@@ -157,6 +158,25 @@ class Mover:
     def worker(self) -> str:
         """The worker's name."""
         return self.link.name
+
+    def transfer(
+        self, direction: Direction, record: ModelRecord, label: str, package: PackageRef
+    ) -> Transfer:
+        """What is to be remembered of a model on its way."""
+        now = self.transfers.now()
+        return Transfer(
+            id="",
+            direction=direction,
+            model=record.id,
+            label=label,
+            model_type=record.model_type,
+            package=package.id,
+            size=package.size,
+            worker=self.worker,
+            room=self.room.room,
+            begun_at=now,
+            changed_at=now,
+        )
 
     async def ask(self, body: RequestBody, *, within_s: float = 60.0) -> ReplyBody:
         """Ask the worker."""

@@ -30,6 +30,7 @@ from sleap_rtc.client.bringing import (
     seen_at,
     to_the_end,
 )
+from sleap_rtc.client.counting import CountedSources
 from sleap_rtc.client.moving import Clash, Decide, Moved, Mover, decided
 from sleap_rtc.client.transfers import IfExistsWish, Transfer
 from sleap_rtc.domain.ids import ModelId
@@ -43,6 +44,7 @@ from sleap_rtc.errors import (
     NotTrusted,
     ProtocolError,
     UnknownModel,
+    from_wire,
 )
 from sleap_rtc.files.partial import claim_partial, folder_of
 from sleap_rtc.files.staged import Staged
@@ -80,10 +82,16 @@ async def named_there(mover: Mover, name: str) -> Named:
         AmbiguousName: A prefix fits several.
     """
     try:
-        named = await mover.ask(NameModels(name=name))
-    except FeatureMissing:  # an older worker knows single models
-        told = await _find(mover, name)
-        return Named(models=(told.record.id,), alias=told.alias)
+        try:
+            named = await mover.ask(NameModels(name=name))
+        except FeatureMissing:  # an older worker knows single models
+            told = await _find(mover, name)
+            return Named(models=(told.record.id,), alias=told.alias)
+    except UnknownModel as error:
+        # Its sentence is the worker's, whose "here" is there.
+        message = f"There is no model {name!r} on {mover.worker}."
+        hint = f"sleap-rtc worker list-models --worker {mover.worker} shows what there is."
+        raise from_wire(error.code, error.details, message=message, hint=hint) from None
     if not isinstance(named, ModelsNamed):
         raise ProtocolError(peer=mover.worker, why="another answer than the one asked for")
     return Named(models=named.models, alias=named.alias)
@@ -129,50 +137,37 @@ async def pull_model(
     if not 1 <= package.files <= MAX_FILES or not package.is_possible:
         raise DataError(what=f"Model {record.id}", why=f"it can't have {package.files:,} files")
     path = await _path_there(mover, model)
+    wanted = mover.transfer("pull", record, label, package)
     done = await asyncio.to_thread(_without_moving, mover, record, label, path, decide)
     if isinstance(done, Moved):
+        if done.how == "known":
+            mover.transfers.fulfilled(wanted, done.result)
         return done
     registry = mover.registry
-    wanted = Transfer(
-        id="",
-        direction="pull",
-        model=record.id,
-        label=label,
-        model_type=record.model_type,
-        package=package.id,
-        size=package.size,
-        worker=mover.worker,
-        room=mover.room.room,
-        if_exists=done if done != "refuse" else wish,
-        trust=trust,
-        begun_at=mover.transfers.now(),
-        changed_at=mover.transfers.now(),
-    )
-    moved: list[int] = []
+    wanted = replace(wanted, if_exists=done if done != "refuse" else wish, trust=trust)
+    counted = CountedSources(mover.library.sources)
     with mover.transfers.begin(wanted) as going:
 
         def progress(now: Progress) -> None:
             if now.phase in ("receiving", "copying"):
                 going.done = now.done
-            if now.phase == "receiving":
-                moved.append(now.done)
-                del moved[1:-1]
             on_progress(now)
 
         began = time.monotonic()
         await mover.ask(WantFiles(package=package, model=record.id), within_s=HASHING_S)
         mover.link.want_blocks()
-        staged = await fetch(
-            package,
-            sources=mover.library.sources,
-            destination=_destination(registry, wanted),
-            incoming=registry.incoming,
-            held=(registry.models_dir,),
-            cache=mover.cache,
-            on_progress=progress,
-            throttle=mover.throttle,
-            patience=PATIENCE_S,
-        )
+        with counted.current() as sources:
+            staged = await fetch(
+                package,
+                sources=sources,
+                destination=_destination(registry, wanted),
+                incoming=registry.incoming,
+                held=(registry.models_dir,),
+                cache=mover.cache,
+                on_progress=progress,
+                throttle=mover.throttle,
+                patience=PATIENCE_S,
+            )
         with staged:
             arrived = await to_the_end(
                 _take_in, mover, record, path, staged, trust=trust, if_exists=done
@@ -188,7 +183,7 @@ async def pull_model(
         result=entry.id,
         path=str(entry.directory),
         size=package.size,
-        sent=moved[-1] - moved[0] if moved else 0,
+        sent=counted.received,
         seconds=time.monotonic() - began,
         safety=safety_of(entry.record).tier,
         trash="" if arrived.trash is None else str(arrived.trash),

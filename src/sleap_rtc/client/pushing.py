@@ -13,15 +13,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
 import time
 from collections.abc import Sequence
 from typing import Literal
 
+from msgspec.structs import replace
+
 from sleap_rtc.client.bringing import OnProgress, seen_at
+from sleap_rtc.client.counting import CountedServed
 from sleap_rtc.client.moving import Clash, Decide, Moved, Mover, decided
 from sleap_rtc.client.tracking import is_whole
-from sleap_rtc.client.transfers import IfExistsWish, Transfer
+from sleap_rtc.client.transfers import IfExistsWish
 from sleap_rtc.domain.ids import ModelId
 from sleap_rtc.domain.packages import ref
 from sleap_rtc.errors import Conflict, FilesMissing, ProtocolError, UnknownModel
@@ -40,34 +42,9 @@ from sleap_rtc.protocol.moving import (
     sendable,
 )
 from sleap_rtc.transfer.progress import Progress
-from sleap_rtc.transports.serving import ServedPackage, serve_model
+from sleap_rtc.transports.serving import serve_model
 
 AliasState = Literal["free", "ours", "taken"]
-
-
-class Counted:
-    """A served package that counts what was read of it, for several threads.
-
-    Attributes:
-        sent: Bytes of the blocks that the other side asked for.
-    """
-
-    def __init__(self, served: ServedPackage) -> None:
-        self._served = served
-        self._lock = threading.Lock()
-        self.sent = 0
-
-    @property
-    def listing(self) -> bytes:
-        """The canonical listing."""
-        return self._served.listing
-
-    def read(self, file: int, block: int) -> bytes:
-        """One block."""
-        data = self._served.read(file, block)
-        with self._lock:
-            self.sent += len(data)
-        return data
 
 
 async def push_model(
@@ -111,23 +88,13 @@ async def push_model(
         weighed = await mover.ask(WeighModel(record=sent, package=package, flagged=flagged))
         if not isinstance(weighed, ModelWeighed):
             raise ProtocolError(peer=mover.worker, why="another answer than the one asked for")
+        wanted = mover.transfer("push", record, entry.label, package)
         done = _without_moving(mover, entry, weighed, decide)
         if isinstance(done, Moved):
+            if done.how == "known":
+                mover.transfers.fulfilled(wanted, done.result)
             return done
-        wanted = Transfer(
-            id="",
-            direction="push",
-            model=entry.id,
-            label=entry.label,
-            model_type=record.model_type,
-            package=package.id,
-            size=package.size,
-            worker=mover.worker,
-            room=mover.room.room,
-            if_exists=done if done != "refuse" else wish,
-            begun_at=mover.transfers.now(),
-            changed_at=mover.transfers.now(),
-        )
+        wanted = replace(wanted, if_exists=done if done != "refuse" else wish)
         with mover.transfers.begin(wanted) as going:
 
             def progress(now: Progress) -> None:
@@ -135,7 +102,7 @@ async def push_model(
                     going.done = now.done
                 on_progress(now)
 
-            counted = Counted(served)
+            counted = CountedServed(served)
             began = time.monotonic()
             body = PushModel(record=sent, package=package, if_exists=done)
             with mover.offering(package.id, counted):

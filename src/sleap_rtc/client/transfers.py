@@ -33,7 +33,7 @@ from loguru import logger
 from msgspec import Meta
 from msgspec.structs import replace
 
-from sleap_rtc.domain.ids import RoomId, is_uuid7, make_uuid7
+from sleap_rtc.domain.ids import ModelId, RoomId, is_uuid7, make_uuid7
 from sleap_rtc.domain.models import Id, Line, ModelType, Package, Utc
 from sleap_rtc.domain.packages import MAX_SIZE
 from sleap_rtc.domain.values import Document, decode, encode_pretty
@@ -215,6 +215,19 @@ class Transfers:
             claim.release()
             raise
         return Going(self, transfer, claim)
+
+    def fulfilled(self, wanted: Transfer, result: ModelId) -> None:
+        """Write down that what is wanted is there already: whoever began it was killed at its end.
+
+        Args:
+            wanted: As for :meth:`begin`.
+            result: The model's id where it is.
+        """
+        for each in self._read_all():
+            if each.same(wanted) and not each.finished:
+                with contextlib.suppress(SleapRtcError, OSError), self.claimed(each):
+                    done = {"state": "done", "done": each.size, "why": "", "result": result}
+                    self.write(replace(each, changed_at=self.now(), **done))
 
     def all(self) -> list[Transfer]:
         """Every transfer as it stands, the newest first."""

@@ -45,11 +45,12 @@ from sleap_rtc.errors import (
     NotPermitted,
     NotTrusted,
     OutOfSpace,
+    SleapRtcError,
     UnknownModel,
     UsageError,
 )
 from sleap_rtc.files.hashcache import HashCache
-from sleap_rtc.files.partial import folder_of
+from sleap_rtc.files.partial import claim_partial, folder_of
 from sleap_rtc.files.space import free_space
 from sleap_rtc.files.staged import Staged
 from sleap_rtc.library.arriving import Arrived, arrive, check_replaceable, weigh
@@ -77,11 +78,11 @@ from sleap_rtc.worker.library_answers import library_errors
 from sleap_rtc.worker.peers import Asker, Peers
 
 MAY_PUSH: Final = frozenset({"owner", "member"})
-AT_ONCE: Final = 4
-"""Pushes, of everybody together, whose content moves at a time; the others wait."""
+AT_ONCE: Final = 2
+"""Pushes of one device whose content moves at a time: a slow network keeps nobody else waiting."""
 MAX_EACH: Final = 16
 """Pushes of one device that are under way or wait."""
-MAX_SOURCES: Final = 10.0
+SOURCE_S: Final = 10.0
 """Seconds without the sender's blocks after which a push gives up; asked again, it goes on."""
 
 _SETTLED: Final = frozenset({"completed", "imported", "interrupted", "failed"})
@@ -129,7 +130,7 @@ class Pushes:
         self._cache = cache
         self._throttle = throttle
         self._clock = clock
-        self._turns = asyncio.Semaphore(AT_ONCE)
+        self._turns: dict[DeviceId, asyncio.Semaphore] = {}
         self._locks: dict[PackageId, asyncio.Lock] = {}
         self._users: Counter[PackageId] = Counter()
         self._running: dict[tuple[DeviceId, PackageId], asyncio.Task[ModelPushed]] = {}
@@ -261,11 +262,13 @@ class Pushes:
             self._each[asker.device] -= 1
             if not self._each[asker.device]:
                 del self._each[asker.device]
+                self._turns.pop(asker.device, None)
 
     async def _push(self, channel: Channel, asker: Asker, body: PushModel) -> ModelPushed:
         async with _telling(channel, body.package) as tell:
             tell(Progress(phase="waiting", done=0, total=body.package.size))
-            async with self._alone(body.package.id), self._turns:
+            turn = self._turns.setdefault(asker.device, asyncio.Semaphore(AT_ONCE))
+            async with turn, self._alone(body.package.id):
                 # Whoever waited behind another one with the same content finds it here.
                 found = await asyncio.to_thread(weigh, self._registry, body.record)
                 if found.entry is not None and found.verdict == "same":
@@ -285,19 +288,24 @@ class Pushes:
     async def _fetch(
         self, asker: Asker, body: PushModel, tell: Callable[[Progress], None]
     ) -> Arrived:
-        package = body.package
-        with self._peers.sources(package.id) as sources:
-            staged = await fetch(
-                package,
-                sources=sources,
-                destination=self._destination(body.record),
-                incoming=self._registry.incoming,
-                held=(self._registry.models_dir,),
-                cache=self._cache,
-                on_progress=tell,
-                throttle=self._throttle,
-                patience=MAX_SOURCES,
-            )
+        package, destination = body.package, self._destination(body.record)
+        try:
+            with self._peers.sources(package.id) as sources:
+                staged = await fetch(
+                    package,
+                    sources=sources,
+                    destination=destination,
+                    incoming=self._registry.incoming,
+                    held=(self._registry.models_dir,),
+                    cache=self._cache,
+                    on_progress=tell,
+                    throttle=self._throttle,
+                    patience=SOURCE_S,
+                )
+        except DataError:  # it will never be that package
+            with contextlib.suppress(SleapRtcError):
+                claim_partial(self._registry.incoming, package.id, destination).remove()
+            raise
         with staged:
             return await to_the_end(self._take_in, asker, body.record, staged, body.if_exists)
 
@@ -331,6 +339,8 @@ class Pushes:
             downloaded_at=self._clock(),
             files=tuple(files),
             package=package,
+            # A job of this worker finds its model again by this.
+            training=replace(record.training, job=None),
             checkpoint=record.checkpoint if record.checkpoint in paths else None,
             config=record.config if record.config in paths else None,
             interruption=interruption,
