@@ -30,6 +30,7 @@ from sleap_rtc.protocol.signaling import IceServer, Relayed
 from sleap_rtc.testing.made_room import MadeRoom
 from sleap_rtc.transports.base import Sources
 from sleap_rtc.transports.channel import Channel
+from sleap_rtc.transports.direct.shortcut import Ways
 from sleap_rtc.transports.fetch import fetch
 from sleap_rtc.transports.link import Link
 from sleap_rtc.transports.peer import Peer
@@ -43,7 +44,7 @@ _NAME = "gpu-1"
 class _End:
     """One device: its trust, kept in memory, and its switchboard over the wire."""
 
-    def __init__(self, wire: Wire, side: str) -> None:
+    def __init__(self, wire: Wire, side: str, options: dict[str, Any]) -> None:
         made = MadeRoom(now=datetime.now(UTC))
         worker = made.key(_WORKER)
         self.wire, self.room, self.membership = wire, made.room, made.no_list()
@@ -55,7 +56,8 @@ class _End:
             self._peer = made.owner.device
         self.blocks: asyncio.Queue[Channel] = asyncio.Queue()
         accept = self._accept if side == "worker" else None
-        self.switchboard = Switchboard(self, trust=lambda _: self, accept=accept)
+        ways = Ways(options.get("transport", "webrtc"))
+        self.switchboard = Switchboard(self, trust=lambda _: self, accept=accept, ways=ways)
         self._relaying = asyncio.create_task(self._relayed())
 
     # ── the way to the peer ──────────────────────────────────────────────────
@@ -107,7 +109,7 @@ class _End:
     # ── connections that come in ─────────────────────────────────────────────
 
     async def _accept(self, connection: Peer, proven: Authenticated) -> None:
-        channel = Channel(connection, proven, handler=_answer)
+        channel = Channel(connection, proven, handler=_answer, ways=self.switchboard.ways)
         if proven.purpose == "blocks":
             self.blocks.put_nowait(channel)
         await channel.run()
@@ -125,7 +127,7 @@ async def _answer(_channel: Channel, _body: RequestBody, _id: str) -> JobsTold:
 @contextlib.asynccontextmanager
 async def _offering(wire: Wire, options: dict[str, Any]) -> AsyncIterator[Link]:
     """A link to the receiver that offers the file; the receiver is told what to fetch."""
-    end = _End(wire, "client")
+    end = _End(wire, "client", options)
     packed = await asyncio.to_thread(pack, {"file.bin": Path(options["file"])})
     served = ServedPackage(packed)
     link = Link(end.switchboard, room=end.room, locate=lambda: end.presence, name=_NAME)
@@ -154,7 +156,7 @@ async def transfer_sender(wire: Wire, options: dict[str, Any]) -> dict[str, Any]
 
 async def transfer_receiver(wire: Wire, options: dict[str, Any]) -> dict[str, Any]:
     """Fetch the file when told: received, hashed, written, read and hashed again, synced."""
-    end = _End(wire, "worker")
+    end = _End(wire, "worker", options)
     wanted = msgspec.convert(await wire.expect("package"), PackageRef)
     channel = await end.blocks.get()
     await wire.expect("fetch")

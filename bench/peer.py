@@ -15,7 +15,7 @@ from loguru import logger
 
 from bench.wire import Wire
 
-KINDS = {"ours": "ours", "control": "ours", "bare": "bare", "aiortc": "portable"}
+KINDS = {"ours": "ours", "control": "ours", "bare": "bare", "aiortc": "portable", "tls": "tls"}
 """What can be measured, and the module that knows how."""
 
 

@@ -32,6 +32,8 @@ def ratios(measured: dict[str, Any]) -> dict[str, float]:
         f"ours / {name}": _paired(ours["runs"], results[name]["runs"])
         for name in ("aiortc", "bare", "bare, hashes and writes")
     }
+    for way, bare in (("ours, direct", "TLS, hashes and writes"), ("ours, direct", "aiortc")):
+        found[f"{way} / {bare}"] = results[way]["mb_per_s"] / results[bare]["mb_per_s"]
     found["MB above the bare sender"] = ours["sender_peak_mb"] - results["bare"]["sender_peak_mb"]
     if "ours, large" in results:
         for role in ("sender", "receiver"):

@@ -52,6 +52,9 @@ def measure(
     into = {"file": str(file), "into": str(folder)}
     ways: dict[str, tuple[str, dict[str, Any]]] = {
         "ours": ("ours", {"size": size, **into}),
+        "ours, direct": ("ours", {"size": size, "transport": "direct", **into}),
+        "ours, one machine": ("ours", {"size": size, "transport": "local", **into}),
+        "TLS, hashes and writes": ("tls", {"size": size, **into}),
         "bare": ("bare", {"size": size, "files": False}),
         "bare, hashes and writes": ("bare", {"size": size, "files": True, **into}),
         "aiortc": ("aiortc", {"size": size // AIORTC_PART}),

@@ -7,6 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from bench.pairs import run_pair
+from bench.transfer import made_file
+from bench.wire import MB
 
 from sleap_rtc.testing import netns
 
@@ -29,4 +32,19 @@ def test_a_file_moves_and_questions_are_answered_beside_it(tmp_path: Path) -> No
     assert done.returncode == 0, done.stderr
     rows = [line.split("|")[1].strip() for line in done.stdout.splitlines()]
     assert rows == ["round trip", "---", "idle", "saturated"]
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.webrtc
+@pytest.mark.parametrize("way", ["direct", "local", "tls"])
+def test_a_file_moves_directly(tmp_path: Path, way: str) -> None:
+    if netns.inside() is None:
+        pytest.skip("WebRTC needs an interface besides loopback; `make test` makes one")
+    file = made_file(tmp_path / "file.bin", 20 * MB)
+    options = {"size": 20 * MB, "file": str(file), "into": str(tmp_path), "transport": way}
+    used = run_pair("tls" if way == "tls" else "ours", **options)
+    assert used["receiver"]["wall_s"] > 0
+    assert used["sender"]["cpu_s"] > 0
+    file.unlink()
     assert not list(tmp_path.iterdir())

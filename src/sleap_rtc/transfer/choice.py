@@ -124,7 +124,7 @@ def _against(kind: Kind, given: Situation) -> Iterator[str]:
 def _against_direct(kind: Kind, given: Situation) -> Iterator[str]:
     if not given.online:
         yield "the other side is not online"
-    if given.wish in ("webrtc", "s3"):
+    if given.wish not in ("auto", kind):
         yield f"{given.wish} was asked for"
     if given.reach == "old":
         yield "the other side is too old for it"
@@ -134,11 +134,8 @@ def _against_direct(kind: Kind, given: Situation) -> Iterator[str]:
         yield "neither side reached the other"
     if kind == "local" and given.same_machine is False:
         yield "the other side is on another machine"
-    if kind == "direct":
-        if given.wish == "local":
-            yield "local was asked for"
-        if given.same_machine and given.wish != "direct":
-            yield "both sides are on one machine"
+    if kind == "direct" and given.same_machine and given.wish != "direct":
+        yield "both sides are on one machine"
     if given.wish == "auto" and given.reach != "open" and given.size < SMALL:
         yield f"{given.what} are over the link sooner than it is made"
 

@@ -153,7 +153,7 @@ class FetchLane(Lane):
         """Read to the end of a part, unless there is something to send or nothing comes."""
         wire, into = self._wire, self._into
         while self._at < len(into):
-            count = wire.read(into[self._at :])
+            count = wire.read_row(into[self._at :])
             self._at += count
             self._moves(count)
             self._check_pace()

@@ -158,7 +158,7 @@ class ServeLane(Lane):
     def _send(self, data: memoryview) -> None:
         taken_at = time.monotonic()
         while data and not self._closing.is_set():
-            count = self._wire.write(data)
+            count = self._wire.write_row(data)
             data = data[count:]
             if count:
                 taken_at = time.monotonic()

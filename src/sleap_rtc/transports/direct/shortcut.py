@@ -63,7 +63,7 @@ class Ways:
     @property
     def local(self) -> bool:
         """Whether connections within one machine are."""
-        return self.wish in ("auto", "direct", "local")
+        return self.wish in ("auto", "local")
 
     @property
     def required(self) -> bool:
@@ -77,7 +77,7 @@ class Ways:
             NotPermitted: The user wants no direct connections.
             Conflict: Too many are being made.
         """
-        if not self.local:
+        if not (self.tcp or self.local):
             raise NotPermitted(message="Direct connections are turned off there.")
         if self._meetings >= MAX_MEETINGS:
             raise Conflict(message="Too many direct connections are being made there.")
@@ -201,7 +201,9 @@ class Shortcut:
         self._refused |= isinstance(error, ProtocolError)
         self._next_at = self._clock() + RETRY_LOST_S
         if not self._closed:
-            logger.bind(code=error.code).info("content goes over the link again: {}", error)
+            logger.bind(code=error.code).info(
+                "no content of {} comes directly any more: {}", self._peer, error
+            )
 
     # ── serving ──────────────────────────────────────────────────────────────
 
@@ -248,7 +250,9 @@ class Shortcut:
         if self._serve is lane:
             self._serve = None
         if not self._closed:
-            logger.bind(code=error.code).info("a direct connection ended: {}", error)
+            logger.bind(code=error.code).info(
+                "no content goes to {} directly any more: {}", self._peer, error
+            )
 
     # ── both ─────────────────────────────────────────────────────────────────
 

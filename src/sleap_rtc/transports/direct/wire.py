@@ -22,6 +22,8 @@ T = TypeVar("T")
 
 MOMENT_S: Final = 0.5
 """Seconds that a call of the thread waits at most."""
+ROW: Final = 16
+"""Reads or writes of content between two looks at anything else."""
 FAR_S: Final = 0.002
 """Seconds of a round trip from which BBR is taken: random loss hardly slows it. On short ways the
 system's own choice is faster."""
@@ -76,6 +78,29 @@ class Wire:
             return 0
         except (OSError, ValueError) as error:
             raise self.lost(error) from None
+
+    def read_row(self, into: memoryview) -> int:
+        """The same for content, of which there is a lot: as many reads as a row has.
+
+        TLS gives 16 KiB at a time, so what is done between two reads counts.
+        """
+        at, end, read = 0, len(into), self.read
+        for _ in range(ROW):
+            count = read(into[at:])
+            at += count
+            if not count or at == end:
+                break
+        return at
+
+    def write_row(self, data: memoryview) -> int:
+        """The same for writing."""
+        at, end, write = 0, len(data), self.write
+        for _ in range(ROW):
+            count = write(data[at:])
+            at += count
+            if not count or at == end:
+                break
+        return at
 
     def lost(self, error: Exception) -> LinkLost:
         """The error for what the system says."""
