@@ -114,3 +114,11 @@ def test_half_of_tls_is_a_mistake(tmp_path: Path) -> None:
         check_exposure(settings(tls_key=pem), insecure=False)
     with pytest.raises(InvalidConfig, match="no file"):
         check_exposure(settings(tls_cert=pem, tls_key=tmp_path / "no.pem"), insecure=False)
+
+
+def test_a_url_is_built_as_devices_reach_the_server() -> None:
+    found = addresses(public_urls=("https://lab.org", "http://lab.org:99/"))
+    # A proxy may not tell that it speaks TLS: what was configured says so.
+    assert found.base_url("lab.org:443", scheme="http") == "https://lab.org"
+    assert found.base_url("lab.org:99", scheme="https") == "http://lab.org:99"
+    assert found.base_url("127.0.0.1:8765", scheme="http") == "http://127.0.0.1:8765"

@@ -121,11 +121,31 @@ def test_an_object_that_is_gone(place: Place) -> None:
     assert use(told.request).status == 404
 
 
-def test_whoever_stops_reading_holds_up_nobody(place: Place, stored: DownloadTold) -> None:
+def gone(place: Place) -> float:
+    text = send(place.address, "GET", "/metrics").body.decode()
+    mark = 'sleap_rtc_requests_total{kind="http_get_object",outcome="gone"} '
+    return float((text.partition(mark)[2] or "0").split()[0])
+
+
+@pytest.mark.parametrize("closes", [True, False], ids=["goes away", "stays and reads nothing"])
+def test_whoever_reads_nothing_is_let_go(
+    place: Place, stored: DownloadTold, monkeypatch: pytest.MonkeyPatch, closes: bool
+) -> None:
+    monkeypatch.setattr(module, "STALL_S", 30 if closes else 0.2)
+    before = gone(place)
     parts = urlsplit(stored.request.url)
-    with socket.create_connection((place.address.host, place.address.port)) as rude:
+    with contextlib.closing(socket.socket()) as rude:
+        rude.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        rude.connect((place.address.host, place.address.port))
         rude.sendall(f"GET {parts.path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         assert rude.recv(10)
+        if closes:
+            rude.close()
+        for _ in range(200):
+            if gone(place) > before:
+                break
+            threading.Event().wait(0.05)
+        assert gone(place) == before + 1
     assert use(stored.request, range="bytes=0-0").status == 206
 
 
@@ -256,10 +276,13 @@ def test_a_large_refused_part_still_hears_why(place: Place) -> None:
 
 def test_too_many_at_once(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     put = ticket(place.owner, b"busy")
-    monkeypatch.setattr(module, "MAX_TRANSFERS", 0)
-    reply = use(put, b"busy")
-    assert (reply.status, reply.error["code"]) == (429, "too_many_requests")
-    assert int(reply.headers["retry-after"]) > 0
+    for limit in ("MAX_TRANSFERS", "MAX_TRANSFERS_EACH"):
+        with monkeypatch.context() as patched:
+            patched.setattr(module, limit, 0)
+            reply = use(put, b"busy")
+        assert (reply.status, reply.error["code"]) == (429, "too_many_requests")
+        assert int(reply.headers["retry-after"]) > 0
+    assert use(put, b"busy").status == 200
 
 
 def test_a_full_disk(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,6 +61,17 @@ class Addresses:
         candidates = [host, *(address.host for address in self._public)]
         return next((host for host in candidates if not is_loopback(host)), None)
 
+    def base_url(self, dialled: str, *, scheme: str) -> str:
+        """What a URL to this server begins with, for a device that dialled this address.
+
+        Args:
+            dialled: One of :meth:`known`.
+            scheme: ``http`` or ``https``, as the connection is seen here; what was configured
+                knows better what a proxy speaks.
+        """
+        found = next((public for public in self._public if public.dialled == dialled), None)
+        return f"{scheme}://{dialled}" if found is None else found.url
+
     def url(self, settings: ServerSettings) -> str:
         """The address to show to people."""
         if self._public:

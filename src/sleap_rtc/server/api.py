@@ -25,7 +25,7 @@ from sleap_rtc.errors import (
     TooManyRequests,
     UsageError,
 )
-from sleap_rtc.net.limits import SourceLimits
+from sleap_rtc.net.limits import SourceLimits, TokenBucket
 from sleap_rtc.protocol.http import (
     CHALLENGE_PATH,
     CHALLENGE_SECONDS,
@@ -80,6 +80,8 @@ ANSWER_WITHIN: Final = 60.0
 """Seconds until an answer must be there."""
 THREADS: Final = 8
 """Questions about files that are worked on at a time."""
+COMPARING: Final = 2
+"""Contents that are compared with their hashes at a time."""
 COMPLETE_WITHIN: Final = 900.0
 """The same where a whole content is read once more, to compare it with its hash."""
 
@@ -96,7 +98,6 @@ class Endpoint(msgspec.Struct, frozen=True):
         request: What is asked; None where there is no body.
         signed_in: Whether a token is needed.
         limit: Bytes that the request may have.
-        within: Seconds that it may take.
     """
 
     name: str
@@ -107,7 +108,6 @@ class Endpoint(msgspec.Struct, frozen=True):
     request: type[Value] | None = None
     signed_in: bool = True
     limit: int = MAX_BODY
-    within: float = ANSWER_WITHIN
 
 
 ENDPOINTS: Final = (
@@ -159,7 +159,6 @@ ENDPOINTS: Final = (
         request=CompleteUpload,
         answer=ObjectTold,
         limit=MAX_COMPLETE,
-        within=COMPLETE_WITHIN,
     ),
     Endpoint(
         name="abort_upload",
@@ -204,14 +203,16 @@ class Api:
         self._hub, self._tokens, self._storage = hub, tokens, storage
         self._now, self._openapi = now, openapi
         self._challenges = Challenges()
-        # Its own, so that a large content which is compared keeps nobody from signing in.
+        # Their own, so that whoever has large contents compared keeps nobody from anything else.
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="storage")
+        self._comparing = ThreadPoolExecutor(COMPARING, thread_name_prefix="comparing")
         self._devices = SourceLimits(rate=API_RATE, burst=API_BURST, capacity=DEVICES)
         self._networks = SourceLimits(rate=SIGN_IN_RATE, burst=SIGN_IN_BURST)
 
     def close(self) -> None:
         """Wait for no thread any more."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._threads, self._comparing):
+            threads.shutdown(wait=False, cancel_futures=True)
 
     async def answer(self, scope: Scope, receive: Receive) -> Answer:
         """Answer one request below ``/api/``.
@@ -250,14 +251,16 @@ class Api:
     async def _answer(
         self, endpoint: Endpoint, parameter: str, scope: Scope, receive: Receive
     ) -> Value:
-        session = await self._session(scope) if endpoint.signed_in else None
-        if session is None:
-            address = str((scope.get("client") or ("unknown",))[0])
-            self._check_rate(self._networks, network_of(address), "This network")
-        else:
-            self._check_rate(self._devices, session.device, "This device")
+        address = str((scope.get("client") or ("unknown",))[0])
+        strangers = self._networks.bucket(network_of(address), time.monotonic())
+        _take(strangers, "This network")
+        session = None
+        if endpoint.signed_in:
+            session = await self._session(scope)
+            strangers.give_back(1)
+            _take(self._devices.bucket(session.device, time.monotonic()), "This device")
             # Who has proven itself may take longer than a stranger.
-            give_time(scope, endpoint.within)
+            give_time(scope, ANSWER_WITHIN)
         body = await Body(receive).whole(limit=endpoint.limit)
         request = None
         if endpoint.request is not None:
@@ -268,9 +271,14 @@ class Api:
             raise StorageOff(server=session.dialled)
         perform: Callable[..., Value] = getattr(self._storage, endpoint.name)
         asked = parameter if request is None else request
+        threads = self._threads
+        if isinstance(request, CompleteUpload) or getattr(request, "again", False):
+            threads = self._comparing
+            give_time(scope, COMPLETE_WITHIN)
         loop = asyncio.get_running_loop()
-        found = await loop.run_in_executor(self._threads, perform, session.device, asked)
-        return _absolute(found, f"{scope.get('scheme', 'http')}://{session.dialled}")
+        found = await loop.run_in_executor(threads, perform, session.device, asked)
+        scheme = str(scope.get("scheme", "http"))
+        return _absolute(found, self._hub.addresses.base_url(session.dialled, scheme=scheme))
 
     async def _session(self, scope: Scope) -> Session:
         kind, _, token = header(scope, "authorization").partition(" ")
@@ -305,9 +313,10 @@ class Api:
         logger.info("device {} has a token, called {}", found.device, request.name)
         return TokenTold(token=token, expires=expires, expires_in=TOKEN_SECONDS)
 
-    def _check_rate(self, limits: SourceLimits, source: str, who: str) -> None:
-        if not limits.allow(source, time.monotonic()):
-            raise TooManyRequests(who=who)
+
+def _take(bucket: TokenBucket, who: str) -> None:
+    if not bucket.try_take(1, time.monotonic()):
+        raise TooManyRequests(who=who)
 
 
 def _find(path: str) -> tuple[Endpoint, str]:

@@ -38,10 +38,13 @@ def give_time(scope: MutableMapping[str, Any], seconds: float) -> None:
     Args:
         scope: The request's.
         seconds: Until its connection is ended.
+
+    Raises:
+        ConnectionError: The other side went away.
     """
     give = scope.get("state", {}).get(_TIME)
-    if give is not None:
-        give(seconds)
+    if give is not None and not give(seconds):
+        raise ConnectionResetError("the other side went away")
 
 
 class GuardedHttp(H11Protocol):
@@ -54,11 +57,17 @@ class GuardedHttp(H11Protocol):
         # Each request's scope has a copy of this, and so a way to its connection.
         self.app_state = {**self.app_state, _TIME: self.give_time}
 
-    def give_time(self, seconds: float) -> None:
-        """Count anew: the request is one that may take so long from now on."""
-        if not self.transport.is_closing():
-            self._deadline.cancel()
-            self._deadline = self.loop.call_later(seconds, self.transport.abort)
+    def give_time(self, seconds: float) -> bool:
+        """Count anew: the request is one that may take so long from now on.
+
+        Returns:
+            Whether the other side is still there.
+        """
+        if self.transport.is_closing():
+            return False
+        self._deadline.cancel()
+        self._deadline = self.loop.call_later(seconds, self.transport.abort)
+        return True
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It has ended by itself."""

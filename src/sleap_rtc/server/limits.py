@@ -32,7 +32,7 @@ CODE_RATE: Final = 1 / 60
 CODE_BURST: Final = 30.0
 """Wrong set-up codes from one network, per second and at once. No guessing of 78 bits succeeds
 anyhow; this keeps the attempts out of the logs and off the disk."""
-API_RATE: Final = 10.0
+API_RATE: Final = 20.0
 API_BURST: Final = 200.0
 """Requests over HTTP of one device, per second in the long run and at once."""
 SIGN_IN_RATE: Final = 2.0
@@ -40,6 +40,8 @@ SIGN_IN_BURST: Final = 100.0
 """The same of one network, before it is known who asks."""
 MAX_TRANSFERS: Final = 200
 """Parts and objects that are sent at a time, by everybody together."""
+MAX_TRANSFERS_EACH: Final = 64
+"""The same for one network; a device sends 10 at a time as a rule."""
 
 
 def message_cost(size: int) -> float:

@@ -17,6 +17,7 @@ import asyncio
 import contextlib
 import functools
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
@@ -33,7 +34,7 @@ from sleap_rtc.errors import (
     UsageError,
 )
 from sleap_rtc.server.guarded import give_time
-from sleap_rtc.server.limits import MAX_TRANSFERS
+from sleap_rtc.server.limits import MAX_TRANSFERS, MAX_TRANSFERS_EACH, network_of
 from sleap_rtc.server.metrics import ServerMetrics
 from sleap_rtc.server.ranges import Changed, NotModified, Piece, Unsatisfiable, wanted
 from sleap_rtc.server.responses import (
@@ -76,7 +77,7 @@ class Objects:
 
     def __init__(self, store: FolderStore, metrics: ServerMetrics) -> None:
         self._store, self._metrics = store, metrics
-        self._running = 0
+        self._running: Counter[str] = Counter()
         # Its own, so that a slow disk keeps nobody from signing in.
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="objects")
 
@@ -102,7 +103,7 @@ class Objects:
             ticket = self._store.ticket(scope["path"].removeprefix(PREFIX), method=method)
             unwanted, patience = max(ticket.size, unwanted), STALL_S
             give_time(scope, 2 * STALL_S)
-            with self._turn():
+            with self._turn(network_of(str((scope.get("client") or ("unknown",))[0]))):
                 if method == "PUT":
                     await self._put(ticket, scope, body, send)
                 else:
@@ -120,14 +121,18 @@ class Objects:
             self._metrics.requests.labels(kind=f"http_{kind}", outcome=outcome).inc()
 
     @contextlib.contextmanager
-    def _turn(self) -> Iterator[None]:
-        if self._running >= MAX_TRANSFERS:
+    def _turn(self, network: str) -> Iterator[None]:
+        if self._running.total() >= MAX_TRANSFERS:
             raise TooManyRequests(who="Everybody together")
-        self._running += 1
+        if self._running[network] >= MAX_TRANSFERS_EACH:
+            raise TooManyRequests(who="This network")
+        self._running[network] += 1
         try:
             yield
         finally:
-            self._running -= 1
+            self._running[network] -= 1
+            if not self._running[network]:
+                del self._running[network]
 
     # ── parts ────────────────────────────────────────────────────────────────
 
