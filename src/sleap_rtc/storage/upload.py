@@ -379,17 +379,19 @@ class _Sending:
     def _hashed(self, upload: Upload, number: int) -> Part:
         """A part with its SHA-256; its blocks are compared with those that are known."""
         digest = hashlib.sha256()
+        # One buffer for all: fresh memory for each block would cost as much as reading it.
+        buffer = memoryview(bytearray(min(BLOCK, upload.length(number))))
+        known = self._entry if upload.part_size % BLOCK == 0 else None
         at, end = upload.offset(number), upload.offset(number) + upload.length(number)
         while at < end:
-            data = os.pread(self._fd, min(BLOCK, end - at), at)
+            got = os.preadv(self._fd, [buffer[: min(BLOCK, end - at)]], at)
+            data = buffer[:got]
             digest.update(data)
-            if self._entry is not None and upload.part_size % BLOCK == 0:
-                known = self._entry.block_hash(at // BLOCK)
-                if blake3(data).digest() != known:
-                    raise SourceChanged(path=self._path)
-            if not data or self._stop.is_set():
+            if known is not None and blake3(data).digest() != known.block_hash(at // BLOCK):
+                raise SourceChanged(path=self._path)
+            if not got or self._stop.is_set():
                 break
-            at += len(data)
+            at += got
         self._unchanged()
         self._check_stop()
         return Part(number=number, size=upload.length(number), sha256=digest.digest())

@@ -18,7 +18,7 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 
@@ -138,11 +138,7 @@ class Connections:
         Raises:
             StorageUnreachable: No answer, or the connection broke within the block.
         """
-        parts = urlsplit(request.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username:
-            raise StorageRefused(
-                store=str(parts.hostname), what="be asked", why="its address is no plain HTTP URL"
-            )
+        parts = _address(request.url)
         place = (parts.scheme, parts.netloc)
         connection = self._connection(place)
         done = False
@@ -154,6 +150,8 @@ class Connections:
         except (OSError, http.client.HTTPException) as error:
             why = str(error) or type(error).__name__
             raise StorageUnreachable(store=parts.netloc, why=_lower(why)) from error
+        except _Illegal as error:
+            raise StorageRefused(store=parts.netloc, what="be asked", why=str(error)) from None
         finally:
             if done:
                 with self._lock:
@@ -195,6 +193,20 @@ class Connections:
         return connection
 
 
+class _Illegal(Exception):
+    """What is to be sent is no HTTP."""
+
+
+def _address(url: str) -> SplitResult:
+    """The parts of a URL that is asked for; only plain ones are."""
+    with contextlib.suppress(ValueError):
+        parts = urlsplit(url)
+        if parts.scheme in ("http", "https") and parts.hostname and parts.username is None:
+            parts.port  # noqa: B018 - raises when it is none
+            return parts
+    raise StorageRefused(store="there", what="be asked", why="its address is no plain HTTP URL")
+
+
 def headers_of(response: http.client.HTTPResponse) -> dict[str, str]:
     """An answer's headers, names in lower case."""
     return {name.lower(): value for name, value in response.getheaders()}
@@ -213,9 +225,12 @@ def _ask(
     sent = {name.lower(): value for name, value in {**headers, **request.headers}.items()}
     if request.method in ("PUT", "POST"):
         sent.setdefault("content-length", str(size))
-    connection.putrequest(request.method, target, skip_accept_encoding=True)
-    for name, value in sent.items():
-        connection.putheader(name, value)
+    try:
+        connection.putrequest(request.method, target, skip_accept_encoding=True)
+        for name, value in sent.items():
+            connection.putheader(name, value)
+    except (ValueError, http.client.InvalidURL):  # line feeds in what somebody told us
+        raise _Illegal("the link or its headers hold characters that none may have") from None
     try:
         connection.endheaders()
         if isinstance(data, FileSlice):
