@@ -142,6 +142,7 @@ async def test_no_more_is_asked_for_than_the_credit(wires, ends, made):
         (frames.encode(frames.GetBlock(1, PACKAGE, 0, 0)), "only answers"),
         (b"\x09" + bytes(20), "unknown kind"),
         (b"\x03\x00", "frame of 2 bytes"),
+        (data(1, 0, b""), "frame of 9 bytes"),
         (b"\x05" + bytes(direct.MAX_OTHER), "a direct frame of"),
     ],
 )

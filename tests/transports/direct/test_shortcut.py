@@ -198,12 +198,48 @@ async def test_a_new_one_takes_the_place_of_the_one_before(two, made):
     await pair.fetcher.source(SMALL)
     old = await pair.opened()
     pair.fetcher._fetch = None
-    pair.fetcher._next_at = 0.0
+    pair.clock.now += 10_000
     new = await pair.opened()
     with pytest.raises(LinkLost):
         await old.block(made.ref.id, 0, 0, BLOCK)
     await made.fetch_from(new)
     await old.close()
+
+
+async def test_a_peer_is_not_announced_to_all_the_time(two):
+    pair = two()
+    await pair.fetcher.source(SMALL)
+    await pair.opened()
+    asked = pair.asked[0]
+    with pytest.raises(Conflict):
+        await pair.server.answer(asked)
+    pair.clock.now += shortcut.ANSWER_EVERY_S
+    await pair.server.answer(asked)
+
+
+@pytest.mark.parametrize("fault", [OSError(28, "No space left on device"), RuntimeError("oh")])
+async def test_a_full_disk_or_a_fault_leaves_content_to_the_link(two, monkeypatch, fault):
+    def fail(*_given, **_options):
+        raise fault
+
+    monkeypatch.setattr(meeting.Identity, "tls", fail)
+    pair = two()
+    for _ in range(3):
+        assert await pair.fetcher.source(SMALL) is None
+        await pair.settled()
+    assert len(pair.asked) == 1
+    monkeypatch.undo()
+
+
+async def test_without_a_folder_there_is_still_the_network(two, monkeypatch):
+    def fail(**_options):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(meeting.tempfile, "mkdtemp", fail)
+    door = meeting.Door(tcp=True, local=True)
+    assert door.addresses
+    assert door.path == ""
+    door.close()
 
 
 async def test_so_many_announcements_are_open_at_a_time():
@@ -370,5 +406,5 @@ async def test_with_whoever_cant_or_wont_all_goes_over_the_link(linked, who, how
             await linked.fetch(source)
         assert source._faster is None or source._faster._fetch is None
         # Nobody was asked what it can't understand, which would have ended the connection.
-        assert linked.sources.empty()
+        assert source._lost is None
         assert (await link.request(Describe())).worker.version == "1"

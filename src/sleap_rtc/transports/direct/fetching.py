@@ -155,7 +155,8 @@ class FetchLane(Lane):
         while self._at < len(into):
             count = wire.read_row(into[self._at :])
             self._at += count
-            self._moves(count)
+            if into.obj is not self._head:  # empty frames are no progress
+                self._moves(count)
             self._check_pace()
             if not count or self._outgoing:
                 break
@@ -174,7 +175,8 @@ class FetchLane(Lane):
         length = direct.LENGTH.unpack_from(self._head)[0]
         kind, number, offset = direct.DATA_HEAD.unpack_from(self._head, direct.LENGTH.size)
         rest = length - direct.DATA_HEAD.size
-        if rest < 0 or length > (direct.MAX_DATA if kind == _DATA else direct.MAX_OTHER):
+        least, most = (1, direct.MAX_DATA) if kind == _DATA else (0, direct.MAX_OTHER)
+        if rest < least or length > most:
             raise ProtocolError(peer=self.name, why=f"a direct frame of {length} bytes")
         if kind == _DATA:
             self._next(self._room(number, offset, rest), lambda: self._data(number, rest))

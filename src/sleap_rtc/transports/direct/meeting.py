@@ -93,7 +93,11 @@ class Door:
             self.addresses += tuple(direct.Address(host=host, port=port) for host in mine)
 
     def _listen_unix(self) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="sleap-rtc-"))
+        try:
+            self._folder = Path(tempfile.mkdtemp(prefix="sleap-rtc-"))
+        except OSError as error:
+            logger.debug("no folder for a Unix socket: {}", error)
+            return
         path = str(self._folder / "direct")
         if len(os.fsencode(path)) > direct.MAX_PATH:
             return

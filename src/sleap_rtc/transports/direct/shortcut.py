@@ -39,6 +39,8 @@ RETRY_LOST_S: Final = 5.0
 RETRY_FIRST_S: Final = 30.0
 RETRY_MOST_S: Final = 600.0
 """Seconds before a shortcut is tried again: after one that worked, and after one that didn't."""
+ANSWER_EVERY_S: Final = 1.0
+"""Seconds between two announcements that a peer gets for one block connection, at least."""
 MAX_MEETINGS: Final = 16
 """Announcements of this process that may be open at a time; others are refused meanwhile."""
 
@@ -138,6 +140,7 @@ class Shortcut:
         self._fetch: FetchLane | None = None
         self._serve: ServeLane | None = None
         self._announcing = False
+        self._answer_at = 0.0
         self._opening: asyncio.Task[None] | None = None
         self._answering: asyncio.Task[None] | None = None
 
@@ -166,6 +169,8 @@ class Shortcut:
         return chosen.uses("local") or chosen.uses("direct")
 
     async def _open(self) -> None:
+        # Whatever goes wrong, even here, it isn't tried again at once.
+        self._next_at = self._clock() + self._pause
         try:
             ours = await self._ways.announce()
             try:
@@ -173,8 +178,10 @@ class Shortcut:
                 met = await self._meet(ours, opened.end, fetches=True)
             finally:
                 self._ways.finish(ours)
-        except SleapRtcError as error:
+        except (SleapRtcError, OSError) as error:
             self._not_opened(error)
+        except Exception:  # noqa: BLE001 - content goes over the link, whatever happens here
+            logger.exception("no direct connection with {}", self._peer)
         else:
             lane = FetchLane(
                 met.wire, name=self._peer, on_end=lambda error: self._fetch_ended(lane, error)
@@ -186,12 +193,11 @@ class Shortcut:
         finally:
             self._opening = None
 
-    def _not_opened(self, error: SleapRtcError) -> None:
+    def _not_opened(self, error: SleapRtcError | OSError) -> None:
         self._refused = isinstance(error, NotPermitted | ProtocolError)
-        self._next_at = self._clock() + self._pause
         self._pause = min(self._pause * 2, RETRY_MOST_S)
         level = "WARNING" if self._ways.required else "INFO"
-        logger.bind(code=error.code).log(
+        logger.bind(code=getattr(error, "code", "disk")).log(
             level, "content of {} goes over the link, not directly: {}", self._peer, error
         )
 
@@ -214,8 +220,10 @@ class Shortcut:
             NotPermitted: The user here wants no direct connections.
             Conflict: One is being made already.
         """
-        if self._announcing or self._answering is not None:
+        now = self._clock()
+        if now < self._answer_at or self._announcing or self._answering is not None:
             raise Conflict(message="A direct connection is being made already.")
+        self._answer_at = now + ANSWER_EVERY_S
         self._announcing = True
         try:
             ours = await self._ways.announce()
@@ -241,8 +249,10 @@ class Shortcut:
             logger.info("content goes to {} directly, {}", self._peer, met.how)
             if before is not None:  # the peer has given that one up
                 await before.close()
-        except SleapRtcError as error:
-            logger.bind(code=error.code).debug("not met: {}", error)
+        except (SleapRtcError, OSError) as error:
+            logger.debug("no content goes to {} directly: {}", self._peer, error)
+        except Exception:  # noqa: BLE001 - see above
+            logger.exception("no direct connection with {}", self._peer)
         finally:
             self._answering = None
 
