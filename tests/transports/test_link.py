@@ -38,6 +38,7 @@ from sleap_rtc.protocol.peering import Answer, Offer
 from sleap_rtc.testing import netns
 from sleap_rtc.testing.impairment import ImpairedNetwork, Weather
 from sleap_rtc.transports import connection as seam
+from sleap_rtc.transports import link as module
 from sleap_rtc.transports import peer, switchboard, webrtc
 from sleap_rtc.transports.link import Link
 from sleap_rtc.transports.throttle import Throttle
@@ -220,6 +221,58 @@ async def test_blocks_arrive_whole_and_in_any_number(pair, shells):
         link.want_blocks()
         source = await asyncio.wait_for(pair.sources.get(), 10)
         await fetch(source, made)
+
+
+class Two:
+    """Wants a second connection as soon as content moves; see test_widening.py for the real one."""
+
+    def __init__(self):
+        self.rates, self.losses = [], 0
+        self.wanted = 1
+
+    def window(self, rate, *, far):
+        self.rates.append(rate)
+        self.wanted = 2 if rate and not self.losses else self.wanted
+        return self.wanted
+
+    def lost(self):
+        self.losses += 1
+        self.wanted = 1
+
+
+async def test_more_connections_for_content_come_and_go_as_they_are_wanted(pair, monkeypatch):
+    two = Two()
+    monkeypatch.setattr(module, "WINDOW_S", 0.02)
+    monkeypatch.setattr(module, "Widening", lambda: two)
+    made = MadeFile(BLOCK)
+    await pair.serve(made)
+    async with pair.link() as link, asyncio.timeout(20):
+        link.want_blocks()
+        first = await pair.sources.get()
+        second = asyncio.create_task(pair.sources.get())
+        while not second.done():
+            await fetch(first, made)
+        await fetch(second.result(), made)
+        beside = next(channel for channel in link._beside.values() if channel is not None)
+        attempt = beside._connection.attempt
+        its = next(c for c in pair.worker.channels if c._connection.attempt == attempt)
+        await its.close("as a test wants it")
+        await pair.worker.ended[its].wait()
+        while not two.losses:
+            await fetch(first, made)
+
+        two.losses = 0  # it may be tried again, and then isn't wanted any more
+        third = asyncio.create_task(pair.sources.get())
+        while not third.done():
+            await fetch(first, made)
+        two.window = lambda _rate, *, far: 1
+        its = pair.worker.channels[-1]
+        await pair.worker.ended[its].wait()
+        assert "fewer connections are enough" in str(its.ended_by)
+        assert isinstance(await link.request(Describe()), Description)
+    assert link._beside == {}
+    assert {channel.open for channel in pair.worker.channels} == {False}
+    assert max(two.rates) > 0
 
 
 async def test_what_is_sent_is_limited_over_all_links_together(pair):

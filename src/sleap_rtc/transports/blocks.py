@@ -76,6 +76,8 @@ class _Wanted:
         self.size = 0
         self.pieces: list[bytes | memoryview] = []
         self.done: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        # Whoever waited may have been cancelled when the connection ends.
+        self.done.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     def take(self, piece: memoryview) -> None:
         """Keep a piece. They are joined once, at the end: content is copied no more than that."""

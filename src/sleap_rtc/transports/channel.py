@@ -270,6 +270,11 @@ class Channel:
         """Seconds of the newest ping's round trip."""
         return self._session.round_trip_s
 
+    @property
+    def moved(self) -> int:
+        """Bytes that have left or arrived."""
+        return self._connection.moved
+
     async def request(self, body: RequestBody, *, id: str, within_s: float) -> ReplyBody:  # noqa: A002
         """Ask the peer.
 

@@ -45,6 +45,11 @@ class Connection(Protocol):
         """Whether nothing can be sent any more."""
         ...
 
+    @property
+    def moved(self) -> int:
+        """Bytes that have left or arrived, as far as this side knows; for measuring speed."""
+        ...
+
     async def receive(self) -> Arrived:
         """The next message.
 

@@ -11,6 +11,9 @@ block, so a transfer goes on where it was.
         ▲          │          │
         └── down ◄─┴──────────┘        lost; dialled again, 0.5 s to 15 s apart
 
+Content has a connection of its own, and on a long line more of them while that
+makes it faster (``widening.py``).
+
 A silent connection is lost after 20 s, or at once when the peer is online as
 somebody else: then the process that it belonged to has ended. Without silence
 that proves nothing, since a peer also signs in anew when the server was away.
@@ -20,6 +23,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import random
 import time
 import uuid
@@ -46,6 +50,7 @@ from sleap_rtc.transports.blocks import BlockClient, Served
 from sleap_rtc.transports.channel import Channel
 from sleap_rtc.transports.switchboard import Switchboard
 from sleap_rtc.transports.throttle import Throttle
+from sleap_rtc.transports.widening import FAR_S, WINDOW_S, Widening
 
 State = Literal["connecting", "up", "silent", "down", "closed"]
 
@@ -103,6 +108,8 @@ class Link:
         self._final: SleapRtcError | None = None
         self._trouble = ""
         self._tasks: dict[Purpose, asyncio.Task[None]] = {}
+        self._beside: dict[asyncio.Task[None], Channel | None] = {}
+        self._nearest_s = math.inf
 
     async def __aenter__(self) -> Link:
         """Start to dial; requests wait for the connection."""
@@ -119,9 +126,10 @@ class Link:
         self._set("closed")
         if self._control is not None:
             await self._control.close()
-        for task in self._tasks.values():
+        tasks = [*self._tasks.values(), *self._beside]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def offer(self, package: PackageId, served: Served) -> None:
         """Let the peer fetch this package; opens a block connection where there is none."""
@@ -235,7 +243,9 @@ class Link:
                     await look.wait()
             pause = min(pause * 2, RETRY_MOST_S)
 
-    async def _dial(self, purpose: Purpose, look: asyncio.Event) -> tuple[Channel, str]:
+    async def _dial(
+        self, purpose: Purpose, look: asyncio.Event, *, first: bool = True
+    ) -> tuple[Channel, str]:
         """A channel, and the peer's connection to the server that it was dialled at."""
         presence = self._locate()
         if presence is None:
@@ -273,7 +283,7 @@ class Link:
             on_notice=self._on_notice,
             on_life=lambda alive: self._life(purpose, alive),
             throttle=self._throttle,
-            ways=self._switchboard.ways,
+            ways=self._switchboard.ways if first else None,
         )
         return channel, presence.connection
 
@@ -298,6 +308,10 @@ class Link:
                 self._changed.set()
             else:
                 self._on_blocks(channel.blocks, True)
+                widening = asyncio.create_task(self._widen(channel))
+                self._beside[widening] = None
+                widening.add_done_callback(self._let_go)
+                running.add_done_callback(lambda _: widening.cancel())
             await running
             if isinstance(channel.ended_by, NotPermitted):
                 raise channel.ended_by
@@ -321,10 +335,71 @@ class Link:
 
     def _give_up_ghost(self, purpose: Purpose) -> None:
         """End a silent connection whose peer has signed in anew since it was made."""
+        if purpose not in self._at:  # one of several for content, and not the first
+            return
         channel, at = self._at[purpose]
         presence = self._locate()
         if presence is not None and presence.connection != at:
             channel.abandon("it has come back as another process")
+
+    # ── more connections for content ─────────────────────────────────────────
+
+    async def _widen(self, first: Channel) -> None:
+        """Have as many block connections beside the first one as make content faster."""
+        widening, moved = Widening(), {first: first.moved}
+        beside: list[asyncio.Task[None]] = []
+        try:
+            while True:
+                await asyncio.sleep(WINDOW_S)
+                ended = [task for task in beside if task.done()]
+                if ended:
+                    widening.lost()
+                    beside = [task for task in beside if not task.done()]
+                open_ = [first, *(c for c in map(self._beside.get, beside) if c is not None)]
+                before, moved = moved, {channel: channel.moved for channel in open_}
+                passed = sum(now - before.get(channel, now) for channel, now in moved.items())
+                wanted = widening.window(passed / WINDOW_S, far=self._far()) - 1
+                while len(beside) > wanted:
+                    beside.pop().cancel()
+                while len(beside) < wanted:
+                    task = asyncio.create_task(self._work_beside())
+                    self._beside[task] = None
+                    task.add_done_callback(self._let_go)
+                    beside.append(task)
+        finally:
+            for task in beside:
+                task.cancel()
+
+    def _far(self) -> bool:
+        """Whether even the quickest answer so far took long: a busy line delays others too."""
+        if self._control is not None and self._control.round_trip_s is not None:
+            self._nearest_s = min(self._nearest_s, self._control.round_trip_s)
+        return FAR_S <= self._nearest_s < math.inf
+
+    async def _work_beside(self) -> None:
+        """One more block connection, until it ends or is cancelled."""
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101
+        try:
+            channel, _ = await self._dial("blocks", asyncio.Event(), first=False)
+        except SleapRtcError as error:
+            logger.debug("one more connection to {}: {}", self.name, error)
+            return
+        running = asyncio.create_task(channel.run())
+        self._beside[task] = channel
+        logger.debug("one more connection to {} for content", self.name)
+        self._on_blocks(channel.blocks, True)
+        try:
+            await asyncio.shield(running)
+        finally:
+            self._on_blocks(channel.blocks, False)
+            await channel.close("fewer connections are enough")
+            await running
+
+    def _let_go(self, task: asyncio.Task[None]) -> None:
+        self._beside.pop(task, None)
+        if not task.cancelled() and task.exception() is not None:
+            logger.opt(exception=task.exception()).error("content of {}", self.name)
 
     def _fail(self, error: SleapRtcError) -> None:
         """Nothing that waiting could mend: whoever asks is told."""

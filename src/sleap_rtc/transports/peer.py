@@ -102,6 +102,7 @@ class Peer(ABC):
         self._channel: Any = None
         self._inbox: deque[Arrived] = deque()
         self._unread = 0
+        self._moved = 0
         self._wake: asyncio.Event = asyncio.Event()
         self._room: asyncio.Event = asyncio.Event()
         self._gone: asyncio.Event = asyncio.Event()
@@ -229,6 +230,11 @@ class Peer(ABC):
         """Whether nothing can be sent any more."""
         return self._connection is None
 
+    @property
+    def moved(self) -> int:
+        """Bytes of content that have left or arrived; an upper bound of it."""
+        return self._moved - (0 if self._channel is None else self._buffered())
+
     async def receive(self) -> Arrived:
         """The next message; those that came before the end are still given.
 
@@ -276,6 +282,7 @@ class Peer(ABC):
         try:
             self._put(data, binary=binary)
             self._queued += len(data)
+            self._moved += len(data)
         except (RuntimeError, ValueError) as error:
             self.abandon(str(error))
             raise self._lost() from None
@@ -345,6 +352,7 @@ class Peer(ABC):
     def _arrived(self, message: Arrived) -> None:
         """A message; :meth:`_had_arrived` follows the last one of those that came together."""
         self._unread += len(message.data) + MESSAGE_COST
+        self._moved += len(message.data)
         self._inbox.append(message)
 
     def _had_arrived(self) -> None:

@@ -34,10 +34,11 @@ from sleap_rtc.transports.shells import shell
 
 OPEN_WITHIN_S: Final = 30.0
 """Seconds until a connection must be open; relayed ones over TCP take a few."""
-MAX_ATTEMPTS: Final = 128
-MAX_ATTEMPTS_OF_ONE: Final = 32
+MAX_ATTEMPTS: Final = 256
+MAX_ATTEMPTS_OF_ONE: Final = 64
 """Connections under way or open, in all and of one device, however it is signed in: a machine
-may follow a dozen jobs at a time. More are declined."""
+may follow a dozen jobs at a time, and have several connections for the content of some. More are
+declined."""
 STARTS_AT_ONCE: Final = 64
 STARTS_PER_S: Final = 1.0
 """Connections that one device may begin, at once and in the long run."""
