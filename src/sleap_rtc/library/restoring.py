@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Final, Literal
@@ -27,7 +27,7 @@ import msgspec
 from loguru import logger
 from msgspec.structs import replace
 
-from sleap_rtc.domain.ids import ModelId, is_id_prefix
+from sleap_rtc.domain.ids import ModelId, is_id_prefix, is_model_id
 from sleap_rtc.domain.models import ModelFile, ModelRecord, Status
 from sleap_rtc.errors import (
     AmbiguousName,
@@ -94,12 +94,19 @@ class Restored(msgspec.Struct, frozen=True):
 
 def deleted(registry: Registry) -> list[Deleted]:
     """Every model that can be brought back, the one that was deleted last first."""
+    return _among(registry, lambda _: True)
+
+
+def _among(registry: Registry, wanted: Callable[[ModelId], bool]) -> list[Deleted]:
+    """Those with a wanted id; records of others aren't read."""
     folders = _folders(registry.models_dir)
     found = []
     for name in {*registry.tombstones(), *folders}:
-        one = _deleted(registry, name, folders.get(name, []))
-        if one is not None:
-            found.append(one)
+        parsed = layout.parse(name)
+        if parsed is not None and wanted(parsed[1]):
+            one = _deleted(registry, name, folders.get(name, []))
+            if one is not None:
+                found.append(one)
     return sorted(found, key=_when, reverse=True)
 
 
@@ -112,11 +119,12 @@ def find(registry: Registry, name: str) -> tuple[Deleted, ...]:
         UnknownModel: No deleted model is called so.
         AmbiguousName: A beginning fits several.
     """
+    known = _among(registry, lambda model: model == name) if is_model_id(name) else []
+    if known:
+        return (known[0],)
     there = deleted(registry)
     named: dict[str, tuple[ModelId, ...]] = {}
     for one in there:
-        if one.record.id == name:
-            return (one,)
         for alias, ids in one.aliases:
             named.setdefault(alias, ids)
     alias, _, member = name.partition(":")
