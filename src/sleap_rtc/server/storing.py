@@ -11,11 +11,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
+from blake3 import blake3
 from loguru import logger
 
 from sleap_rtc.config import Settings
 from sleap_rtc.errors import SleapRtcError
-from sleap_rtc.files.hashing import hash_open
 from sleap_rtc.server.objects import PREFIX
 from sleap_rtc.server.storage_desk import Rights, StorageDesk
 from sleap_rtc.server.store import Store
@@ -26,6 +26,7 @@ from sleap_rtc.storage.opening import TwoBuckets, open_buckets
 
 FOLDER: Final = "storage"
 """The folder's name within the server's own."""
+_CHUNK: Final = 1024 * 1024
 SWEEP_EVERY: Final = 600.0
 """Seconds between looks at what is over."""
 
@@ -101,8 +102,11 @@ def open_storage(
 
 
 def _digest(folder: FolderStore, key: str) -> str:
-    with folder.open(key) as found:
-        return hash_open(found.fd, name=key)[1].blake3
+    digest = blake3()
+    with folder.open(key) as found, open(found.fd, "rb", buffering=0, closefd=False) as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 async def _guarded(work: Callable[[], object]) -> None:
