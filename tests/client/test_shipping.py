@@ -260,7 +260,7 @@ class TestPush:
         assert [(m.how, m.result) for m in shipped.moved] == [("skipped", mine.id)]
         shipped = await lab.push(mine.id, if_exists="overwrite")
         assert [f.error.code for f in shipped.failed] == ["not_permitted"]
-        assert lab.transfers.all()[0].state == "failed"
+        assert PushModel not in lab.worker.asked  # refused before anything was offered
         shipped = await lab.push(mine.id, if_exists="keep-both")
         assert [(m.how, m.result) for m in shipped.moved] == [("renamed", f"{mine.id}-2")]
         assert lab.transfers.all()[0].if_exists == "keep-both"

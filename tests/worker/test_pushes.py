@@ -319,6 +319,7 @@ class TestAnother:
         weighed = await lab.weigh(newer, BOB)
         assert (weighed.verdict, weighed.model, weighed.size) == ("other", newer.record.id, 3)
         assert "owners of the room may overwrite" in weighed.locked
+        assert weighed.code == "not_permitted"
         assert (await lab.weigh(newer, ADA)).locked == ""
         with pytest.raises(AlreadyExists):
             await lab.push(newer, BOB)

@@ -26,7 +26,7 @@ from sleap_rtc.client.tracking import is_whole
 from sleap_rtc.client.transfers import IfExistsWish
 from sleap_rtc.domain.ids import ModelId
 from sleap_rtc.domain.packages import ref
-from sleap_rtc.errors import Conflict, FilesMissing, ProtocolError, UnknownModel
+from sleap_rtc.errors import Conflict, FilesMissing, ProtocolError, UnknownModel, from_wire
 from sleap_rtc.library.entries import Entry
 from sleap_rtc.protocol.link import Accepted
 from sleap_rtc.protocol.moving import (
@@ -147,6 +147,8 @@ def _without_moving(
                 locked=weighed.locked,
             ),
         )
+        if choice == "overwrite" and weighed.locked:
+            raise from_wire(weighed.code, {}, message=weighed.locked, hint="Keep both, or skip it.")
         if choice != "skip":
             return choice
         how = "skipped"

@@ -117,6 +117,7 @@ class ModelWeighed(Body, frozen=True, tag="model_weighed"):
         created_at: When that one was made, as a person would tell it.
         size: Bytes of that one's files.
         locked: Why the asker may not overwrite that one, empty if it may.
+        code: The stable code of that error.
     """
 
     verdict: Verdict
@@ -126,6 +127,7 @@ class ModelWeighed(Body, frozen=True, tag="model_weighed"):
     created_at: Line = ""
     size: Annotated[int, Meta(ge=0, le=MAX_SIZE)] = 0
     locked: Line = ""
+    code: Annotated[str, Meta(max_length=64)] = ""
 
 
 class ModelPushed(Body, frozen=True, tag="model_pushed"):

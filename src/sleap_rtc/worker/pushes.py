@@ -184,12 +184,12 @@ class Pushes:
         entry = found.entry
         if entry is None:
             return ModelWeighed(verdict=found.verdict)
-        locked = ""
+        locked = code = ""
         if found.verdict == "other":
             try:
                 self._check_may_replace(asker, entry, body.record, needed)
             except (Conflict, NotPermitted) as error:
-                locked = error.message[:1_000]
+                locked, code = error.message[:1_000], error.code
         return ModelWeighed(
             verdict=found.verdict,
             model=entry.id,
@@ -198,6 +198,7 @@ class Pushes:
             created_at=f"{entry.record.created_at:%Y-%m-%d %H:%M} UTC",
             size=entry.record.size,
             locked=locked,
+            code=code,
         )
 
     def call(self, asker: Asker, body: CallModels) -> Accepted:
