@@ -160,6 +160,20 @@ def test_a_disk_that_fills_while_a_part_comes(store: FolderStore) -> None:
     assert store.parts(upload) == []
 
 
+def test_a_disk_that_became_read_only(store: FolderStore) -> None:
+    upload = store.begin("k", size=5, part_size=MIN_PART)
+    part, data = part_of(upload, 1, b"12345")
+    read_only = OSError(30, "Read-only file system")
+    denied = pytest.raises(PathNotPermitted, match="read-only")
+    with mock.patch.object(Path, "mkdir", side_effect=read_only), denied:
+        store.begin("k", size=5, part_size=MIN_PART)
+    with store.receive(ticket_of(store, upload, part)) as writer:
+        writer.write(data)
+        with mock.patch("os.fsync", side_effect=read_only), pytest.raises(PathNotPermitted):
+            writer.commit()
+    assert store.parts(upload) == []
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_that_can_t_be_written(tmp_path: Path) -> None:
     (tmp_path / "store").mkdir(mode=0o500)

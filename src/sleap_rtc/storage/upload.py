@@ -384,14 +384,13 @@ class _Sending:
         known = self._entry if upload.part_size % BLOCK == 0 else None
         at, end = upload.offset(number), upload.offset(number) + upload.length(number)
         while at < end:
-            got = os.preadv(self._fd, [buffer[: min(BLOCK, end - at)]], at)
-            data = buffer[:got]
+            data = _read(self._fd, buffer[: min(BLOCK, end - at)], at)
             digest.update(data)
             if known is not None and blake3(data).digest() != known.block_hash(at // BLOCK):
                 raise SourceChanged(path=self._path)
-            if not got or self._stop.is_set():
+            if not data or self._stop.is_set():
                 break
-            at += got
+            at += len(data)
         self._unchanged()
         self._check_stop()
         return Part(number=number, size=upload.length(number), sha256=digest.digest())
@@ -496,6 +495,14 @@ def unfinished(state: Path) -> Iterator[Path]:
     """The folders of uploads that were begun and not completed, to show or to remove."""
     if state.is_dir():
         yield from sorted(path for path in state.iterdir() if path.name.endswith(SUFFIX))
+
+
+def _read(fd: int, buffer: memoryview, at: int) -> memoryview:
+    """Fill the buffer from a file, or as much of it as the file still has."""
+    filled = 0
+    while filled < len(buffer) and (got := os.preadv(fd, [buffer[filled:]], at + filled)):
+        filled += got
+    return buffer[:filled]
 
 
 def _base64(data: bytes) -> bytes:

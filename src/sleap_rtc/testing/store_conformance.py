@@ -22,6 +22,7 @@ from sleap_rtc.errors import DataError, InvalidName, PartsMissing, UnknownUpload
 from sleap_rtc.storage.objects import MIN_PART, ObjectStore, Part, Upload
 from sleap_rtc.storage.wire import Answer, Connections
 
+_RACERS = 8
 CONTENT = b"first" * (MIN_PART // 5) + b"the last part"
 
 
@@ -177,15 +178,15 @@ def check_small_objects(store: ObjectStore) -> None:
 
 
 def check_of_many_racers_one_wins(store: ObjectStore) -> None:
-    """Create if absent, sixteen at once."""
-    barrier = threading.Barrier(16)
+    """Create if absent, eight at once."""
+    barrier = threading.Barrier(_RACERS)
 
     def race(number: int) -> bool:
         barrier.wait()
         return store.create("race", str(number).encode())
 
-    with ThreadPoolExecutor(16) as pool:
-        won = list(pool.map(race, range(16)))
+    with ThreadPoolExecutor(_RACERS) as pool:
+        won = list(pool.map(race, range(_RACERS)))
     assert won.count(True) == 1
     assert store.read("race", limit=9) == str(won.index(True)).encode()
 
