@@ -15,7 +15,7 @@ import pytest
 
 from sleap_rtc.errors import LinkLost, PeerUnreachable, ProtocolError
 from sleap_rtc.protocol import direct
-from sleap_rtc.transports.direct import meeting
+from sleap_rtc.transports.direct import meeting, wire
 from sleap_rtc.transports.direct.identity import Identity
 from sleap_rtc.transports.direct.meeting import Meeting, announce
 from sleap_rtc.transports.direct.wire import Wire
@@ -78,6 +78,17 @@ async def test_peers_meet_over_the_network_with_tls(announced, loopback):
         for each in met:
             assert each.wire.sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
         await speak(met)
+
+
+async def test_long_lines_get_bbr_where_the_system_has_it(announced, loopback, monkeypatch):
+    monkeypatch.setattr(wire, "FAR_S", 0.0)
+    with closing(*await both(*announced(tcp=True, local=False))) as met:
+        for each in met:
+            measured = wire.round_trip_s(each.wire.sock)
+            assert measured is None or 0 < measured < 5
+            used = each.wire.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16)
+            can = Path("/proc/sys/net/ipv4/tcp_allowed_congestion_control").read_text()
+            assert used.startswith(b"bbr") == ("bbr" in can.split())
 
 
 async def test_the_machine_itself_is_preferred_to_the_network(announced, loopback):

@@ -15,9 +15,12 @@ from sleap_rtc.errors import Conflict, LinkLost, NotPermitted, ProtocolError
 from sleap_rtc.protocol import direct
 from sleap_rtc.protocol.link import FEATURES, Describe, Description
 from sleap_rtc.transfer.choice import SMALL
+from sleap_rtc.transports.base import Sources
 from sleap_rtc.transports.direct import meeting, shortcut
 from sleap_rtc.transports.direct.shortcut import Shortcut, Ways
+from sleap_rtc.transports.fetch import fetch
 from sleap_rtc.transports.link import Link
+from sleap_rtc.transports.throttle import Throttle
 
 SESSION = "5d9b2a62-0d4e-4c53-9ac9-1a2b3c4d5e6f"
 
@@ -369,6 +372,34 @@ async def test_what_a_lost_shortcut_owes_comes_over_the_link(linked):
 
         await linked.fetch(source, meanwhile=cut)
         assert source._faster._fetch is None
+
+
+@pytest.mark.webrtc
+async def test_a_whole_transfer_takes_both_ways(linked, tmp_path):
+    """As the product fetches: to the disk, checked, with the direct way cut again and again."""
+    async with linked.link() as link:
+        source = await linked.open(link)
+        cuts = 0
+
+        def cut(progress):
+            nonlocal cuts
+            lane = source._faster._fetch
+            if lane is not None and progress.phase == "receiving" and progress.done:
+                cuts += 1
+                lane._wire.interrupt()
+                source._faster._next_at = 0.0
+
+        staged = await fetch(
+            linked.made.ref,
+            sources=Sources(source),
+            destination="here",
+            incoming=tmp_path,
+            on_progress=cut,
+            throttle=Throttle(30 * BLOCK),
+        )
+        with staged:
+            assert (staged.path / "data.bin").read_bytes() == linked.made.content
+        assert cuts
 
 
 @pytest.mark.webrtc

@@ -5,13 +5,13 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable
 
-import ifaddr
-
 from sleap_rtc.protocol.direct import MAX_ADDRESSES, Address
 
 
 def own_hosts() -> list[str]:
     """The addresses of this machine's interfaces that others may reach, IPv4 first."""
+    import ifaddr  # noqa: PLC0415 - comes with what makes links: without those this isn't asked
+
     found: list[str] = []
     for adapter in ifaddr.get_adapters():
         for ip in adapter.ips:

@@ -14,11 +14,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
-
 from sleap_rtc.errors import ProtocolError
 
 _FROM: Final = datetime(2000, 1, 1, tzinfo=UTC)
@@ -26,9 +21,15 @@ _UNTIL: Final = datetime(9999, 12, 31, tzinfo=UTC)
 
 
 class Identity:
-    """A key and its certificate, made anew. The key is in no ``repr``."""
+    """A key and its certificate, made anew; it takes a moment. The key is in no ``repr``."""
 
     def __init__(self) -> None:
+        # A tenth of a second, for processes that make direct connections alone.
+        from cryptography import x509  # noqa: PLC0415
+        from cryptography.hazmat.primitives import hashes, serialization  # noqa: PLC0415
+        from cryptography.hazmat.primitives.asymmetric import ec  # noqa: PLC0415
+        from cryptography.x509.oid import NameOID  # noqa: PLC0415
+
         key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "sleap-rtc")])
         certificate = (
