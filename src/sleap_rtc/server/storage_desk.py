@@ -127,8 +127,7 @@ class StorageDesk:
         self._check_writer(self._rights.member_of(device, request.room), request.area)
         key = content_key(request.area, request.room, request.blake3)
         found = self._there(key)
-        if found is not None and not self._is_to_be_replaced(found, request):
-            self._table.stay(key, now=self._now())
+        if found is not None and self._stays(found, request):
             end = self._end(request.area, found)
             return UploadTold(state="there", key=key, size=found.size, expires=end)
         row = self._table.open_of(key, device)
@@ -269,9 +268,11 @@ class StorageDesk:
                 gone += 1
         for key in self._table.stored_before("uploads", before):
             with self._completing(key), _logged(key):
-                self._store.delete(key)
-                self._table.remove_object(key)
-                gone += 1
+                # Whoever asks for it now is told that it isn't there, or it stays.
+                if self._table.condemn(key, before):
+                    self._store.delete(key)
+                    self._table.remove_object(key)
+                    gone += 1
         return gone
 
     # ── the rest ─────────────────────────────────────────────────────────────
@@ -293,20 +294,23 @@ class StorageDesk:
             return None
         return self._store.head(key)
 
-    def _is_to_be_replaced(self, found: StoredObject, request: RequestUpload) -> bool:
+    def _stays(self, found: StoredObject, request: RequestUpload) -> bool:
+        """Whether somebody who asks to upload it can rely on what is there."""
         if self._digest is None:
+            self._table.stay(found.key, now=self._now())
             end = self._end(request.area, found)
             ends_soon = end is not None and end - self._now() < MUST_STAY
-            return ends_soon or request.again or found.size != request.size
+            return not ends_soon and not request.again and found.size == request.size
         if found.size == request.size and not request.again:
-            return False
+            # What isn't known here is being removed, or was brought by nobody who was asked.
+            return self._table.stay(found.key, now=self._now()) or request.area == "rooms"
         with self._completing(found.key):
             if self._content(found.key) == request.blake3:
-                return False
+                return self._table.stay(found.key, now=self._now()) or request.area == "rooms"
             self._store.delete(found.key)
             self._table.remove_object(found.key)
         logger.warning("{} was damaged, and is taken anew", found.key)
-        return True
+        return False
 
     def _end(self, area: Area, found: StoredObject) -> datetime | None:
         """When an object goes; a store that is no folder goes by its own clock and rule."""

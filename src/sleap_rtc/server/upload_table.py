@@ -144,10 +144,31 @@ class UploadTable:
             row = reader.execute("SELECT stored FROM objects WHERE key = ?", (key,)).fetchone()
         return None if row is None else datetime.fromtimestamp(row[0], UTC)
 
-    def stay(self, key: str, *, now: datetime) -> None:
-        """Count an object's days anew: somebody was told that it is there."""
+    def stay(self, key: str, *, now: datetime) -> bool:
+        """Count an object's days anew: somebody is told that it is there.
+
+        Returns:
+            Whether it is known; one that is being removed isn't any more.
+        """
         with self._database.write() as writer:
-            writer.execute("UPDATE objects SET stored = ? WHERE key = ?", (now.timestamp(), key))
+            changed = writer.execute(
+                "UPDATE objects SET stored = ? WHERE key = ? AND stored > 0",
+                (now.timestamp(), key),
+            )
+        return changed.rowcount > 0
+
+    def condemn(self, key: str, moment: datetime) -> bool:
+        """Note that an object is being removed, if it is still an old one; it stays noted so.
+
+        Returns:
+            Whether it is to be removed.
+        """
+        with self._database.write() as writer:
+            changed = writer.execute(
+                "UPDATE objects SET stored = 0 WHERE key = ? AND stored <= ?",
+                (key, moment.timestamp()),
+            )
+        return changed.rowcount > 0
 
     def remove(self, upload: str) -> None:
         """Forget an upload."""
