@@ -197,7 +197,11 @@ def update_model(
     add: tuple[str, ...],
     remove: tuple[str, ...],
 ) -> None:
-    """Change the notes and tags of models; a pair's alias is both of its models."""
+    """Change the notes and tags of models.
+
+    Each NAME is an id, 4 or more characters of one, an alias, or a path; a pair's
+    alias is both of its models. What fails of one doesn't keep the others.
+    """
     from sleap_rtc.cli.editing import update  # noqa: PLC0415 - --help stays quick
 
     update(app, names, notes=notes, tags=tags, add=add, remove=remove)
