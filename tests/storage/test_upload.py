@@ -271,6 +271,50 @@ upload_file(store, path, "models/best", state=path.parent / "state", part_size=5
 """
 
 
+STALLED = """
+import signal, socket, sys, threading
+from pathlib import Path
+from sleap_rtc.storage.{kind} import {function}
+from sleap_rtc.storage.folder import FolderStore
+listener = socket.create_server(("127.0.0.1", 0))
+folder = Path(sys.argv[1])
+store = FolderStore(folder / "store", base_url=f"http://127.0.0.1:{{listener.getsockname()[1]}}")
+def told():
+    held = listener.accept()
+    held[0].recv(1)
+    print("now", flush=True)
+    threading.Event().wait()
+threading.Thread(target=told, daemon=True).start()
+signal.signal(signal.SIGINT, signal.default_int_handler)
+try:
+    {call}
+except KeyboardInterrupt:
+    print("ended", flush=True)
+"""
+CALLS = {
+    "upload": ("upload_file", 'upload_file(store, folder / "best.ckpt", "k", state=folder / "s")'),
+    "download": (
+        "download_file",
+        """download_file(lambda: store.download_request("k"), folder / "t", size=5, name="k",
+                  partial=folder / "p", blake3="0" * 64)""",
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", CALLS)
+def test_who_gives_up_needn_t_wait_for_a_dead_network(kind: str, big_file: Path) -> None:
+    function, call = CALLS[kind]
+    script = STALLED.format(kind=kind, function=function, call=call)
+    command = [sys.executable, "-c", script, str(big_file.parent)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "now\n"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 0
+        assert process.stdout.read() == "ended\n"
+
+
 def start(path: Path, server: SeaweedServer) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", SCRIPT, str(path), server.endpoint]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)

@@ -195,9 +195,15 @@ class RangeReader:
                 )
             )
 
-    def stop(self) -> None:
-        """End what is being read in other threads, soon."""
+    def stop(self, *, at_once: bool = False) -> None:
+        """End what is being read in other threads, soon.
+
+        Args:
+            at_once: Not even after what the store is sending at this moment.
+        """
         self._stop.set()
+        if at_once:
+            self._connections.abort()
 
     def resume(self) -> None:
         """Read again, after `stop`."""
@@ -408,8 +414,8 @@ class _Fetching:
                 failures = [error for task in done if (error := task.exception())]
                 if others or failures:
                     self._reader.stop()
-            except BaseException:
-                self._reader.stop()
+            except BaseException:  # Ctrl-C: nobody waits for a network that may be dead
+                self._reader.stop(at_once=True)
                 raise
         self._reader.resume()
         for error in failures:

@@ -334,8 +334,11 @@ class _Sending:
             try:
                 wait(tasks, return_when=FIRST_EXCEPTION)
                 failures = [error for task in tasks if task.done() and (error := task.exception())]
-            finally:
+            except BaseException:  # Ctrl-C: nobody waits for a network that may be dead
                 self._stop.set()
+                self._connections.abort()
+                raise
+            self._stop.set()
         self._stop.clear()
         # Those that were only told to stop aren't why.
         for error in failures:

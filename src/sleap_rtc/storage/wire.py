@@ -14,6 +14,7 @@ import http.client
 import itertools
 import os
 import select
+import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -93,6 +94,7 @@ class Connections:
         self._tls = tls
         self._lock = threading.Lock()
         self._idle: dict[tuple[str, str], list[http.client.HTTPConnection]] = {}
+        self._in_use: set[socket.socket] = set()
 
     def send(
         self,
@@ -141,6 +143,9 @@ class Connections:
         parts = _address(request.url)
         place = (parts.scheme, parts.netloc)
         connection = self._connection(place)
+        sock = connection.sock
+        with self._lock:
+            self._in_use.add(sock)
         done = False
         try:
             with _ask(connection, request, data, headers or {}, pace) as response:
@@ -153,11 +158,19 @@ class Connections:
         except _Illegal as error:
             raise StorageRefused(store=parts.netloc, what="be asked", why=str(error)) from None
         finally:
-            if done:
-                with self._lock:
+            with self._lock:
+                self._in_use.discard(sock)
+                if done:
                     self._idle.setdefault(place, []).append(connection)
-            else:
+            if not done:
                 connection.close()
+
+    def abort(self) -> None:
+        """End what is under way in other threads at once, as if every store had hung up."""
+        with self._lock:
+            for sock in self._in_use:
+                with contextlib.suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Close the connections that no request uses."""
