@@ -99,7 +99,6 @@ TESTED_BY: Final = {
     "transports/direct/serving.py": "transports/direct/test_lanes.py",
     "transports/direct/wire.py": "transports/direct/test_lanes.py",
     "transports/receiving.py": "transports/test_fetch.py",
-    "transports/webrtc.py": "transports/test_link.py",
     "worker/daemon.py": "endtoend/test_kills.py",
     "worker/runner/__main__.py": "worker/runner/test_runner.py",
     "worker/runner/attempts.py": "worker/runner/test_recovery.py",

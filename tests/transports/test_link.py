@@ -37,9 +37,8 @@ from sleap_rtc.protocol.link import Accepted, Describe, Description, FindModel, 
 from sleap_rtc.protocol.peering import Answer, Offer
 from sleap_rtc.testing import netns
 from sleap_rtc.testing.impairment import ImpairedNetwork, Weather
-from sleap_rtc.transports import connection as seam
 from sleap_rtc.transports import link as module
-from sleap_rtc.transports import peer, switchboard, webrtc
+from sleap_rtc.transports import switchboard, webrtc
 from sleap_rtc.transports.link import Link
 from sleap_rtc.transports.throttle import Throttle
 
@@ -460,49 +459,6 @@ async def test_a_fault_here_leaves_no_connection_under_way(rig, monkeypatch):
             async with asyncio.timeout(10):
                 await connection.receive()
         assert connection.closed
-
-
-class Deaf:
-    """A data channel to a peer that reads nothing."""
-
-    def __init__(self):
-        self.queued = 0
-
-    def send(self, data, _binary):
-        self.queued += len(data)
-
-    def buffered_amount(self):
-        return self.queued
-
-    def close(self):
-        pass
-
-
-async def test_who_asks_and_never_reads_is_cut_off(address):
-    async def signal(_message):
-        pass
-
-    connection = webrtc.WebRtc(attempt=str(uuid.uuid4()), peer="eve", signal=signal)
-    connection._channel = deaf = Deaf()
-    most = seam.HIGH_WATER + peer.MAX_BEHIND
-    for _ in range(most // 60_000 + 1):
-        connection.send_text(bytes(60_000))
-    with pytest.raises(LinkLost, match="doesn't read what it asked for"):
-        connection.send_text(b"pong")
-    assert connection.closed
-    assert deaf.queued <= most + 60_000
-
-
-async def test_a_peer_that_reads_may_be_sent_any_amount(address):
-    async def signal(_message):
-        pass
-
-    connection = webrtc.WebRtc(attempt=str(uuid.uuid4()), peer="ann", signal=signal)
-    connection._channel = channel = Deaf()
-    for _ in range(1_000):
-        connection.send_text(bytes(60_000))
-        channel.queued = 0
-    connection.abandon("done")
 
 
 async def test_a_room_that_this_device_is_not_in_is_declined(rig):
