@@ -246,6 +246,17 @@ async def test_a_fault_is_told_and_ends_only_the_lane(wires, ends, monkeypatch):
     assert "a fault" in str(await over(ends, "fetch"))
 
 
+async def test_without_a_thread_the_connection_is_closed(wires):
+    def fail():
+        raise RuntimeError("can't start new thread")
+
+    lane = FetchLane(wires[0], name="eve", on_end=lambda _: None)
+    lane._thread.start = fail
+    with pytest.raises(LinkLost, match="got no thread"):
+        lane.start()
+    assert wires[0].sock.fileno() == -1
+
+
 async def test_what_is_sent_is_limited(wires, ends, made):
     took = []
 

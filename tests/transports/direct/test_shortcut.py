@@ -234,6 +234,19 @@ async def test_a_full_disk_or_a_fault_leaves_content_to_the_link(two, monkeypatc
     monkeypatch.undo()
 
 
+async def test_a_lane_that_cant_begin_leaves_content_to_the_link(two, monkeypatch):
+    def fail(lane):
+        lane._shut()
+        raise LinkLost(peer="eve", why="the direct connection got no thread")
+
+    monkeypatch.setattr(shortcut.FetchLane, "start", fail)
+    pair = two()
+    for _ in range(3):
+        assert await pair.fetcher.source(SMALL) is None
+        await pair.settled()
+    assert len(pair.asked) == 1
+
+
 async def test_without_a_folder_there_is_still_the_network(two, monkeypatch):
     def fail(**_options):
         raise PermissionError(13, "Permission denied")

@@ -36,7 +36,11 @@ class Lane(ABC):
         self._loop = asyncio.get_running_loop()
         self._closing = threading.Event()
         self._over = asyncio.Event()
-        self._woken, self._waker = socket.socketpair()
+        try:
+            self._woken, self._waker = socket.socketpair()
+        except OSError:  # too many files are open
+            wire.close()
+            raise
         self._woken.setblocking(False)
         self._waker.setblocking(False)
         self._poll = select.poll()
@@ -46,8 +50,17 @@ class Lane(ABC):
         self._thread = threading.Thread(target=self._run, name="direct", daemon=True)
 
     def start(self) -> None:
-        """Begin to work."""
-        self._thread.start()
+        """Begin to work.
+
+        Raises:
+            LinkLost: The system gives no thread; the connection is closed.
+        """
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            self._shut()
+            why = f"the direct connection got no thread ({error})"
+            raise LinkLost(peer=self._wire.peer, why=why) from None
 
     async def close(self) -> None:
         """End it, and wait until its thread has."""
@@ -98,10 +111,13 @@ class Lane(ABC):
             logger.exception("a direct connection with {} failed", self._wire.peer)
             error = LinkLost(peer=self._wire.peer, why=f"the direct connection failed: {fault!r}")
         finally:
-            self._wire.close()
-            self._woken.close()
-            self._waker.close()
+            self._shut()
             self._soon(lambda: self._ended(error))
+
+    def _shut(self) -> None:
+        self._wire.close()
+        self._woken.close()
+        self._waker.close()
 
     def _ended(self, error: SleapRtcError) -> None:
         self._over.set()

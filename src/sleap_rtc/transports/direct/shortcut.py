@@ -178,16 +178,16 @@ class Shortcut:
                 met = await self._meet(ours, opened.end, fetches=True)
             finally:
                 self._ways.finish(ours)
+            lane = FetchLane(
+                met.wire, name=self._peer, on_end=lambda error: self._fetch_ended(lane, error)
+            )
+            lane.start()
         except (SleapRtcError, OSError) as error:
             self._not_opened(error)
         except Exception:  # noqa: BLE001 - content goes over the link, whatever happens here
             logger.exception("no direct connection with {}", self._peer)
         else:
-            lane = FetchLane(
-                met.wire, name=self._peer, on_end=lambda error: self._fetch_ended(lane, error)
-            )
             self._fetch = lane
-            lane.start()
             self._pause = RETRY_FIRST_S
             logger.info("content of {} comes directly, {}", self._peer, met.how)
         finally:
@@ -244,8 +244,8 @@ class Shortcut:
                 throttle=self._throttle,
                 on_end=lambda error: self._serve_ended(lane, error),
             )
-            before, self._serve = self._serve, lane
             lane.start()
+            before, self._serve = self._serve, lane
             logger.info("content goes to {} directly, {}", self._peer, met.how)
             if before is not None:  # the peer has given that one up
                 await before.close()
