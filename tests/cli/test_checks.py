@@ -101,6 +101,7 @@ def test_a_turn_server(app, monkeypatch):
 
 
 def test_packages_that_are_missing(app, monkeypatch):
+    assert look(app)["WebRTC"].message == "its fast library can be loaded"
     for shell in (webrtc, portable):
         monkeypatch.setattr(shell, "library", shell.library.__wrapped__)
     monkeypatch.setitem(sys.modules, "reactor_webrtc", None)

@@ -198,7 +198,8 @@ def _webrtc(settings: Settings) -> CheckShown:
         words = "by the portable library, which is about nine times slower than the fast one"
         hint = "pip install 'sleap-rtc[peer]', on Linux with glibc 2.34 or newer, or macOS."
         return _check("WebRTC", "note", words, hint)
-    return _check("WebRTC", "ok", "its library can be loaded")
+    which = "fast" if found is WebRtc else "portable"
+    return _check("WebRTC", "ok", f"its {which} library can be loaded")
 
 
 def _ice(settings: Settings) -> CheckShown:
