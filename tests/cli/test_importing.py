@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import signal
+import struct
 import time
 from pathlib import Path
 
@@ -190,14 +192,16 @@ def test_nothing_of_the_persons_folder_is_changed(cli, home, disk):
 @pytest.mark.slow
 def test_ctrl_c_leaves_nothing(start, tmp_path, disk):
     """A real process, interrupted while it copies."""
-    path = disk / "large.pt"
-    size = 1 << 30
-    path.write_bytes(model_files.torch_zip({"w": model_files.Storage("0", 1)}, (4,)))
-    content = model_files.torch_zip({"w": model_files.Storage("0", size // 4)}, (size,))
-    path.write_bytes(content)
+    path = disk / "large.safetensors"
+    size = 8 << 30  # a hole, which is read and hashed like anything else: for seconds
+    tensors = {"w": {"dtype": "F32", "shape": [size // 4], "data_offsets": [0, size]}}
+    header = json.dumps(tensors).encode()
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(header)) + header)
+        file.truncate(8 + len(header) + size)
     process = start(tmp_path / "home", "import-model", path, "--type", "centroid", "--copy")
     incoming = tmp_path / "home" / "models" / ".incoming"
-    while process.popen.poll() is None and not any(incoming.glob("*/large.pt")):
+    while process.popen.poll() is None and not any(incoming.glob("*/large.safetensors")):
         time.sleep(0.01)  # until it has begun to copy
     process.popen.send_signal(signal.SIGINT)
     result = process.end()
