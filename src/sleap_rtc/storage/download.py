@@ -408,8 +408,8 @@ class _Fetching:
                 self._fetch(number)
 
         with ThreadPoolExecutor(in_flight, thread_name_prefix="download") as pool:
-            tasks = [pool.submit(work) for _ in range(in_flight)]
             try:
+                tasks = [pool.submit(work) for _ in range(in_flight)]
                 done, others = wait(tasks, return_when=FIRST_EXCEPTION)
                 failures = [error for task in done if (error := task.exception())]
                 if others or failures:

@@ -330,8 +330,8 @@ class _Sending:
         if not senders:
             return
         with ThreadPoolExecutor(senders, thread_name_prefix="upload") as pool:
-            tasks = [pool.submit(work) for _ in range(senders)]
             try:
+                tasks = [pool.submit(work) for _ in range(senders)]
                 wait(tasks, return_when=FIRST_EXCEPTION)
                 failures = [error for task in tasks if task.done() and (error := task.exception())]
             except BaseException:  # Ctrl-C: nobody waits for a network that may be dead

@@ -95,6 +95,7 @@ class Connections:
         self._lock = threading.Lock()
         self._idle: dict[tuple[str, str], list[http.client.HTTPConnection]] = {}
         self._in_use: set[socket.socket] = set()
+        self._aborted = False
 
     def send(
         self,
@@ -146,6 +147,8 @@ class Connections:
         sock = connection.sock
         with self._lock:
             self._in_use.add(sock)
+            if self._aborted:  # while this one was being made
+                _cut(sock)
         done = False
         try:
             with _ask(connection, request, data, headers or {}, pace) as response:
@@ -166,11 +169,11 @@ class Connections:
                 connection.close()
 
     def abort(self) -> None:
-        """End what is under way in other threads at once, as if every store had hung up."""
+        """End what is under way in other threads at once, and whatever is asked after it."""
         with self._lock:
+            self._aborted = True
             for sock in self._in_use:
-                with contextlib.suppress(OSError):
-                    sock.shutdown(socket.SHUT_RDWR)
+                _cut(sock)
 
     def close(self) -> None:
         """Close the connections that no request uses."""
@@ -218,6 +221,12 @@ def _address(url: str) -> SplitResult:
             parts.port  # noqa: B018 - raises when it is none
             return parts
     raise StorageRefused(store="there", what="be asked", why="its address is no plain HTTP URL")
+
+
+def _cut(sock: socket.socket) -> None:
+    """End a connection as if the other side had hung up."""
+    with contextlib.suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
 
 
 def headers_of(response: http.client.HTTPResponse) -> dict[str, str]:
