@@ -115,6 +115,7 @@ class RangeReader:
         self._pace = pace
         self._wall = wall
         self._lock = threading.Lock()
+        self._asking = threading.Lock()
         self._stop = threading.Event()
         self._current: SignedRequest | None = None
 
@@ -238,13 +239,15 @@ class RangeReader:
         return StorageRefused(store="there", what=f"give {self._name}", why=said)
 
     def _fresh(self) -> SignedRequest:
-        with self._lock:
-            current = self._current
-        if current is None or current.expires.timestamp() - self._wall() < _EARLY:
-            current = self._link()
+        # One thread asks, and the others wait for what it gets.
+        with self._asking:
             with self._lock:
-                self._current = current
-        return current
+                current = self._current
+            if current is None or current.expires.timestamp() - self._wall() < _EARLY:
+                current = self._link()
+                with self._lock:
+                    self._current = current
+            return current
 
     def _check(self, response: http.client.HTTPResponse, offset: int, size: int) -> None:
         """Check that an answer is the range that was asked for, of the content that was."""
