@@ -101,9 +101,7 @@ def scalars_of(kind: inspect.Type) -> st.SearchStrategy[Any]:
 
 MESSAGES = values_of(inspect.type_info(Frame))
 BODIES = tuple(
-    body
-    for union in (link.AnyRequest, link.AnyReply, link.NoticeBody)
-    for body in get_args(union)
+    body for union in (link.AnyRequest, link.AnyReply, link.NoticeBody) for body in get_args(union)
 )
 """What requests, replies and notices carry."""
 

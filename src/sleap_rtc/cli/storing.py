@@ -36,11 +36,11 @@ def server_init_storage(
 ) -> None:
     """Set up the buckets for rooms' files.
 
-    In S3, or in a store that speaks its protocol: makes the buckets that the settings storage_uploads_bucket and
-    storage_rooms_bucket name, unless they are there, and sets what they need: public
-    access blocked, encryption, old versions, what goes away by itself. Then it tries
-    whether the store is safe for several writers, and refuses one that isn't. Given
-    again, it ends the same.
+    In S3, or in a store that speaks its protocol: makes the buckets that the settings
+    storage_uploads_bucket and storage_rooms_bucket name, unless they are there, and sets
+    what they need: public access blocked, encryption, old versions, what goes away by
+    itself. Then it tries whether the store is safe for several writers, and refuses one
+    that isn't. Given again, it ends the same.
 
     Credentials come from the places that every tool of S3 knows: AWS_ACCESS_KEY_ID,
     a role, ~/.aws/credentials. With --policies it prints what rights the server, a
