@@ -24,10 +24,11 @@ demo: ## Run the main job on this machine (ENGINE=sleap-nn|tiny, DEMO_DIR=folder
 	@tools/environment demo
 	@$(BIN)/sleap-rtc demo --engine $(ENGINE) --dir $(DEMO_DIR)
 
+# Trainers get one thread: threads of several that wait for each other burn what the others need.
 .PHONY: test
 test: engine ## Set up and run everything, real engine and connections included
 	@if $(NETNS) true; then in="$(NETNS)"; else in=; fi; \
-	HYPOTHESIS_PROFILE=ci $$in $(PYTEST) -n 3 --dist loadgroup --cov --cov-report=term $(ARGS)
+	OMP_NUM_THREADS=1 HYPOTHESIS_PROFILE=ci $$in $(PYTEST) -n 3 --dist loadgroup --cov --cov-report=term $(ARGS)
 
 .PHONY: coverage
 coverage: ## As test, counting what the processes run that tests start; takes twice as long
