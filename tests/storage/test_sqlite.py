@@ -1,3 +1,4 @@
+import contextlib
 import os
 import sqlite3
 import stat
@@ -172,6 +173,15 @@ def test_steps_are_numbered_without_gaps(path: Path, schema: Path, extra: str) -
     empty.mkdir()
     with pytest.raises(ValueError, match="numbered 0001"):
         Database(path, empty)
+
+
+def test_who_waits_in_vain_for_another_is_told(path: Path, schema: Path) -> None:
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            Database(path, schema, wait_s=0.05)
+        other.execute("ROLLBACK")
+    Database(path, schema, wait_s=0.05).close()
 
 
 def test_many_may_open_a_new_file_at_once(path: Path, schema: Path) -> None:

@@ -126,11 +126,11 @@ class HttpCache:
         path = self._path(url, secret)
         try:
             data = path.read_bytes()
-            head, _, body = data.partition(b"\n")
+            head, line, body = data.partition(b"\n")
             found = msgspec.json.decode(head, type=_Head)
         except (OSError, msgspec.DecodeError, UnicodeDecodeError):
             return None
-        if found.blake3 != blake3(body).hexdigest():
+        if not line or found.blake3 != blake3(body).hexdigest():
             return None
         with contextlib.suppress(OSError):
             os.utime(path)

@@ -15,12 +15,14 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
+import random
 import re
 import sqlite3
 import stat
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -80,7 +82,7 @@ class Database:
         self._closed = False
         self._writer = self._connect()
         try:
-            self._writer.execute("PRAGMA journal_mode = WAL")
+            self._write_ahead()
             self._writer.execute(f"PRAGMA synchronous = {synchronous}")
             self._migrate(_steps(schema))
         except BaseException:
@@ -128,6 +130,23 @@ class Database:
                 self._readers.get_nowait().close()
         with self._writing:
             self._writer.close()
+
+    def _write_ahead(self) -> None:
+        """Have writers not disturb readers.
+
+        SQLite waits for no lock here, since two that open a new file at once would wait for each
+        other: whoever is refused lets go, and tries again.
+        """
+        end = time.monotonic() + self._wait_s
+        while True:
+            try:
+                self._writer.execute("PRAGMA journal_mode = WAL")
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > end:
+                    raise
+                time.sleep(random.uniform(0.002, 0.02))  # noqa: S311 - so that they don't meet again
+            else:
+                return
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
