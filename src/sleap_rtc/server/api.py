@@ -59,6 +59,7 @@ from sleap_rtc.server.responses import (
 from sleap_rtc.server.storage_desk import StorageDesk
 from sleap_rtc.server.tokens import Challenges, Session, Tokens
 from sleap_rtc.storage.service import (
+    COMPLETE_WITHIN,
     Aborted,
     AbortUpload,
     CompleteUpload,
@@ -82,8 +83,6 @@ THREADS: Final = 8
 """Questions about files that are worked on at a time."""
 COMPARING: Final = 2
 """Contents that are compared with their hashes at a time."""
-COMPLETE_WITHIN: Final = 900.0
-"""The same where a whole content is read once more, to compare it with its hash."""
 
 
 class Endpoint(msgspec.Struct, frozen=True):

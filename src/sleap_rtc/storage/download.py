@@ -56,6 +56,7 @@ from sleap_rtc.files.hashing import hash_file
 from sleap_rtc.files.journal import Journal
 from sleap_rtc.files.space import check_space, reserve
 from sleap_rtc.net import backoff
+from sleap_rtc.net.retrying import AGAIN
 from sleap_rtc.storage import xml
 from sleap_rtc.storage.objects import SignedRequest
 from sleap_rtc.storage.upload import Patience, Progress
@@ -65,7 +66,6 @@ RANGE: Final = 16 * BLOCK
 """Bytes that are asked for at once; a whole number of blocks."""
 IN_FLIGHT: Final = 10
 
-_PASSING: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 _REFUSED: Final = 3
 _ANEW: Final = 3
 _EARLY: Final = 60.0
@@ -234,7 +234,7 @@ class RangeReader:
             raise NotFound(message=f"There is no {self._name} in the storage.")
         if status == 416:
             raise SourceChanged(path=self._name)
-        if status in _PASSING:
+        if status in AGAIN:
             return StorageUnreachable(store="there", why=said)
         return StorageRefused(store="there", what=f"give {self._name}", why=said)
 

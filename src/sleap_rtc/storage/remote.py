@@ -22,6 +22,7 @@ from sleap_rtc.storage.objects import (
     Upload,
 )
 from sleap_rtc.storage.service import (
+    COMPLETE_WITHIN,
     MAX_REQUESTS,
     Aborted,
     AbortUpload,
@@ -37,9 +38,6 @@ from sleap_rtc.storage.service import (
     UploadTold,
     content_key,
 )
-
-COMPLETE_WITHIN: Final = 900.0
-"""Seconds to wait until a content was compared on the server."""
 
 _HEADER: Final = re.compile(r"content-length|content-type|x-amz-[a-z0-9-]{1,60}")
 """Headers that a link may want to be sent."""

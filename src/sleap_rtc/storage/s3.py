@@ -40,6 +40,7 @@ from sleap_rtc.errors import (
     UnknownUpload,
 )
 from sleap_rtc.net import backoff
+from sleap_rtc.net.retrying import AGAIN
 from sleap_rtc.storage import xml
 from sleap_rtc.storage.objects import (
     PART_SECONDS,
@@ -56,8 +57,6 @@ from sleap_rtc.storage.signing import Credentials, presign
 from sleap_rtc.storage.wire import MAX_ANSWER, Answer, Connections
 
 ATTEMPTS: Final = 5
-PASSING: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
-"""Statuses after which the same request may well succeed."""
 
 _OWN_SECONDS: Final = 300
 """Seconds that the server's own requests are good for: the clocks may differ by as much."""
@@ -265,7 +264,7 @@ class S3Store:
             if answer.status == 412:
                 # An earlier request of ours may have made it, and its answer got lost.
                 return uncertain and self.read(key, limit=len(data)) == data
-            if answer.status not in PASSING | {409} or attempt == ATTEMPTS:
+            if answer.status not in AGAIN | {409} or attempt == ATTEMPTS:
                 raise self._refusal(answer, what=f"create {key}")
             uncertain = uncertain or answer.status not in (409, 429, 503)
             self._pause(attempt)
@@ -368,7 +367,7 @@ class S3Store:
                 raise UnknownUpload(key=upload.key)
             if missing_ok and answer.status in (404, 416) and said != "NoSuchBucket":
                 return answer
-            if attempt < ATTEMPTS and (answer.status in PASSING or answer.ok):
+            if attempt < ATTEMPTS and (answer.status in AGAIN or answer.ok):
                 self._pause(attempt)
                 continue
             raise self._refusal(answer, what=what)
@@ -414,7 +413,7 @@ class S3Store:
         said = xml.error(answer.body) or f"HTTP {answer.status}"
         if answer.status == 507:
             return OutOfSpace(path=self.name, free="no room", need="more bytes")
-        if answer.status in PASSING or answer.ok:
+        if answer.status in AGAIN or answer.ok:
             return StorageUnreachable(store=self.name, why=said)
         return StorageRefused(store=self.name, what=what, why=said)
 

@@ -41,6 +41,8 @@ MAX_REQUESTS: Final = 100
 """Signed requests that are given at a time."""
 TEMPORARY_SECONDS: Final = 86_400
 """Seconds that something stays in the area ``uploads``, and an upload that isn't completed."""
+COMPLETE_WITHIN: Final = 900.0
+"""Seconds in which ``complete-upload`` is answered: a whole content may be hashed for it."""
 
 Area = Literal["uploads", "rooms"]
 Blake3 = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]

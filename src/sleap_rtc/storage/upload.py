@@ -50,6 +50,7 @@ from sleap_rtc.files.claim import Claim
 from sleap_rtc.files.hashing import FileStamp, stamp_of
 from sleap_rtc.files.journal import Journal
 from sleap_rtc.net import backoff
+from sleap_rtc.net.retrying import AGAIN
 from sleap_rtc.storage import xml
 from sleap_rtc.storage.objects import (
     Part,
@@ -65,7 +66,7 @@ IN_FLIGHT: Final = 10
 """Parts that are sent at once, unless set otherwise (``max_concurrent_parts``)."""
 SUFFIX: Final = ".sleap-upload-state"
 
-_PASSING: Final = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
+_PASSING: Final = AGAIN | {409}
 _BUSY: Final = frozenset({429, 503})
 _REFUSED: Final = 3
 """Times that a link may be refused, or bytes found wrong, before it isn't by chance."""
