@@ -6,8 +6,9 @@ import asyncio
 
 import pytest
 
-from sleap_rtc.domain.packages import PackageRef
+from sleap_rtc.domain.packages import BLOCK, PackageRef
 from sleap_rtc.errors import LinkLost, NotFound, ProtocolError, SourceChanged
+from sleap_rtc.files import buffers
 from sleap_rtc.protocol import frames
 from sleap_rtc.transports import blocks
 from sleap_rtc.transports.blocks import BlockClient, BlockServer
@@ -79,6 +80,32 @@ async def test_pieces_in_order_make_a_block():
     assert await task == b"abcdef"
 
 
+@pytest.mark.parametrize("size", [1, 100, BLOCK // 2 + 1, BLOCK])
+async def test_a_block_of_any_size_in_pieces_of_any_size(size):
+    content = bytes(n % 251 for n in range(size))
+    for step in (size, size // 3 + 1, 61_681):
+        pipe = Pipe()
+        client = BlockClient(pipe, name="peer")
+        task, number = await ask(pipe, client, size)
+        for at in range(0, size, step):
+            client.handle(data(number, at, content[at : at + step]))
+        client.handle(frames.End(number, size))
+        found = await task
+        assert found == content
+        buffers.give_back(found)
+
+
+async def test_a_block_may_turn_out_to_be_shorter_or_empty():
+    """Whoever asked finds out: its hash is another."""
+    client = BlockClient(Pipe(), name="peer")
+    for content in (b"abc", b""):
+        task, number = await ask(client._connection, client, 6)
+        if content:
+            client.handle(data(number, 0, content))
+        client.handle(frames.End(number, len(content)))
+        assert await task == content
+
+
 async def test_requests_that_waited_for_room_arrive_in_order():
     pipe = Pipe()
     client = BlockClient(pipe, name="peer")
@@ -108,6 +135,19 @@ async def test_a_listing_is_asked_for_by_its_package():
     client.handle(data(asked.request, 0, b"123456789"))
     client.handle(frames.End(asked.request, 9))
     assert await task == b"123456789"
+
+
+async def test_a_long_listing_takes_memory_as_it_comes():
+    pipe = Pipe()
+    client = BlockClient(pipe, name="peer")
+    wanted = PackageRef(id=PACKAGE, size=1, files=1, listing=200 * BLOCK)
+    task = asyncio.create_task(client.listing(wanted))
+    asked = await pipe.next()
+    piece = bytes(range(256)) * 256
+    for n in range(32):
+        client.handle(data(asked.request, n * len(piece), piece))
+    client.handle(frames.End(asked.request, 32 * len(piece)))
+    assert await task == 32 * piece
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from sleap_rtc.domain.ids import PackageId
 from sleap_rtc.domain.packages import PackageRef
+from sleap_rtc.files.buffers import Content
 from sleap_rtc.transfer.machine import SourceId
 from sleap_rtc.transports.base import BlockSource, Sources
 from sleap_rtc.transports.blocks import Served
@@ -82,7 +83,7 @@ class _Counted:
     async def listing(self, ref: PackageRef) -> bytes:
         return await self._source.listing(ref)
 
-    async def block(self, package: PackageId, file: int, block: int, size: int) -> bytes:
+    async def block(self, package: PackageId, file: int, block: int, size: int) -> Content:
         data = await self._source.block(package, file, block, size)
         self._total.received += len(data)
         return data

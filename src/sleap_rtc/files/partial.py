@@ -37,7 +37,9 @@ from sleap_rtc.domain.ids import PackageId
 from sleap_rtc.domain.layout import Layout
 from sleap_rtc.domain.packages import BLOCK, Package, listing_of, parse
 from sleap_rtc.errors import Damaged, OutOfSpace, SleapRtcError, UnsafePath
+from sleap_rtc.files import buffers
 from sleap_rtc.files.beneath import Root
+from sleap_rtc.files.buffers import Content
 from sleap_rtc.files.claim import Claim
 from sleap_rtc.files.durable import disk_errors, sync_directory, sync_file, write_replacing
 from sleap_rtc.files.handles import Handles
@@ -146,13 +148,13 @@ class PartialStore:
         size = self._package.size
         return size - sum(self.layout.size(n) for n, done in enumerate(self.done) if not done)
 
-    def write_block(self, file: int, block: int, data: bytes) -> bool:
+    def write_block(self, file: int, block: int, data: Content) -> bool:
         """Check a block and keep it.
 
         Args:
             file: Index of the file in the package.
             block: Index of the block in the file.
-            data: Its content as it arrived.
+            data: Its content as it arrived; it stays the caller's.
 
         Returns:
             False when the data is not what the listing says; nothing was written then.
@@ -219,15 +221,19 @@ class PartialStore:
         """Copy a block from another file if it is right there; returns its bytes, or 0."""
         entry = self._package.files[file]
         size, offset = entry.block_size(block), block * BLOCK
+        memory = buffers.take(size)
         try:
-            data = os.pread(source, size, offset)
-        except OSError:
-            return 0
-        if blake3(data).digest() != entry.block_hash(block):
-            return 0
-        with self._disk(size), self._handles.use(file) as fd:
-            if not copy_range(source, fd, offset, size):
-                _write(fd, data, offset)
+            try:
+                data = memory[: buffers.read_at(source, memory, offset)]
+            except OSError:
+                return 0
+            if blake3(data).digest() != entry.block_hash(block):
+                return 0
+            with self._disk(size), self._handles.use(file) as fd:
+                if not copy_range(source, fd, offset, size):
+                    _write(fd, data, offset)
+        finally:
+            buffers.give_back(memory)
         self._keep(file, self.layout.number(file, block), size)
         return size
 
@@ -260,6 +266,8 @@ class PartialStore:
     ) -> list[int]:
         """Read and hash every file, and take back the blocks that are not as they should be.
 
+        What wasn't synced yet is, meanwhile: `finish` then waits less for the disk.
+
         Args:
             progress: Told of the bytes that were just checked, from any of the threads; what it
                 raises ends the check.
@@ -270,6 +278,7 @@ class PartialStore:
 
         Raises:
             UnsafePath: Something else took a file's place.
+            OutOfSpace: The disk is full.
             OSError: A file can't be read.
         """
         self._right_lengths()
@@ -278,9 +287,14 @@ class PartialStore:
             range(first, min(first + _CHECKED_AT_ONCE, count))
             for first in range(0, count, _CHECKED_AT_ONCE)
         ]
-        with ThreadPoolExecutor(threads, thread_name_prefix="verify") as pool:
+        with (
+            ThreadPoolExecutor(1, thread_name_prefix="sync") as disk,
+            ThreadPoolExecutor(threads, thread_name_prefix="verify") as pool,
+        ):
+            syncing = disk.submit(self.sync)
             found = pool.map(lambda run: self._wrong(run, progress), runs)
             bad = [number for numbers in found for number in numbers]
+            syncing.result()
         with self._lock:
             for number in bad:
                 if self.done[number]:
@@ -464,16 +478,18 @@ class PartialStore:
     ) -> list[int]:
         """Those of the blocks whose content on the disk doesn't have the right hash."""
         bad: list[int] = []
+        memory = buffers.take(BLOCK)
         for number in numbers:
             file, block = self.layout.locate(number)
             entry = self._package.files[file]
             size = entry.block_size(block)
             with self._handles.use(file) as fd:
-                data = os.pread(fd, size, block * BLOCK)
+                data = memory[: buffers.read_at(fd, memory[:size], block * BLOCK)]
             if blake3(data).digest() != entry.block_hash(block):
                 bad.append(number)
             if progress is not None:
                 progress(size)
+        buffers.give_back(memory)
         return bad
 
     def _remove_strangers(self) -> None:
@@ -493,7 +509,7 @@ class PartialStore:
                     (base / name).rmdir()
 
 
-def _write(fd: int, data: bytes, offset: int) -> None:
+def _write(fd: int, data: Content, offset: int) -> None:
     written = os.pwrite(fd, data, offset)
     while written < len(data):
         written += os.pwrite(fd, data[written:], offset + written)

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from sleap_rtc.domain.ids import PackageId
 from sleap_rtc.domain.packages import PackageRef
+from sleap_rtc.files.buffers import Content
 from sleap_rtc.transfer.machine import SourceId
 
 
@@ -33,7 +34,7 @@ class BlockSource(Protocol):
             ProtocolError: What it sent breaks the rules.
         """
 
-    async def block(self, package: PackageId, file: int, block: int, size: int) -> bytes:
+    async def block(self, package: PackageId, file: int, block: int, size: int) -> Content:
         """The content of one block.
 
         Args:

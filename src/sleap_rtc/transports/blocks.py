@@ -16,8 +16,10 @@ from typing import Final, Protocol
 from loguru import logger
 
 from sleap_rtc.domain.ids import PackageId
-from sleap_rtc.domain.packages import PackageRef
+from sleap_rtc.domain.packages import BLOCK, PackageRef
 from sleap_rtc.errors import LinkLost, NotFound, ProtocolError, SleapRtcError, from_wire
+from sleap_rtc.files import buffers
+from sleap_rtc.files.buffers import Content
 from sleap_rtc.protocol import frames
 from sleap_rtc.transports.base import BlockSource
 from sleap_rtc.transports.connection import Connection
@@ -56,9 +58,6 @@ Shelf = Callable[[PackageId], Served | None]
 
 _TURN_S: Final = 0.003
 """Seconds of sending after which others get a turn: an answer on the control connection, say."""
-_PIECES: Final = 64
-"""Pieces of an answer that are kept apart; a block of whole ones has 17."""
-
 
 STALLED_S: Final = 120.0
 _STEP: Final = 64 * 1024
@@ -69,23 +68,29 @@ may look alive: one that only answers pings would keep a transfer from ending, o
 class _Wanted:
     """An answer that is arriving."""
 
-    __slots__ = ("done", "limit", "pieces", "size")
+    __slots__ = ("_content", "done", "limit", "size")
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.size = 0
-        self.pieces: list[bytes | memoryview] = []
-        self.done: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self.done: asyncio.Future[Content] = asyncio.get_running_loop().create_future()
         # Whoever waited may have been cancelled when the connection ends.
         self.done.add_done_callback(lambda done: done.cancelled() or done.exception())
+        self._content: memoryview | bytearray | None = None
 
     def take(self, piece: memoryview) -> None:
-        """Keep a piece. They are joined once, at the end: content is copied no more than that."""
-        if len(self.pieces) == _PIECES:
-            # Very small pieces would take far more memory than what is in them.
-            self.pieces = [b"".join(self.pieces)]
-        self.pieces.append(piece)
-        self.size += len(piece)
+        """Copy a piece: it has memory of its own, a small one far more than what is in it."""
+        if self._content is None:
+            # A listing may be long: it takes memory as it comes, whatever was said of its length.
+            self._content = buffers.take(self.limit) if self.limit <= BLOCK else bytearray()
+        end = self.size + len(piece)
+        self._content[self.size : end] = piece
+        self.size = end
+
+    def end(self) -> None:
+        """That was all of it."""
+        content = b"" if self._content is None else memoryview(self._content)[: self.size]
+        self.done.set_result(content)
 
 
 class BlockClient:
@@ -108,6 +113,7 @@ class BlockClient:
         self._lost: LinkLost | None = None
         self._moved_at = time.monotonic()
         self._arrived = 0
+        self._looking: asyncio.TimerHandle | None = None
 
     async def listing(self, ref: PackageRef) -> bytes:
         """The listing of a package, as long as its reference says.
@@ -116,9 +122,10 @@ class BlockClient:
             LinkLost: The connection ended.
             SleapRtcError: The peer refused.
         """
-        return await self._fetch(lambda n: frames.GetListing(n, ref.id), limit=ref.listing)
+        found = await self._fetch(lambda n: frames.GetListing(n, ref.id), limit=ref.listing)
+        return bytes(found)
 
-    async def block(self, package: PackageId, file: int, block: int, size: int) -> bytes:
+    async def block(self, package: PackageId, file: int, block: int, size: int) -> Content:
         """One block of ``size`` bytes; its content is for the caller to check.
 
         Raises:
@@ -133,7 +140,7 @@ class BlockClient:
 
     async def _fetch(
         self, ask: Callable[[int], frames.GetListing | frames.GetBlock], *, limit: int
-    ) -> bytes:
+    ) -> Content:
         async with self._window:
             # Before the number is taken: who waits for room is overtaken by who comes when there is
             # some, and numbers must arrive in order.
@@ -144,9 +151,11 @@ class BlockClient:
             if not self._wanted:
                 self._moved_at = time.monotonic()
             wanted = self._wanted[number] = _Wanted(limit)
+            if self._looking is None:
+                self._look()
             try:
                 await self._connection.send_binary(frames.encode(ask(number)))
-                return await self._answer(wanted)
+                return await wanted.done
             except asyncio.CancelledError:
                 with contextlib.suppress(LinkLost):
                     await self._connection.send_binary(frames.encode(frames.Withdraw(number)))
@@ -154,14 +163,19 @@ class BlockClient:
             finally:
                 self._wanted.pop(number, None)
 
-    async def _answer(self, wanted: _Wanted) -> bytes:
-        while not wanted.done.done():
-            left = self._moved_at + STALLED_S - time.monotonic()
-            if left <= 0:
-                why = f"it sends next to nothing of what it was asked for, for {STALLED_S:g} s"
-                raise LinkLost(peer=self.name, why=why)
-            await asyncio.wait([wanted.done], timeout=left)
-        return wanted.done.result()
+    def _look(self) -> None:
+        """Give the peer up if it sends next to nothing; look again when that may be."""
+        self._looking = None
+        if not self._wanted:
+            return
+        left = self._moved_at + STALLED_S - time.monotonic()
+        if left > 0:
+            self._looking = asyncio.get_running_loop().call_later(left, self._look)
+            return
+        why = f"it sends next to nothing of what it was asked for, for {STALLED_S:g} s"
+        for wanted in self._wanted.values():
+            if not wanted.done.done():
+                wanted.done.set_exception(LinkLost(peer=self.name, why=why))
 
     def _moves(self, size: int) -> None:
         self._arrived += size
@@ -189,7 +203,7 @@ class BlockClient:
                 if frame.length != wanted.size:
                     raise ProtocolError(peer=self.name, why="a block shorter than it says")
                 self._moves(_STEP)
-                wanted.done.set_result(b"".join(wanted.pieces))
+                wanted.end()
             case frames.Refuse():
                 self._moves(_STEP)
                 error = from_wire(frame.code, {}, message=frame.message, hint="")
@@ -198,6 +212,8 @@ class BlockClient:
     def end(self, error: LinkLost) -> None:
         """The connection is gone; whoever waits is told."""
         self._lost = error
+        if self._looking is not None:
+            self._looking.cancel()
         for wanted in self._wanted.values():
             if not wanted.done.done():
                 wanted.done.set_exception(error)

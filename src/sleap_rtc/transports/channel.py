@@ -200,6 +200,9 @@ async def _exchange(connection: Connection, handshake: Handshake, trust: Trust) 
             effects = handshake.refuse(error)
 
 
+_HEARD_S: Final = 0.1
+"""Seconds in which pieces of content are one sign of life: there may be thousands of them."""
+
 Handler = Callable[["Channel", RequestBody, str], Awaitable[ReplyBody]]
 """Answers a request: gets the channel, the body and the request's id."""
 
@@ -258,6 +261,7 @@ class Channel:
         self._asked: dict[str, asyncio.Future[AnyReply]] = {}
         self._working: dict[str, asyncio.Task[None]] = {}
         self._closing = asyncio.Event()
+        self._heard_at = 0.0
         self._why: SleapRtcError | None = None
 
     @property
@@ -393,7 +397,10 @@ class Channel:
     def _content(self, raw: bytes) -> None:
         if self.proven.purpose != "blocks":
             raise ProtocolError(peer=self.peer_name, why="content on a control connection")
-        self._carry_out(self._session.heard(time.monotonic()))
+        now = time.monotonic()
+        if now - self._heard_at > _HEARD_S:
+            self._heard_at = now
+            self._carry_out(self._session.heard(now))
         frame = frames.decode(raw, peer=self.peer_name)
         match frame:
             case frames.Data() | frames.End() | frames.Refuse():

@@ -12,6 +12,8 @@ from typing import Any, Final, assert_never
 from loguru import logger
 
 from sleap_rtc.errors import Cancelled, LinkLost, NetworkError, SleapRtcError
+from sleap_rtc.files import buffers
+from sleap_rtc.files.buffers import Content
 from sleap_rtc.files.partial import PartialStore
 from sleap_rtc.transfer.machine import (
     Arrived,
@@ -34,6 +36,7 @@ from sleap_rtc.transfer.machine import (
 )
 from sleap_rtc.transfer.progress import Meter, Progress
 from sleap_rtc.transports.base import BlockSource, Sources
+from sleap_rtc.transports.mailbox import Mailbox
 from sleap_rtc.transports.throttle import Throttle
 
 REPORT_SECONDS: Final = 0.25
@@ -77,7 +80,8 @@ class Receiving:
         self._given_up: set[SourceId] = set()
         self._requests: dict[SourceId, set[asyncio.Task[None]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._data: dict[int, bytes] = {}
+        self._data: dict[int, Content] = {}
+        self._written: Mailbox[tuple[int, bool | BaseException]]
         self._outcome: asyncio.Future[None]
         self._checking = False
         self._checked = 0
@@ -91,6 +95,7 @@ class Receiving:
             SleapRtcError: As `sleap_rtc.transports.fetch.fetch`.
         """
         self._outcome = asyncio.get_running_loop().create_future()
+        self._written = Mailbox(self._was_written)
         try:
             with self._sources.watch(self._sources_changed):
                 self._spawn(self._report())
@@ -152,13 +157,15 @@ class Receiving:
                     requests.add(task)
                     task.add_done_callback(requests.discard)
                 case Store():
-                    self._spawn(self._keep(effect.block, self._data.pop(effect.block)))
+                    data = self._data.pop(effect.block)
+                    self._writers.submit(self._write, effect.block, data)
                 case Drop():
                     source = self._used[effect.source]
                     logger.bind(source=source.name, why=str(effect.error)).warning("source dropped")
                     self._stop_using(effect.source)
                 case Complete():
-                    self._outcome.set_result(None)
+                    if not self._outcome.done():
+                        self._outcome.set_result(None)
                 case Fail():
                     self._break(effect.error)
                 case _:  # pragma: no cover
@@ -196,15 +203,30 @@ class Receiving:
         else:
             self._data[block] = data
             self._feed(Arrived(key, block))
-            self._data.pop(block, None)
+            if self._data.pop(block, None) is not None:  # it came too late
+                buffers.give_back(data)
 
-    async def _keep(self, block: int, data: bytes) -> None:
-        file, index = self._layout.locate(block)
-        loop = asyncio.get_running_loop()
-        right = await loop.run_in_executor(
-            self._writers, self._store.write_block, file, index, data
-        )
-        self._feed(Stored(block) if right else Rejected(block))
+    def _write(self, block: int, data: Content) -> None:
+        """Check and store a block; in a thread."""
+        outcome: bool | BaseException
+        try:
+            outcome = self._store.write_block(*self._layout.locate(block), data)
+        except BaseException as error:  # noqa: BLE001 - whoever waits must be told
+            outcome = error
+        buffers.give_back(data)
+        self._written.put((block, outcome))
+
+    def _was_written(self, written: tuple[int, bool | BaseException]) -> None:
+        block, outcome = written
+        if self._stopped:
+            return
+        if isinstance(outcome, BaseException):
+            self._break(outcome)
+            return
+        try:
+            self._feed(Stored(block) if outcome else Rejected(block))
+        except Exception as error:  # noqa: BLE001 - nobody else would hear of it
+            self._break(error)
 
     async def _verify(self) -> list[int]:
         self._checking, self._checked = True, 0

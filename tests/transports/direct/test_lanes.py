@@ -16,6 +16,8 @@ from sleap_rtc.transports.direct.fetching import FetchLane
 from sleap_rtc.transports.direct.serving import ServeLane
 from sleap_rtc.transports.throttle import Throttle
 
+from .conftest import MadeFile
+
 PACKAGE = "ab" * 32
 
 
@@ -81,6 +83,18 @@ async def test_what_is_served_is_fetched(wires, ends, made):
     ends.serve(wires[1], {made.ref.id: made}.get)
     assert await lane.listing(made.ref) == made.listing
     await made.fetch_from(lane)
+
+
+@pytest.mark.parametrize("records", [1, 2, 5])
+async def test_blocks_of_every_length_around_a_record(wires, ends, records):
+    """Heads and ends share records with content, wherever those begin and end."""
+    lane = ends.fetch(wires[0])
+    made = {}
+    ends.serve(wires[1], made.get)
+    for more in range(-40, 5):
+        file = MadeFile(1, last=records * serving._RECORD + more)
+        made[file.ref.id] = file
+        await file.fetch_from(lane)
 
 
 async def test_refusals_arrive_as_errors_and_the_lane_goes_on(wires, ends, made):

@@ -12,9 +12,12 @@ from typing import Final
 from sleap_rtc.domain.ids import PackageId
 from sleap_rtc.domain.packages import BLOCK, PackageRef
 from sleap_rtc.errors import LinkLost, ProtocolError, SleapRtcError, from_wire
+from sleap_rtc.files import buffers
+from sleap_rtc.files.buffers import Content
 from sleap_rtc.protocol import direct, frames
 from sleap_rtc.transports.direct.lane import Lane, OnEnd
 from sleap_rtc.transports.direct.wire import Wire
+from sleap_rtc.transports.mailbox import Mailbox
 
 STALLED_S: Final = 15.0
 STEP: Final = 64 * 1024
@@ -25,7 +28,7 @@ _HEAD: Final = direct.LENGTH.size + direct.DATA_HEAD.size
 """Bytes that every frame of the other side has, its length included."""
 _DATA: Final = 3
 
-Result = bytes | SleapRtcError
+Result = Content | SleapRtcError
 
 
 class _Wanted:
@@ -36,7 +39,7 @@ class _Wanted:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.size = 0
-        self.done: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self.done: asyncio.Future[Content] = asyncio.get_running_loop().create_future()
 
 
 class FetchLane(Lane):
@@ -55,12 +58,12 @@ class FetchLane(Lane):
         self._window = asyncio.Semaphore(frames.MAX_OUTSTANDING)
         self._wanted: dict[int, _Wanted] = {}
         self._outgoing: deque[bytes] = deque()
-        self._finished: deque[tuple[_Wanted, Result]] = deque()
+        self._finished: Mailbox[tuple[_Wanted, Result]] = Mailbox(self._deliver)
         self._lost: SleapRtcError | None = None
         self._arrived = 0
         self._moved_at = 0.0
         self._due = 1
-        self._content = bytearray(BLOCK)
+        self._content: memoryview | None = None
         # What is being read: the head of a frame, then its content.
         self._head = bytearray(_HEAD)
         self._into = memoryview(self._head)
@@ -75,9 +78,10 @@ class FetchLane(Lane):
             ProtocolError: The peer breaks the rules.
             SleapRtcError: The peer refused.
         """
-        return await self._fetch(lambda n: frames.GetListing(n, ref.id), limit=ref.listing)
+        found = await self._fetch(lambda n: frames.GetListing(n, ref.id), limit=ref.listing)
+        return bytes(found)
 
-    async def block(self, package: PackageId, file: int, block: int, size: int) -> bytes:
+    async def block(self, package: PackageId, file: int, block: int, size: int) -> Content:
         """One block of ``size`` bytes; its content is for the caller to check.
 
         Raises:
@@ -89,7 +93,7 @@ class FetchLane(Lane):
 
     async def _fetch(
         self, ask: Callable[[int], frames.GetListing | frames.GetBlock], *, limit: int
-    ) -> bytes:
+    ) -> Content:
         await self._window.acquire()  # given back when it is answered, wanted or not
         if self._lost is not None:
             self._window.release()
@@ -110,21 +114,21 @@ class FetchLane(Lane):
         self._outgoing.append(direct.LENGTH.pack(len(data)) + data)
         self._wake()
 
-    def _deliver(self) -> None:
+    def _deliver(self, finished: tuple[_Wanted, Result]) -> None:
         """Hand over what the thread has finished; on the event loop."""
-        while self._finished:
-            wanted, result = self._finished.popleft()
-            self._window.release()
-            if wanted.done.done():
-                continue
-            if isinstance(result, SleapRtcError):
+        wanted, result = finished
+        self._window.release()
+        if isinstance(result, SleapRtcError):
+            if not wanted.done.done():
                 wanted.done.set_exception(result)
-            else:
-                wanted.done.set_result(result)
+        elif wanted.done.done():  # it isn't waited for any more
+            buffers.give_back(result)
+        else:
+            wanted.done.set_result(result)
 
     def _ended(self, error: SleapRtcError) -> None:
         self._lost = error
-        self._deliver()
+        self._finished.empty()
         for wanted in self._wanted.values():
             self._window.release()
             if not wanted.done.done():
@@ -191,12 +195,15 @@ class FetchLane(Lane):
             raise ProtocolError(peer=self.name, why="a piece of a block out of order")
         if offset + size > wanted.limit:
             raise ProtocolError(peer=self.name, why="a block longer than was asked for")
-        if offset + size > len(self._content):
-            # Content comes into one place again and again: fresh memory costs as much as TLS does.
-            grown = bytearray(wanted.limit)
-            grown[:offset] = self._content[:offset]
-            self._content = grown
-        return memoryview(self._content)[offset : offset + size]
+        content = self._content
+        if content is None:
+            # A listing may be long: it takes more memory only when more of it comes.
+            content = self._content = buffers.take(min(wanted.limit, BLOCK))
+        elif offset + size > len(content):
+            grown = memoryview(bytearray(wanted.limit))
+            grown[:offset] = content[:offset]
+            content = self._content = grown
+        return content[offset : offset + size]
 
     def _data(self, number: int, size: int) -> None:
         self._expected(number).size += size
@@ -214,14 +221,12 @@ class FetchLane(Lane):
         elif frame.length != wanted.size:
             raise ProtocolError(peer=self.name, why="a block shorter than it says")
         else:
-            result = bytes(memoryview(self._content)[: wanted.size])
-            if len(self._content) > BLOCK:  # that was a long listing
-                self._content = bytearray()
+            result = b"" if self._content is None else self._content[: wanted.size]
+        self._content = None
         self._moves(STEP)
         self._due += 1
         del self._wanted[frame.request]
-        self._finished.append((wanted, result))
-        self._soon(self._deliver)
+        self._finished.put((wanted, result))
         self._next_frame()
 
     def _expected(self, number: int) -> _Wanted:

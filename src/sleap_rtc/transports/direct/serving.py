@@ -21,6 +21,8 @@ MAX_REQUEST: Final = 64
 """Bytes of the longest request."""
 UNREAD_S: Final = 60.0
 """Seconds after which a peer that takes nothing of what it asked for is given up."""
+_RECORD: Final = 16 * 1024
+"""Bytes that TLS takes at a time; each record costs both sides a call."""
 _SLOW_PIECE: Final = frames.MAX_CHUNK
 """Bytes of a piece where the rate is limited, so that it is kept over short times too."""
 
@@ -136,24 +138,40 @@ class ServeLane(Lane):
             self._refuse(_withdrawn(number))
             self._sending = None
             return
+        end = _framed(frames.encode(frames.End(number, len(content))))
         if offset < len(content):
             most = BLOCK if self._throttle is None else _SLOW_PIECE
             piece = memoryview(content)[offset : offset + most]
             if self._throttle is not None and not self._may_send(self._throttle, len(piece)):
                 return
             length = direct.LENGTH.pack(direct.DATA_HEAD.size + len(piece))
-            self._send(memoryview(length + direct.DATA_HEAD.pack(_DATA, number, offset)))
-            self._send(piece)
+            head = length + direct.DATA_HEAD.pack(_DATA, number, offset)
             offset += len(piece)
+            self._send_content(head, piece, end if offset == len(content) else b"")
+        else:
+            self._send(memoryview(end))
         self._sending = number, content, offset
         if offset == len(content):
-            self._send(_framed(frames.encode(frames.End(number, len(content)))))
             self._sending = None
             del self._asked[number]
 
+    def _send_content(self, head: bytes, piece: memoryview, tail: bytes) -> None:
+        """Send a piece with what belongs before and behind it, in as few records as there can be.
+
+        A short one costs nearly as much as a full one, and may wake the peer for nothing.
+        """
+        first = _RECORD - len(head)
+        if len(piece) + len(tail) <= first:
+            self._send(memoryview(b"".join((head, piece, tail))))
+            return
+        last = len(piece) - max(len(piece) - first, 0) % _RECORD
+        self._send(memoryview(head + piece[:first]))
+        self._send(piece[first:last])
+        self._send(memoryview(bytes(piece[last:]) + tail))
+
     def _refuse(self, refusal: frames.Refuse) -> None:
         self._asked.pop(refusal.request, None)
-        self._send(_framed(frames.encode(refusal)))
+        self._send(memoryview(_framed(frames.encode(refusal))))
 
     def _send(self, data: memoryview) -> None:
         taken_at = time.monotonic()
@@ -184,5 +202,5 @@ def _withdrawn(number: int) -> frames.Refuse:
     return frames.Refuse(number, Cancelled.code, "withdrawn")
 
 
-def _framed(frame: bytes) -> memoryview:
-    return memoryview(direct.LENGTH.pack(len(frame)) + frame)
+def _framed(frame: bytes) -> bytes:
+    return direct.LENGTH.pack(len(frame)) + frame

@@ -1,0 +1,67 @@
+"""Memory for blocks, used again and again.
+
+The system gives fresh memory page by page and clears it: for a block that
+takes about as long as hashing it. So who fills a block takes memory here, and
+who is done with the block gives it back; what isn't given back is freed as any
+other memory.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from typing import Final
+
+from sleap_rtc.domain.packages import BLOCK
+
+Content = bytes | memoryview
+"""The bytes of a block."""
+
+KEPT: Final = 8
+"""Blocks of memory that are kept for the next ones."""
+
+_free: Final[deque[bytearray]] = deque(maxlen=KEPT)
+
+
+def take(size: int) -> memoryview:
+    """Memory for ``size`` bytes, with anything in it.
+
+    Args:
+        size: Up to a block. Small blocks get memory of their own size, so that many of them at
+            once don't take far more than what is in them.
+    """
+    if not BLOCK // 2 < size <= BLOCK:
+        return memoryview(bytearray(size))
+    try:
+        kept = _free.pop()
+    except IndexError:
+        kept = bytearray(BLOCK)
+    return memoryview(kept)[:size]
+
+
+def give_back(content: Content) -> None:
+    """The content isn't needed any more, by anybody; it can't be read after this.
+
+    Args:
+        content: From :func:`take`, or not: other memory is left to the interpreter.
+    """
+    if isinstance(content, memoryview):
+        memory = content.obj
+        content.release()
+        if isinstance(memory, bytearray) and len(memory) == BLOCK:
+            _free.append(memory)  # one too many is dropped
+
+
+def read_at(fd: int, into: memoryview, offset: int) -> int:
+    """Fill ``into`` from an open file, wherever that is positioned.
+
+    Returns:
+        Bytes that were read: fewer where the file ends.
+
+    Raises:
+        OSError: It can't be read.
+    """
+    filled = 0
+    while filled < len(into) and (got := os.preadv(fd, [into[filled:]], offset + filled)):
+        filled += got
+    return filled
