@@ -3,11 +3,23 @@
 ::
 
     __main__.py       everything, then results/<date>.json and a table
-    transfer.py       a large file: ours, the bare binding, aiortc; speed, CPU, memory
+    keeping.py        results/<date>.json
+
+    transfer.py       files moved, by us and by others: speed, CPU, memory, and the goals
+    ways.py           its rows: each is one way to move a file or a folder
+    goals.py          what is to be reached, and the ratios
+    report.py         its tables
+    pairs.py          rows of two processes with a pipe between them
+    peer.py           one of the two: ours.py, bare.py, portable.py, tls.py, tcp.py
+    copying.py        rows of programs: cp, scp, rsync, magic-wormhole
+    stores.py         rows of uploads and downloads, with a real S3 server
+    store_client.py   one that is a library: ours, boto3, obstore
+    processes.py      programs watched from outside: time, CPU and memory of all they start
+    kills_transfer.py one side is killed, again and again, and what that costs
+    sharing.py        how much of a new version is in the old one already
+
     control.py        round trip of a small request, idle and while blocks fill the link
     startup.py        from `train` to the first step, and `--help`
-    pairs.py          two processes, the pipe between them, what they used
-    peer.py           one of the two processes: ours.py, bare.py or portable.py
 
     library.py        all about the library:
     registries.py     100 to 100,000 models: ours, plain SQLite, MLflow

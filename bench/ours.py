@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import mmap
+import threading
 import time
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
@@ -23,7 +25,7 @@ from sleap_rtc.auth.membership import Membership
 from sleap_rtc.domain.ids import DeviceId, RoomId
 from sleap_rtc.domain.packages import PackageRef, ref
 from sleap_rtc.domain.places import Presence
-from sleap_rtc.files.packing import pack
+from sleap_rtc.files.packing import Packed, pack
 from sleap_rtc.protocol.handshake import HANDSHAKE_SECONDS
 from sleap_rtc.protocol.link import FEATURES, LINK_VERSIONS, JobsTold, ListJobs, RequestBody
 from sleap_rtc.protocol.signaling import IceServer, Relayed
@@ -37,6 +39,8 @@ from sleap_rtc.transports.peer import Peer
 from sleap_rtc.transports.serving import ServedPackage
 from sleap_rtc.transports.switchboard import Switchboard
 
+DESTINATION = "bench"
+"""Names where the worker's files go, so that a transfer that was cut goes on."""
 _WORKER = 3
 _NAME = "gpu-1"
 
@@ -124,12 +128,37 @@ async def _answer(_channel: Channel, _body: RequestBody, _id: str) -> JobsTold:
     return JobsTold(jobs=())
 
 
+class _Counted(ServedPackage):
+    """A package that counts what is read of it to be sent, for whoever looks while it lives.
+
+    Args:
+        packed: The package.
+        count: A file of 8 bytes for the count, which outlives this process; None for nobody.
+    """
+
+    def __init__(self, packed: Packed, count: str | None) -> None:
+        super().__init__(packed)
+        self._lock, self._count = threading.Lock(), None
+        if count is not None:
+            with Path(count).open("r+b") as file:
+                self._count = mmap.mmap(file.fileno(), 8)
+
+    def read(self, file: int, block: int) -> bytes:
+        """One block."""
+        data = super().read(file, block)
+        if self._count is not None:
+            with self._lock:
+                so_far = int.from_bytes(self._count[:], "little")
+                self._count[:] = (so_far + len(data)).to_bytes(8, "little")
+        return data
+
+
 @contextlib.asynccontextmanager
 async def _offering(wire: Wire, options: dict[str, Any]) -> AsyncIterator[Link]:
     """A link to the receiver that offers the file; the receiver is told what to fetch."""
     end = _End(wire, "client", options)
-    packed = await asyncio.to_thread(pack, {"file.bin": Path(options["file"])})
-    served = ServedPackage(packed)
+    packed = await asyncio.to_thread(pack, _files(Path(options["file"])))
+    served = _Counted(packed, options.get("count"))
     link = Link(end.switchboard, room=end.room, locate=lambda: end.presence, name=_NAME)
     try:
         async with link:
@@ -140,6 +169,11 @@ async def _offering(wire: Wire, options: dict[str, Any]) -> AsyncIterator[Link]:
     finally:
         await end.close()
         served.close()
+
+
+def _files(path: Path) -> dict[str, Path]:
+    """A file, or those in a folder, by their names in the package."""
+    return {each.name: each for each in (path.iterdir() if path.is_dir() else [path])}
 
 
 async def transfer_sender(wire: Wire, options: dict[str, Any]) -> dict[str, Any]:
@@ -163,10 +197,15 @@ async def transfer_receiver(wire: Wire, options: dict[str, Any]) -> dict[str, An
     wire.send("go")
     usage = Usage()
     staged = await fetch(
-        wanted, sources=Sources(channel.blocks), destination="bench", incoming=Path(options["into"])
+        wanted,
+        sources=Sources(channel.blocks),
+        destination=DESTINATION,
+        incoming=Path(options["into"]),
     )
     used = usage.stop()
     wire.send("done")
+    if options.get("keep"):
+        staged.path.rename(options["keep"])
     staged.discard()
     await wire.expect("bye")
     await end.close()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +41,26 @@ def run_pair(kind: str, **options: Any) -> dict[str, Any]:
         What each of them reported, under ``sender`` and ``receiver``.
 
     Raises:
-        RuntimeError: One of them failed; it has said why on standard error.
+        RuntimeError: One of them failed, and has said why on standard error; or is stuck.
+    """
+    with started(kind, **options) as processes:
+        try:
+            said = {role: p.communicate(timeout=WITHIN_S)[0] for role, p in processes.items()}
+        except subprocess.TimeoutExpired as error:
+            raise RuntimeError(f"{kind!r} isn't done after {WITHIN_S} s") from error
+        for role, process in processes.items():
+            if process.returncode:
+                raise RuntimeError(f"the {role} of {kind!r} ended with {process.returncode}")
+    return {role: json.loads(text) for role, text in said.items()}
+
+
+@contextlib.contextmanager
+def started(kind: str, **options: Any) -> Iterator[dict[str, subprocess.Popen[str]]]:
+    """A sender and a receiver, which are killed at the end of the block if they still run.
+
+    Args:
+        kind: One of `bench.peer.KINDS`.
+        options: For both; plain values.
     """
     ends = socket.socketpair()
     processes: dict[str, subprocess.Popen[str]] = {}
@@ -55,13 +76,11 @@ def run_pair(kind: str, **options: Any) -> dict[str, Any]:
                 text=True,
             )
             end.close()
-        said = {role: p.communicate(timeout=WITHIN_S)[0] for role, p in processes.items()}
+        yield processes
     finally:
+        for end in ends:
+            end.close()
         for process in processes.values():
             if process.poll() is None:
                 process.kill()
-                process.wait()
-    for role, process in processes.items():
-        if process.returncode:
-            raise RuntimeError(f"the {role} of {kind!r} ended with {process.returncode}")
-    return {role: json.loads(text) for role, text in said.items()}
+            process.communicate()

@@ -15,7 +15,14 @@ from loguru import logger
 
 from bench.wire import Wire
 
-KINDS = {"ours": "ours", "control": "ours", "bare": "bare", "aiortc": "portable", "tls": "tls"}
+KINDS = {
+    "ours": "ours",
+    "control": "ours",
+    "bare": "bare",
+    "aiortc": "portable",
+    "tls": "tls",
+    "tcp": "tcp",
+}
 """What can be measured, and the module that knows how."""
 
 

@@ -2,53 +2,38 @@
 
 from __future__ import annotations
 
-import statistics
 from typing import Any
+
+from bench.goals import goals
 
 
 def show_transfer(measured: dict[str, Any]) -> str:
-    """The table of `bench.transfer`, and the ratios that the goals speak of."""
-    results = measured["results"]
-    lines = [
-        "| | MB/s | CPU s/GB sender | receiver | peak MB sender | receiver |",
-        "|---|---|---|---|---|---|",
-    ]
-    for name, each in results.items():
-        lines.append(
-            f"| {name} | {each['mb_per_s']:.1f} | {each['sender_cpu_s_per_gb']:.1f} "
-            f"| {each['receiver_cpu_s_per_gb']:.1f} | {each['sender_peak_mb']:.0f} "
-            f"| {each['receiver_peak_mb']:.0f} |"
-        )
-    for goal, value in ratios(measured).items():
-        lines.append(f"{goal}: {value:.2f}")
+    """The tables of `bench.transfer`, the goals, and what could not be measured."""
+    lines = _rows(f"{measured['size'] / 1e6:,.0f} MB in one file", measured["results"])
+    if measured["small"]:
+        lines += ["", *_rows(f"{measured['small_files']:,} small files", measured["small"])]
+    if large := measured["large"]:
+        size = f"{large['size'] / 1e6:,.0f} MB"
+        lines += ["", *_rows(size, {n: each for n, each in large.items() if n != "size"})]
+    lines += ["", "| goal | measured | wanted | |", "|---|---|---|---|"]
+    lines += map(str, goals(measured))
+    lines += [f"{name}: not measured, {why}" for name, why in measured["missing"].items()]
     return "\n".join(lines)
 
 
-def ratios(measured: dict[str, Any]) -> dict[str, float]:
-    """What the goals compare."""
-    results = measured["results"]
-    ours = results["ours"]
-    found = {
-        f"ours / {name}": _paired(ours["runs"], results[name]["runs"])
-        for name in ("aiortc", "bare", "bare, hashes and writes")
-    }
-    for way, bare in (("ours, direct", "TLS, hashes and writes"), ("ours, direct", "aiortc")):
-        found[f"{way} / {bare}"] = results[way]["mb_per_s"] / results[bare]["mb_per_s"]
-    found["MB above the bare sender"] = ours["sender_peak_mb"] - results["bare"]["sender_peak_mb"]
-    if "ours, large" in results:
-        for role in ("sender", "receiver"):
-            more = results["ours, large"][f"{role}_peak_mb"] - ours[f"{role}_peak_mb"]
-            found[f"MB more for the large file, {role}"] = more
-    return found
-
-
-def _paired(ours: list[dict[str, float]], theirs: list[dict[str, float]]) -> float:
-    """How many times as fast we are: the median of the rounds, each compared with itself.
-
-    What else the machine does changes from minute to minute, and much less within one round.
-    """
-    pairs = zip(ours, theirs, strict=True)
-    return statistics.median(our["mb_per_s"] / their["mb_per_s"] for our, their in pairs)
+def _rows(title: str, results: dict[str, Any]) -> list[str]:
+    lines = [
+        f"| {title} | s | MB/s | CPU s/GB sender | receiver | both | peak MB sender | receiver |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, each in results.items():
+        sender, receiver = each["sender_cpu_s_per_gb"], each["receiver_cpu_s_per_gb"]
+        lines.append(
+            f"| {name} | {each['wall_s']:.2f} | {each['mb_per_s']:.1f} "
+            f"| {sender:.2f} | {receiver:.2f} | {sender + receiver:.2f} "
+            f"| {each['sender_peak_mb']:.0f} | {each['receiver_peak_mb']:.0f} |"
+        )
+    return lines
 
 
 def show_control(measured: dict[str, Any]) -> str:

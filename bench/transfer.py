@@ -1,118 +1,282 @@
-"""Measures a large file from one process to another: ``python -m bench.transfer``.
+"""Measures how files are moved, by us and by others: ``python -m bench.transfer``.
 
-What is compared takes turns within each round, so that other work on the
-machine troubles all of them alike.
+Three things are moved, each in every way that the table `bench.ways.ROWS` has for it: one file,
+in several rounds; a folder of small files, once; and by us alone a large file, which takes no
+more memory. What is compared takes turns within each round, so that other work on the machine
+troubles all alike. What can't be had here is left out, and the report says why.
+
+The programs to compare with are installed first (see `bench.environments`). Then all of it runs
+in a network namespace: nothing leaves this machine.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import shutil
+import signal
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from bench.pairs import enter_namespace, run_pair
+from bench import copying, environments
+from bench.copying import Load
+from bench.keeping import beginning, keep
+from bench.pairs import enter_namespace
+from bench.processes import Missing, sync_file_system
 from bench.report import show_transfer
+from bench.stores import Store
+from bench.ways import GROUPS, ROWS, Row, chosen
 from bench.wire import MB
+from sleap_rtc.domain.packages import BLOCK
+from sleap_rtc.testing import netns
 
-AIORTC_PART = 32
-"""aiortc sends this part of the file: it is that much slower, and its speed doesn't change."""
+Say = Callable[[str], None]
+
+SMALL: Final = 20_000
+"""Bytes of a small file."""
+QUICK: Final = {"size": 100, "large": 0, "small": 200, "rounds": 1}
+_TEMPLATE: Final = 16 * BLOCK
 
 
-def made_file(path: Path, size: int, *, sparse: bool = False) -> Path:
-    """A file of random bytes, or of one long hole, which reads as zeros."""
-    with path.open("wb") as file:
-        left = 0 if sparse else size
-        while left:
-            left -= file.write(os.urandom(min(left, 16 * MB)))
-        file.truncate(size)
+def made_file(path: Path, size: int) -> Path:
+    """A file of random bytes, no two blocks of which are the same."""
+    template = bytearray(os.urandom(min(_TEMPLATE, size)))
+    with path.open("wb", buffering=0) as file:
+        for at in range(0, size, _TEMPLATE):
+            # As random as new bytes to whoever compares blocks, and twenty times as quick to make.
+            for block in range(0, len(template) - 8, BLOCK):
+                template[block : block + 8] = (at + block).to_bytes(8, "big")
+            file.write(memoryview(template)[: size - at])
     return path
 
 
-def measure(
-    folder: Path, *, size: int, large: int, rounds: int, say: Callable[[str], None]
-) -> dict[str, Any]:
+def made_folder(path: Path, count: int) -> Path:
+    """A folder of ``count`` small files of random bytes."""
+    path.mkdir()
+    for number in range(count):
+        (path / f"{number:06d}.bin").write_bytes(os.urandom(SMALL))
+    return path
+
+
+def measure(folder: Path, given: argparse.Namespace, say: Say) -> dict[str, Any]:
     """Measure everything about transfers.
 
     Args:
-        folder: Where the files are made; removed again are only those that it made.
-        size: Bytes of the file.
-        large: Bytes of the file that memory is compared with; 0 for none.
-        rounds: How often each is measured.
+        folder: Where all files are made; removed again are only those that it made.
+        given: Of :func:`add_options`.
         say: Shows a line.
 
     Returns:
-        The medians by what was measured, each with its runs.
+        The medians by what was measured, each with its runs, and what could not be measured.
     """
-    file = made_file(folder / "file.bin", size)
-    into = {"file": str(file), "into": str(folder)}
-    ways: dict[str, tuple[str, dict[str, Any]]] = {
-        "ours": ("ours", {"size": size, **into}),
-        "ours, direct": ("ours", {"size": size, "transport": "direct", **into}),
-        "ours, one machine": ("ours", {"size": size, "transport": "local", **into}),
-        "TLS, hashes and writes": ("tls", {"size": size, **into}),
-        "bare": ("bare", {"size": size, "files": False}),
-        "bare, hashes and writes": ("bare", {"size": size, "files": True, **into}),
-        "aiortc": ("aiortc", {"size": size // AIORTC_PART}),
-    }
-    runs: dict[str, list[dict[str, float]]] = {name: [] for name in ways}
-    for turn in range(rounds):
-        for name, (kind, options) in ways.items():
-            runs[name].append(_figures(run_pair(kind, **options), options["size"]))
-            say(f"  {turn + 1}/{rounds}  {name}: {runs[name][-1]['mb_per_s']:.1f} MB/s")
-    file.unlink()
-    result: dict[str, dict[str, Any]] = {
-        name: {**_medians(each), "runs": each} for name, each in runs.items()
-    }
+    rows = chosen(given.rows)
+    table = _Table(folder, until=time.monotonic() + given.minutes * 60, say=say)
+    size, large, small = given.size * MB, given.large * MB, given.small
+    if small:
+        with _made(made_folder(folder / "files", small)) as path:
+            table.move("small", [row for row in rows if row.small], path, small * SMALL, rounds=1)
     if large:
-        file = made_file(folder / "large.bin", large, sparse=True)
-        options = {"size": large, "file": str(file), "into": str(folder)}
-        result["ours, large"] = _figures(run_pair("ours", **options), large)
-        file.unlink()
-    return {"size": size, "large": large, "load": os.getloadavg()[0], "results": result}
-
-
-def _figures(used: dict[str, Any], size: int) -> dict[str, float]:
-    sender, receiver = used["sender"], used["receiver"]
+        with _made(made_file(folder / "large.bin", large)) as path:
+            table.move("large", [row for row in rows if row.large], path, large, rounds=1)
+    # Last, since there are as many rounds as there is time for.
+    with _made(made_file(folder / "file.bin", size)) as path:
+        table.move("file", rows, path, size, rounds=given.rounds)
     return {
-        "mb_per_s": size / MB / receiver["wall_s"],
-        "sender_cpu_s_per_gb": sender["cpu_s"] / size * 1000 * MB,
-        "receiver_cpu_s_per_gb": receiver["cpu_s"] / size * 1000 * MB,
-        "sender_peak_mb": sender["peak_mb"],
-        "receiver_peak_mb": receiver["peak_mb"],
+        "size": size,
+        "small_files": small,
+        "large": large and {**table.results("large"), "size": large},
+        "load": os.getloadavg()[0],
+        "results": table.results("file"),
+        "small": table.results("small"),
+        "missing": table.missing,
+        "versions": {**environments.versions(), **copying.versions()},
     }
 
 
-def _medians(runs: list[dict[str, float]]) -> dict[str, float]:
-    return {name: statistics.median(run[name] for run in runs) for name in runs[0]}
+def in_turn(rows: Sequence[Row], turn: int) -> list[Row]:
+    """The rows of a round: within each group another one is first each time.
+
+    Only our uploader comes before all that fetch what it sent.
+    """
+    groups = [[row for row in rows if row.group == group] for group in GROUPS]
+    return [row for g in groups for row in g[turn % max(1, len(g)) :] + g[: turn % max(1, len(g))]]
+
+
+class _Table:
+    """The rows' figures, as they come.
+
+    Args:
+        folder: Where files are moved to.
+        until: When no further round is begun, by the monotonic clock.
+        say: Shows a line.
+    """
+
+    def __init__(self, folder: Path, *, until: float, say: Say) -> None:
+        self.missing: dict[str, str] = {}
+        self._folder, self._until, self._say = folder, until, say
+        self._runs: dict[str, dict[str, list[dict[str, float]]]] = {}
+        self._count = 0
+
+    def move(self, what: str, rows: Sequence[Row], path: Path, size: int, *, rounds: int) -> None:
+        """Move something in every way, several times.
+
+        Args:
+            what: Names it in the results.
+            rows: The ways.
+            path: The file or the folder.
+            size: Its bytes.
+            rounds: How often.
+        """
+        runs = self._runs.setdefault(what, {})
+        for turn in range(rounds):
+            began = time.monotonic()
+            with ExitStack() as undo:
+                store: Store | None = None
+                for row in in_turn(rows, turn):
+                    if row.name in self.missing:
+                        continue
+                    try:
+                        if row.stores and store is None:
+                            store = undo.enter_context(self._store())
+                        run = self._run(row, path, size, store)
+                    except (Missing, RuntimeError, OSError) as error:
+                        self.missing[row.name] = str(error)
+                        self._say(f"  {row.name} can't be measured: {error}")
+                    else:
+                        runs.setdefault(row.name, []).append({**run, "round": turn})
+                        at = f"{what} {turn + 1}/{rounds}"
+                        self._say(f"  {at}  {row.name}: {run['mb_per_s']:.1f} MB/s")
+            # The next one takes as long as this one did.
+            if 2 * time.monotonic() - began > self._until and turn + 1 < rounds:
+                self._say(f"  time is up after {turn + 1} of {rounds} rounds")
+                return
+
+    def results(self, what: str) -> dict[str, dict[str, Any]]:
+        """By row: the medians, and the runs."""
+        return {
+            name: {
+                **{each: statistics.median(run[each] for run in runs) for each in runs[0]},
+                "runs": runs,
+            }
+            for name, runs in self._runs.get(what, {}).items()
+        }
+
+    def _run(self, row: Row, path: Path, size: int, store: Store | None) -> dict[str, float]:
+        self._count += 1
+        into = self._folder / f"run-{self._count}"
+        into.mkdir()
+        # What the one before has written isn't this one's burden.
+        sync_file_system(self._folder)
+        try:
+            return row.run(Load(path=path, size=size, into=into), store)
+        finally:
+            shutil.rmtree(into, ignore_errors=True)
+
+    @contextmanager
+    def _store(self) -> Iterator[Store]:
+        self._count += 1
+        place = self._folder / f"store-{self._count}"
+        try:
+            with Store(place) as store:
+                yield store
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+
+
+@contextmanager
+def _made(path: Path) -> Iterator[Path]:
+    """Something that was made, and is removed again."""
+    try:
+        yield path
+    finally:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def prepare(rows: Sequence[Row], say: Say) -> None:
+    """Install what rows need; does nothing inside the namespace, where nothing is reached."""
+    if netns.inside() is None:
+        environments.prepare(say, sorted({row.needs for row in rows} - {""}))
 
 
 def main() -> None:
     """Measure, and print a table."""
-    parser = argparse.ArgumentParser(prog="python -m bench.transfer", description=__doc__)
-    add_options(parser)
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.transfer",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--quick", action="store_true", help="small sizes, and once each")
+    add_options(parser, "--only")
     given = parser.parse_args()
+    if given.quick:  # what was said beside it counts
+        parser.set_defaults(**QUICK)
+        given = parser.parse_args()
+
+    def say(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    try:
+        rows = chosen(given.rows)
+    except ValueError as error:
+        parser.error(str(error))
+    prepare(rows, say)
     enter_namespace("bench.transfer")
-    with tempfile.TemporaryDirectory(dir=given.dir, prefix="bench-") as folder:
-        measured = measure(
-            Path(folder),
-            size=given.size * MB,
-            large=given.large * MB,
-            rounds=given.rounds,
-            say=lambda line: print(line, file=sys.stderr, flush=True),
-        )
-    print(show_transfer(measured))
+    measured = beginning()
+    with scratch(given.dir) as folder:
+        measured["transfer"] = measure(folder, given, say)
+    path = keep(measured)
+    print(show_transfer(measured["transfer"]))
+    say(f"\nkept in {path}")
+    if own := [name for name in measured["transfer"]["missing"] if "ours" in name]:
+        raise SystemExit(f"our own failed: {', '.join(own)}")
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Options of the transfer's measurement."""
+@contextmanager
+def scratch(folder: Path | None) -> Iterator[Path]:
+    """A folder for what is made, which goes away however this ends, Ctrl-C and SIGTERM included.
+
+    Args:
+        folder: Where it is made; None for where the system has temporary files.
+    """
+
+    def ended(number: int, _frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, ended)
+    try:
+        with tempfile.TemporaryDirectory(dir=folder, prefix="bench-") as name:
+            yield Path(name)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def add_options(parser: argparse.ArgumentParser, *also: str) -> None:
+    """Options of the transfer's measurement.
+
+    Args:
+        parser: They are added to it.
+        also: Further names of the option that chooses rows.
+    """
     parser.add_argument("--size", type=int, default=1000, help="MB of the file")
+    parser.add_argument("--small", type=int, default=10_000, help="number of small files; 0: none")
     parser.add_argument("--large", type=int, default=5000, help="MB of the large one; 0: none")
-    parser.add_argument("--rounds", type=int, default=5, help="how often each is measured")
+    parser.add_argument("--rounds", type=int, default=3, help="how often each is measured")
+    parser.add_argument(
+        "--minutes", type=float, default=15, help="begin no further round that would end later"
+    )
+    names = f"{', '.join(GROUPS)}; or parts of names: {'; '.join(row.name for row in ROWS)}"
+    parser.add_argument(
+        "--rows", *also, nargs="+", default=[], metavar="ROW", help=f"measure only these: {names}"
+    )
     parser.add_argument("--dir", type=Path, help="where files are made (default: temporary)")
 
 

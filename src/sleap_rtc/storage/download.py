@@ -71,6 +71,9 @@ _ANEW: Final = 3
 _EARLY: Final = 60.0
 """Seconds before a link ends that a fresh one is asked for."""
 _PER_FILE: Final = 64 * 1024
+_SYNC_EVERY: Final = 256 * BLOCK
+"""Bytes after which the disk gets them, while others arrive: at the end there is less to wait for.
+"""
 
 Digest = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 
@@ -388,6 +391,8 @@ class _Fetching:
         self._data = claim.directory / "data"
         self._lock = threading.Lock()
         self._here: set[int] = set()
+        self._whole = 0
+        self._unsynced = 0
         self._under_way: dict[int, int] = {}
         self._journal = Journal(claim.directory / "journal")
         self._fd = -1
@@ -450,6 +455,7 @@ class _Fetching:
             self._open()
             listed = {int(record) for record in records[1:] if record.isdigit()}
             self._here = {number for number in listed if self._is_here(number)}
+            self._whole = sum(min(RANGE, self._size - n * RANGE) for n in self._here)
             if self._here:
                 return
         self.close()
@@ -529,7 +535,15 @@ class _Fetching:
                 self._journal.append(msgspec.json.encode(self._of()))
             self._journal.append(b"%d" % number)
             self._here.add(number)
+            self._whole += size
             self._under_way.pop(number, None)
+            self._unsynced += size
+            sync = self._unsynced >= _SYNC_EVERY
+            if sync:
+                self._unsynced = 0
+        if sync:
+            with disk_errors(self._data):
+                sync_file(self._fd)
 
     def _is_wrong(self, at: int, data: memoryview) -> bool:
         if self._entry is None:
@@ -550,6 +564,5 @@ class _Fetching:
         if self._progress is None:
             return
         with self._lock:
-            here = sum(min(RANGE, self._size - number * RANGE) for number in self._here)
-            done = here + sum(self._under_way.values())
+            done = self._whole + sum(self._under_way.values())
         self._progress(done)

@@ -73,6 +73,13 @@ class SeaweedServer:
         """Where it speaks S3."""
         return f"http://127.0.0.1:{self._ports[0]}"
 
+    @property
+    def pid(self) -> int:
+        """Of its process, while it runs."""
+        if self._process is None:
+            raise RuntimeError("it doesn't run")
+        return self._process.pid
+
     def bucket(self, name: str) -> Bucket:
         """A bucket of it."""
         return Bucket(name=name, region=REGION, endpoint=self.endpoint)
