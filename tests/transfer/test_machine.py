@@ -14,6 +14,7 @@ from sleap_rtc.errors import DataError, NotFound, SourceChanged
 from sleap_rtc.transfer.machine import (
     MAX_ASKED,
     MAX_FAILURES,
+    WINDOW,
     Arrived,
     Complete,
     Download,
@@ -31,6 +32,7 @@ from sleap_rtc.transfer.machine import (
     SourceRefused,
     Store,
     Stored,
+    Withdraw,
 )
 
 A, B, C = SourceId(1), SourceId(2), SourceId(3)
@@ -60,8 +62,9 @@ def failure(effects: list[Effect]) -> str:
 
 
 def deliver(machine: Download, source: SourceId, block: int, *, right: bool = True) -> list[Effect]:
-    assert machine.handle(Arrived(source, block)) == [Store(source, block)]
-    return machine.handle(Stored(block) if right else Rejected(block))
+    store, *more = machine.handle(Arrived(source, block))
+    assert store == Store(source, block)
+    return more + machine.handle(Stored(block) if right else Rejected(block))
 
 
 def test_blocks_are_asked_in_order_up_to_the_window() -> None:
@@ -122,6 +125,69 @@ def test_sources_share_the_work() -> None:
     assert deliver(machine, B, 3) == [Request(B, 5)]
 
 
+def test_a_costly_source_is_asked_for_neighbours_together() -> None:
+    machine = download(20 * BLOCK)
+    assert asked(machine.handle(SourceAdded(A, 6 * BLOCK, run=3 * BLOCK))) == [0, 1, 2, 3, 4, 5]
+    assert asked(machine.handle(SourceAdded(B, 2 * BLOCK))) == [6, 7]
+    assert deliver(machine, A, 0) == []
+    assert deliver(machine, A, 1) == []
+    assert asked(deliver(machine, B, 6)) == [8]
+    assert asked(deliver(machine, A, 2)) == [9, 10, 11]
+
+
+def test_an_idle_source_helps_from_behind_until_both_meet() -> None:
+    machine = download(8 * BLOCK)
+    assert asked(machine.handle(SourceAdded(A))) == list(range(8))
+    assert machine.handle(SourceAdded(B)) == [Request(B, block) for block in (7, 6, 5, 4)]
+    assert machine.handle(Arrived(B, 7)) == [Store(B, 7), Withdraw(A, 7)]
+    assert machine.handle(Stored(7)) == []  # it is not idle yet
+    assert machine.handle(Arrived(A, 7)) == []  # it came too late
+    # Whoever is first counts, whichever of the two it is.
+    assert machine.handle(Arrived(A, 4)) == [Store(A, 4), Withdraw(B, 4)]
+    for block in (6, 5):
+        assert machine.handle(Arrived(B, block)) == [Store(B, block), Withdraw(A, block)]
+    assert machine.handle(Stored(4)) == []
+    assert machine.handle(Stored(6)) == []
+    assert machine.handle(Stored(5)) == [Request(B, 3), Request(B, 2)]
+    for block in (0, 1, 2, 3):
+        assert machine.handle(Arrived(A, block))[0] == Store(A, block)
+    effects = [effect for block in (0, 1, 2, 3) for effect in machine.handle(Stored(block))]
+    assert effects == [Complete()]
+
+
+def test_what_is_asked_twice_is_bounded() -> None:
+    machine = download(30 * BLOCK)
+    machine.handle(SourceAdded(A, 15 * BLOCK))
+    machine.handle(SourceAdded(B, 15 * BLOCK))
+    twice = asked(machine.handle(SourceAdded(C, 30 * BLOCK)))
+    assert len(twice) == 8  # half of what one of them owes
+    more = asked(machine.handle(SourceAdded(SourceId(4), 30 * BLOCK)))
+    assert len(twice + more) == WINDOW // BLOCK
+    assert machine.handle(SourceAdded(SourceId(5), 30 * BLOCK)) == []
+    assert len({*twice, *more}) == len(twice + more)
+
+
+@pytest.mark.parametrize("dies", [A, B])
+def test_either_may_die_while_both_are_asked(dies: SourceId) -> None:
+    machine = download(2 * BLOCK)
+    machine.handle(SourceAdded(A))
+    assert machine.handle(SourceAdded(B)) == [Request(B, 1)]
+    left = B if dies == A else A
+    # What both were asked for stays asked of the other one.
+    assert machine.handle(SourceLost(dies)) == ([Request(B, 0)] if left == B else [])
+    assert deliver(machine, left, 1) == []
+    assert deliver(machine, left, 0) == [Complete()]
+
+
+def test_nobody_helps_with_what_it_sent_wrong() -> None:
+    machine = download(BLOCK)
+    machine.handle(SourceAdded(A))
+    assert machine.handle(SourceAdded(B)) == [Request(B, 0)]
+    machine.handle(Arrived(A, 0))
+    assert machine.handle(Rejected(0)) == [Request(B, 0)]
+    assert deliver(machine, B, 0) == [Complete()]
+
+
 def test_what_a_lost_source_owed_is_asked_of_another() -> None:
     machine = download(4 * BLOCK)
     machine.handle(SourceAdded(A, 3 * BLOCK))
@@ -152,8 +218,8 @@ def test_a_bad_block_alone_is_asked_again_of_another() -> None:
     assert effects == []  # A has room, but not for this block
     assert deliver(machine, B, 2) == [Request(B, 0)]
     assert deliver(machine, B, 0) == []
-    assert deliver(machine, A, 1) == []
-    assert deliver(machine, B, 3) == [Complete()]
+    assert deliver(machine, A, 1) == [Request(A, 3)]
+    assert deliver(machine, B, 3)[-1] == Complete()
 
 
 def test_a_bad_block_is_asked_again_of_the_same_if_there_is_no_other() -> None:
@@ -195,11 +261,13 @@ def test_a_source_of_bad_blocks_is_dropped_while_there_is_another() -> None:
     assert last == [Complete()]
 
 
-def test_a_changed_file_ends_it_whoever_else_is_there() -> None:
+def test_a_changed_file_ends_it_unless_somebody_else_has_the_right_one() -> None:
     machine = download(2 * BLOCK)
     machine.handle(SourceAdded(A))
     machine.handle(SourceAdded(B))
-    effects = machine.handle(SourceRefused(A, SourceChanged(path="labels.slp")))
+    changed = SourceChanged(path="labels.slp")
+    assert machine.handle(SourceRefused(A, changed)) == [Drop(A, changed), Request(B, 0)]
+    effects = machine.handle(SourceRefused(B, changed))
     assert failure(effects) == "labels.slp changed while it was being sent."
     assert machine.handle(SourceRefused(A, SourceChanged(path="x"))) == []
 
@@ -265,6 +333,7 @@ class Driven:
         self.machine = Download(found, have)
         self.requests: list[Request] = []
         self.storing: list[int] = []
+        self.withdrawn: list[Request] = []
         self.stored: Counter[int] = Counter()
         self.rejected: Counter[int] = Counter()
         self.alive: list[SourceId] = []
@@ -279,6 +348,10 @@ class Driven:
                 case Request():
                     self._check(effect)
                     self.requests.append(effect)
+                case Withdraw():
+                    gone = Request(effect.source, effect.block)
+                    self.requests.remove(gone)
+                    self.withdrawn.append(gone)
                 case Store():
                     self.storing.append(effect.block)
                 case Drop():
@@ -292,13 +365,29 @@ class Driven:
         assert not self.stored[request.block]
         assert request.block not in self.storing
         under_way = [other for other in self.requests if other.source in self.alive]
-        assert request.block not in {other.block for other in under_way}
+        twice = [n for n, count in Counter(o.block for o in under_way).items() if count > 1]
+        if request.block in {other.block for other in under_way}:
+            # Only at the end, of one more source, and no more than a window of it all.
+            assert len(under_way) == len({other.block for other in under_way}) + len(twice)
+            assert request.block not in twice
+            assert all(self.rejected[block] for block in self._missing(under_way))
+            assert sum(map(self.layout.size, [*twice, request.block])) <= WINDOW
         mine = [other.block for other in under_way if other.source == request.source]
         assert not mine or sum(map(self.layout.size, [*mine, request.block])) <= self.window
+
+    def _missing(self, under_way: list[Request]) -> set[int]:
+        """Blocks that nobody was asked for."""
+        asked_for = {other.block for other in under_way} | set(self.storing)
+        return {
+            block
+            for block, had in enumerate(self.have)
+            if not had and not self.stored[block] and block not in asked_for
+        }
 
     def choices(self) -> list[str]:
         found = ["add"] if len(self.alive) < 3 else []
         found += ["arrive"] * 3 if self.requests else []
+        found += ["late"] if self.withdrawn else []
         found += ["store", "store", "store", "reject"] if self.storing else []
         found += ["lose"] if self.alive else []
         return [] if self.ended else found
@@ -310,6 +399,10 @@ class Driven:
         elif what == "arrive":  # also from a source that is lost by now
             request = self.requests.pop(which % len(self.requests))
             self.take(self.machine.handle(Arrived(request.source, request.block)))
+        elif what == "late":  # it was on its way already
+            request = self.withdrawn.pop(which % len(self.withdrawn))
+            if request not in self.requests:
+                assert self.machine.handle(Arrived(request.source, request.block)) == []
         elif what == "lose":
             self.take(self.machine.handle(SourceLost(self.alive.pop(which % len(self.alive)))))
         elif what == "store":

@@ -239,10 +239,50 @@ async def test_several_sources_share(make_place: MakePlace) -> None:
     place = make_place({"a": 30 * BLOCK})
     sources = [Meddled(place.packed, name=str(n)) for n in range(3)]
     place.check(await place.fetch(*sources, window=2 * BLOCK))
-    assert sum((source.asked for source in sources), Counter()).total() == 30
+    asked = sum((source.asked for source in sources), Counter())
+    assert set(asked) == {(0, block) for block in range(30)}
+    assert asked.total() <= 30 + 2 * len(sources)  # at the end some are asked of two
     assert all(len(source.asked) >= 2 for source in sources)
     for source in sources:
         source.close()
+
+
+async def test_a_slow_source_doesnt_hold_up_the_end(make_place: MakePlace) -> None:
+    place = make_place({"a": 12 * BLOCK})
+    never = asyncio.Event()
+    given_up: list[int] = []
+
+    async def get_stuck(file: int, block: int) -> None:
+        if slow.asked.total() > 2:
+            try:
+                await never.wait()
+            except asyncio.CancelledError:
+                given_up.append(block)
+                raise
+
+    slow, quick = Meddled(place.packed, get_stuck, name="slow"), Meddled(place.packed)
+    place.check(await place.fetch(slow, quick, window=4 * BLOCK))
+    # What the slow one owes is taken from it as soon as it came from the other one.
+    assert sorted(given_up) == sorted(block for _, block in slow.asked)[-len(given_up) :]
+    assert len(given_up) >= 3
+    assert max(quick.asked.values()) == 1
+    slow.close()
+    quick.close()
+
+
+async def test_a_changed_file_comes_from_who_has_the_right_one(
+    make_place: MakePlace, tmp_path: Path
+) -> None:
+    place = make_place({"labels.slp": 6 * BLOCK})
+
+    async def change(file: int, block: int) -> None:
+        raise SourceChanged(path="labels.slp")
+
+    changed, right = Meddled(place.packed, change), Meddled(place.packed)
+    place.check(await place.fetch(changed, right, window=2 * BLOCK))
+    assert {block for _, block in right.asked} == set(range(6))
+    changed.close()
+    right.close()
 
 
 async def test_a_corrupt_block_comes_from_another_source(make_place: MakePlace) -> None:

@@ -9,7 +9,17 @@ carries out in their order. Blocks go by their numbers (:class:`~sleap_rtc.domai
        └───────────────────── Rejected ────────┴──── Rotten ─────┘
 
 A rejected block is asked again alone, of another source where there is one; the third time the
-download fails. The phase follows:
+download fails. A source that sent three wrong blocks, or says that its file changed, is used no
+more while there is another one.
+
+A slow source doesn't hold up the end. When nothing is missing any more, a source that is idle is
+asked for half of what another one still owes, from behind, where that one gets last. The first
+answer counts, and the other one is withdrawn; what is asked twice at a time is a window at most::
+
+    slow   1 2 3 4 5 6 7 8          slow   1 2 3 4 5
+    idle                 ──────►    idle         8 7 6 5 …   until they meet
+
+The phase follows:
 
 ===========  ============================================  ==============================
 phase        event                                         next
@@ -18,7 +28,6 @@ waiting      SourceAdded                                   receiving
 receiving    the last source is lost                       waiting
 receiving    the last source refuses                       failed, with its reason
 receiving    a block is rejected for the third time        failed, naming file and block
-any          a source's file changed or breaks the rules   failed, with its reason
 any          the last block is stored                      complete
 complete     Rotten                                        receiving, or waiting
 failed       anything                                      failed, without effects
@@ -58,10 +67,18 @@ class Phase(StrEnum):
 
 
 class SourceAdded(msgspec.Struct, frozen=True):
-    """A source is there; ``window`` is in bytes. Its id was never used before."""
+    """A source is there. Its id was never used before.
+
+    Attributes:
+        source: Its id.
+        window: Bytes that may be under way from it.
+        run: Bytes of neighbouring blocks that it is asked for at a time, where a question costs
+            much; it is asked again once there is room for so many.
+    """
 
     source: SourceId
     window: int = WINDOW
+    run: int = 0
 
 
 class SourceLost(msgspec.Struct, frozen=True):
@@ -112,6 +129,13 @@ class Request(msgspec.Struct, frozen=True):
     block: int
 
 
+class Withdraw(msgspec.Struct, frozen=True):
+    """The source needn't answer for the block any more: another one has."""
+
+    source: SourceId
+    block: int
+
+
 class Store(msgspec.Struct, frozen=True):
     """Check the block that this source sent, write it, and say `Stored` or `Rejected`."""
 
@@ -136,7 +160,7 @@ class Fail(msgspec.Struct, frozen=True):
     error: SleapRtcError
 
 
-Effect = Request | Store | Drop | Complete | Fail
+Effect = Request | Withdraw | Store | Drop | Complete | Fail
 
 
 class _Block(IntEnum):
@@ -150,8 +174,9 @@ class _Block(IntEnum):
 class _Source:
     """A source that is in use."""
 
-    def __init__(self, window: int) -> None:
+    def __init__(self, window: int, run: int) -> None:
         self.window = window
+        self.run = run
         self.used = 0
         self.blocks: set[int] = set()
         self.rejected = 0
@@ -182,6 +207,8 @@ class Download:
         self._cursor = 0
         self._sources: dict[SourceId, _Source] = {}
         self._holders: dict[int, SourceId] = {}
+        self._helpers: dict[int, SourceId] = {}
+        self._twice = 0
         self._failures: dict[int, int] = {}
         self._suspects: dict[int, set[SourceId]] = {}
 
@@ -218,7 +245,7 @@ class Download:
     def _added(self, event: SourceAdded) -> list[Effect]:
         if event.source in self._sources:
             raise ValueError(f"source {event.source} is there already")
-        self._sources[event.source] = _Source(event.window)
+        self._sources[event.source] = _Source(event.window, event.run)
         if self.phase is Phase.WAITING:
             self.phase = Phase.RECEIVING
         return self._ask(event.source)
@@ -231,19 +258,27 @@ class Download:
     def _refused(self, source: SourceId, error: SleapRtcError) -> list[Effect]:
         if source not in self._sources:
             return []
-        # Another source would have other bytes under the same id, or none: there is no such thing.
-        if isinstance(error, DataError):
-            return self._failed(error)
         self._forget(source)
+        # A file that changed there is that source's trouble: another one may have the right bytes.
         if not self._sources and self.phase is Phase.WAITING:
             return [Drop(source, error), *self._failed(error)]
         return [Drop(source, error), *self._ask_all()]
 
     def _arrived(self, source: SourceId, block: int) -> list[Effect]:
-        if self._holders.get(block) != source or self._states[block] != _Block.ASKED:
+        if not 0 <= block < len(self._states) or self._states[block] != _Block.ASKED:
+            return []
+        holder, helper = self._holders[block], self._helpers.get(block)
+        if source not in (holder, helper):
             return []
         self._states[block] = _Block.STORING
-        return [Store(source, block)]
+        effects: list[Effect] = [Store(source, block)]
+        if helper is not None:
+            self._alone(block)
+            self._holders[block] = source
+            other = holder if source == helper else helper
+            self._release(other, block)
+            effects += [Withdraw(other, block), *self._ask(other)]
+        return effects
 
     def _stored(self, block: int) -> list[Effect]:
         source = self._settle(block)
@@ -255,7 +290,8 @@ class Download:
         self.done_bytes += self._layout.size(block)
         if not self._left:
             return self._completed()
-        return self._ask(source)
+        # At the end all that becomes free may help those that aren't done.
+        return self._ask(source) if self._cursor < len(self._states) else self._ask_all()
 
     def _rejected(self, block: int) -> list[Effect]:
         source = self._settle(block)
@@ -311,11 +347,20 @@ class Download:
         if not 0 <= block < len(self._states) or self._states[block] != _Block.STORING:
             return None
         source = self._holders.pop(block)
+        self._release(source, block)
+        return source
+
+    def _release(self, source: SourceId, block: int) -> None:
+        """Free a block's part of a source's window."""
         sender = self._sources.get(source)
-        if sender is not None:
+        if sender is not None and block in sender.blocks:
             sender.blocks.discard(block)
             sender.used -= self._layout.size(block)
-        return source
+
+    def _alone(self, block: int) -> SourceId:
+        """A block isn't asked twice any more; returns who was asked second."""
+        self._twice -= self._layout.size(block)
+        return self._helpers.pop(block)
 
     def _forget(self, source: SourceId) -> bool:
         """Remove a source; what it was asked for is missing again, what it sent is still stored."""
@@ -324,6 +369,11 @@ class Download:
             return False
         for block in sender.blocks:
             if self._states[block] == _Block.ASKED:
+                if block in self._helpers:
+                    helper = self._alone(block)
+                    if self._holders[block] == source:
+                        self._holders[block] = helper
+                    continue
                 del self._holders[block]
                 if block in self._suspects:
                     self._states[block] = _Block.SUSPECT
@@ -337,25 +387,56 @@ class Download:
         return [effect for source in self._sources for effect in self._ask(source)]
 
     def _ask(self, source: SourceId) -> list[Effect]:
-        """Fill the source's window."""
+        """Fill the source's window, or have it help when there is nothing else to do."""
         sender = self._sources.get(source)
-        effects: list[Effect] = []
         if sender is None or self.phase is not Phase.RECEIVING:
-            return effects
-        while len(sender.blocks) < MAX_ASKED:
-            block = self._next(source)
-            if block is None:
-                break
+            return []
+        # One block always goes: a window smaller than a block would stop everything.
+        if sender.used and sender.window - sender.used < sender.run:
+            return []
+        effects: list[Effect] = []
+        while len(sender.blocks) < MAX_ASKED and (block := self._next(source)) is not None:
             size = self._layout.size(block)
-            # One block always goes: a window smaller than a block would stop everything.
             if sender.used and sender.used + size > sender.window:
                 break
             self._states[block] = _Block.ASKED
             self._holders[block] = source
-            sender.blocks.add(block)
-            sender.used += size
-            effects.append(Request(source, block))
+            effects.append(self._request(source, block))
+        return effects if sender.used else self._help(source)
+
+    def _request(self, source: SourceId, block: int) -> Request:
+        sender = self._sources[source]
+        sender.blocks.add(block)
+        sender.used += self._layout.size(block)
+        return Request(source, block)
+
+    def _help(self, source: SourceId) -> list[Effect]:
+        """Ask an idle source for half of what another one owes, the last of it first."""
+        owed = max(
+            (self._owed(other, source) for other in self._sources if other != source),
+            key=len,
+            default=[],
+        )
+        effects: list[Effect] = []
+        helper = self._sources[source]
+        for block in sorted(owed, reverse=True)[: -(-len(owed) // 2)]:
+            size = self._layout.size(block)
+            if self._twice + size > WINDOW or (helper.used and helper.used + size > helper.window):
+                break
+            self._helpers[block] = source
+            self._twice += size
+            effects.append(self._request(source, block))
         return effects
+
+    def _owed(self, source: SourceId, helper: SourceId) -> list[int]:
+        """The blocks that only this source was asked for, and the helper may be as well."""
+        return [
+            block
+            for block in self._sources[source].blocks
+            if self._states[block] == _Block.ASKED
+            and block not in self._helpers
+            and helper not in self._suspects.get(block, ())
+        ]
 
     def _next(self, source: SourceId) -> int | None:
         """The block to ask this source for: a suspect one first, then the first that is missing."""

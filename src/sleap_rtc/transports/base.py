@@ -5,11 +5,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Protocol, runtime_checkable
+
+import msgspec
 
 from sleap_rtc.domain.ids import PackageId
 from sleap_rtc.domain.packages import PackageRef
 from sleap_rtc.files.buffers import Content
+from sleap_rtc.transfer.choice import Kind
 from sleap_rtc.transfer.machine import SourceId
 
 
@@ -44,12 +47,34 @@ class BlockSource(Protocol):
             size: Bytes that the block has.
 
         Raises:
-            SourceChanged: The file isn't any more what was packed; this ends the transfer.
+            SourceChanged: The file isn't any more what was packed; others may have the right one.
             NetworkError: The source is gone, or doesn't answer; others are asked.
             NotFound: It doesn't have the package any more.
             NotPermitted: Not for us.
             ProtocolError: What it sent breaks the rules.
         """
+
+
+@runtime_checkable
+class Traced(Protocol):
+    """A source that tells by which way a block came."""
+
+    async def bring(
+        self, package: PackageId, file: int, block: int, size: int
+    ) -> tuple[Content, Kind]:
+        """The content of one block as :meth:`BlockSource.block` gives it, and its way."""
+
+
+class Manner(msgspec.Struct, frozen=True):
+    """How a source is asked; see :class:`~sleap_rtc.transfer.machine.SourceAdded`.
+
+    Attributes:
+        window: Bytes that may be under way from it; None for what the transfer has for all.
+        run: Bytes of neighbouring blocks that it is asked for at a time.
+    """
+
+    window: int | None = None
+    run: int = 0
 
 
 class Sources:
@@ -62,6 +87,7 @@ class Sources:
     def __init__(self, *sources: BlockSource) -> None:
         self._ids = itertools.count(1)
         self._current: dict[SourceId, BlockSource] = {}
+        self._manners: dict[SourceId, Manner] = {}
         self._watchers: list[Callable[[], None]] = []
         for source in sources:
             self.add(source)
@@ -71,16 +97,22 @@ class Sources:
         """The sources under ids that are never used twice."""
         return dict(self._current)
 
-    def add(self, source: BlockSource) -> None:
+    def add(self, source: BlockSource, manner: Manner = Manner()) -> None:  # noqa: B008 - it is frozen
         """Add a source; one that was lost and is back is a new one."""
-        self._current[SourceId(next(self._ids))] = source
+        key = SourceId(next(self._ids))
+        self._current[key], self._manners[key] = source, manner
         self._changed()
+
+    def manner(self, key: SourceId) -> Manner:
+        """How the source under an id of :attr:`current` is asked."""
+        return self._manners[key]
 
     def remove(self, source: BlockSource) -> None:
         """Remove a source, if it is there; what it was asked for is asked of others."""
         kept = {key: value for key, value in self._current.items() if value is not source}
         if len(kept) != len(self._current):
             self._current = kept
+            self._manners = {key: self._manners[key] for key in kept}
             self._changed()
 
     @contextmanager

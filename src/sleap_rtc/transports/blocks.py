@@ -21,6 +21,7 @@ from sleap_rtc.errors import LinkLost, NotFound, ProtocolError, SleapRtcError, f
 from sleap_rtc.files import buffers
 from sleap_rtc.files.buffers import Content
 from sleap_rtc.protocol import frames
+from sleap_rtc.transfer.choice import Kind
 from sleap_rtc.transports.base import BlockSource
 from sleap_rtc.transports.connection import Connection
 from sleap_rtc.transports.throttle import Throttle
@@ -46,6 +47,11 @@ class Served(Protocol):
 
 class Faster(Protocol):
     """What may have a faster way to the same peer."""
+
+    @property
+    def kind(self) -> Kind:
+        """What that way is."""
+        ...
 
     async def source(self, size: int) -> BlockSource | None:
         """The way to fetch ``size`` bytes more; None for the block connection itself."""
@@ -132,11 +138,23 @@ class BlockClient:
             LinkLost: The connection ended.
             SleapRtcError: The peer refused.
         """
-        source = None if self._faster is None else await self._faster.source(size)
-        if source is not None:
-            with contextlib.suppress(LinkLost):
-                return await source.block(package, file, block, size)
-        return await self._fetch(lambda n: frames.GetBlock(n, package, file, block), limit=size)
+        return (await self.bring(package, file, block, size))[0]
+
+    async def bring(
+        self, package: PackageId, file: int, block: int, size: int
+    ) -> tuple[Content, Kind]:
+        """The same, and the way by which it came.
+
+        Raises:
+            SleapRtcError: As :meth:`block`.
+        """
+        if self._faster is not None:
+            source, kind = await self._faster.source(size), self._faster.kind
+            if source is not None:
+                with contextlib.suppress(LinkLost):
+                    return await source.block(package, file, block, size), kind
+        content = await self._fetch(lambda n: frames.GetBlock(n, package, file, block), limit=size)
+        return content, "webrtc"
 
     async def _fetch(
         self, ask: Callable[[int], frames.GetListing | frames.GetBlock], *, limit: int

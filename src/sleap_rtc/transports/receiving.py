@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, Final, assert_never
 
 from loguru import logger
@@ -33,6 +34,7 @@ from sleap_rtc.transfer.machine import (
     SourceRefused,
     Store,
     Stored,
+    Withdraw,
 )
 from sleap_rtc.transfer.progress import Meter, Progress
 from sleap_rtc.transports.base import BlockSource, Sources
@@ -78,7 +80,7 @@ class Receiving:
         self._writers = ThreadPoolExecutor(_WRITERS, thread_name_prefix="blocks")
         self._used: dict[SourceId, BlockSource] = {}
         self._given_up: set[SourceId] = set()
-        self._requests: dict[SourceId, set[asyncio.Task[None]]] = {}
+        self._requests: dict[SourceId, dict[int, asyncio.Task[None]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._data: dict[int, Content] = {}
         self._written: Mailbox[tuple[int, bool | BaseException]]
@@ -135,13 +137,14 @@ class Receiving:
         for key, source in current.items():
             if key not in self._used and key not in self._given_up:
                 self._used[key] = source
-                self._requests[key] = set()
-                self._feed(SourceAdded(key, self._window))
+                self._requests[key] = {}
+                manner = self._sources.manner(key)
+                self._feed(SourceAdded(key, manner.window or self._window, manner.run))
 
     def _stop_using(self, key: SourceId) -> None:
         self._given_up.add(key)
         self._used.pop(key, None)
-        for task in self._requests.pop(key, set()):
+        for task in self._requests.pop(key, {}).values():
             if task is not asyncio.current_task():
                 task.cancel()
 
@@ -154,8 +157,11 @@ class Receiving:
                 case Request():
                     task = self._spawn(self._request(effect.source, effect.block))
                     requests = self._requests[effect.source]
-                    requests.add(task)
-                    task.add_done_callback(requests.discard)
+                    requests[effect.block] = task
+                    task.add_done_callback(partial(_forget, requests, effect.block))
+                case Withdraw():
+                    if (asked := self._requests[effect.source].pop(effect.block, None)) is not None:
+                        asked.cancel()
                 case Store():
                     data = self._data.pop(effect.block)
                     self._writers.submit(self._write, effect.block, data)
@@ -276,3 +282,8 @@ class Receiving:
                     phase = "waiting" if waiting else None
                     self._on_progress(meter.update(self._machine.done_bytes, now, phase=phase))
             await asyncio.sleep(REPORT_SECONDS)
+
+
+def _forget(requests: dict[int, asyncio.Task[None]], block: int, ended: asyncio.Task[None]) -> None:
+    if requests.get(block) is ended:  # withdrawn and asked again it is another one
+        del requests[block]

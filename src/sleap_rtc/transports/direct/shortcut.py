@@ -27,7 +27,7 @@ from sleap_rtc.errors import (
     SleapRtcError,
 )
 from sleap_rtc.protocol import direct
-from sleap_rtc.transfer.choice import Reach, Situation, Wish, plan
+from sleap_rtc.transfer.choice import Kind, Reach, Situation, Wish, plan
 from sleap_rtc.transports.blocks import Shelf
 from sleap_rtc.transports.direct.fetching import FetchLane
 from sleap_rtc.transports.direct.identity import Identity
@@ -110,6 +110,9 @@ class Shortcut:
         shelf: What the peer may fetch.
         throttle: Limits what is sent of content.
         clock: Seconds on a clock that never goes back.
+
+    Attributes:
+        kind: What the newest way to fetch is: within this machine, or over a network.
     """
 
     def __init__(
@@ -137,6 +140,7 @@ class Shortcut:
         self._next_at = 0.0
         self._pause = RETRY_FIRST_S
         self._closed = False
+        self.kind: Kind = "direct"
         self._fetch: FetchLane | None = None
         self._serve: ServeLane | None = None
         self._announcing = False
@@ -187,7 +191,7 @@ class Shortcut:
         except Exception:  # noqa: BLE001 - content goes over the link, whatever happens here
             logger.exception("no direct connection with {}", self._peer)
         else:
-            self._fetch = lane
+            self._fetch, self.kind = lane, "local" if met.local else "direct"
             self._pause = RETRY_FIRST_S
             logger.info("content of {} comes directly, {}", self._peer, met.how)
         finally:
