@@ -13,7 +13,7 @@ from sleap_rtc.errors import (
     FilesMissing,
     UnsafePath,
 )
-from sleap_rtc.library import deleting, records
+from sleap_rtc.library import claiming, deleting, records
 from sleap_rtc.library.claiming import Claims
 from sleap_rtc.library.registry import Registry
 
@@ -304,3 +304,17 @@ def test_a_model_that_comes_back_while_it_is_swept_stays(
     monkeypatch.setattr(records, "read", reads_and_loses_time)
     registry.sweep()
     assert registry.get(entry.id).record == entry.record
+
+
+def test_the_trash_is_not_listed_for_each_of_many(
+    registry: Registry, arrive: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entries = [arrive(f"run {n}") for n in range(5)]
+    listed: list[Path] = []
+    listing = claiming.layout.listing
+    monkeypatch.setattr(
+        claiming.layout, "listing", lambda folder: (listed.append(folder), listing(folder))[1]
+    )
+    for entry in entries:
+        registry.delete(entry.id)
+    assert len([folder for folder in listed if folder.name == ".trash"]) == 1

@@ -247,3 +247,19 @@ def test_measuring_has_an_end(lab, monkeypatch, tmp_path) -> None:
     monkeypatch.setattr(cleaning, "MAX_MEASURED", 3)
     assert measure(folder).size < 11 * 4096
     assert measure(tmp_path / "gone").newest == 0.0
+
+
+def test_each_model_is_looked_at_once_and_it_is_told_how_far_it_is(lab, monkeypatch) -> None:
+    for name in ("a", "b", "c"):
+        lab.model(name)
+    lab.folder(lab.registry.models_dir / "centroid_00000000")
+    looked: list[str] = []
+    read = cleaning.records.read
+    monkeypatch.setattr(
+        cleaning.records, "read", lambda path: (looked.append(path.name), read(path))[1]
+    )
+    told: list[tuple[int, int]] = []
+    found = look(lab.registry, now=lab.clock(), told=lambda *far: told.append(far))
+    assert [one.kind for one in found] == ["files"]
+    assert len(looked) == len(set(looked)) == 3
+    assert told == [(0, 4), (1, 4), (2, 4), (3, 4), (4, 4)]

@@ -1,7 +1,9 @@
+import base64
 import math
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -48,6 +50,14 @@ def test_no_cursor_is_the_beginning() -> None:
 def test_a_cursor_that_is_none_is_refused(cursor: str) -> None:
     with pytest.raises(UsageError, match="not one that a list gave"):
         position_of(Query(cursor=cursor))
+
+
+@pytest.mark.parametrize("number", [2**63, 2**64 - 1])
+def test_a_cursor_with_a_number_that_no_row_has_is_refused(number: int) -> None:
+    for key, row in ((number, 1), (1, number)):
+        made = base64.urlsafe_b64encode(msgspec.msgpack.encode(("date", False, key, row))).decode()
+        with pytest.raises(UsageError, match="not one that a list gave"):
+            position_of(Query(cursor=made))
 
 
 @given(st.text(max_size=40) | st.binary(max_size=30).map(lambda b: b.hex()))

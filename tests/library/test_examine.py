@@ -106,6 +106,22 @@ def test_there_may_be_too_little_time(
     assert examine(registry, seconds=60).whole
 
 
+def test_aliases_leave_time_for_models(
+    registry: Registry, record_of: RecordOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+
+    def read(*_: object, **__: object) -> None:
+        now[0] += 4.0
+
+    monkeypatch.setattr("sleap_rtc.library.examine.time.monotonic", lambda: now[0])
+    for n in range(3):
+        registry.set_alias(f"fly-{n}", registry.register(record_of(str(n))).id)
+    monkeypatch.setattr(registry, "exists", lambda _: (read(), True)[1])
+    seen = examine(registry, seconds=6)
+    assert (seen.models, seen.whole) == (3, False)
+
+
 def test_files_that_are_gone_are_counted_without_reading_any(
     registry: Registry, arrive: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

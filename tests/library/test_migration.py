@@ -307,7 +307,7 @@ def test_reports_count(models: Path, opened: Any, monkeypatch: pytest.MonkeyPatc
         told=lambda done, _: told.append(done),
     )
     assert report.count("model", "known") == 3
-    assert told == [0, 1, 2]
+    assert told == [0, 1, 2, 3]
 
 
 def test_what_the_files_tell_is_in_the_record_as_after_an_import(models: Path, opened: Any) -> None:

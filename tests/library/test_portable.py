@@ -254,7 +254,12 @@ def test_a_manifest_stands_whole_and_old_ones_stay(
     with pytest.raises(AlreadyExists):
         portable.export(registry, path, as_of=clock(), replacing=False)
     assert path.read_bytes() == before
-    assert portable.export(registry, path, as_of=clock(), replacing=True).models == 2
+    told: list[tuple[int, int]] = []
+    written = portable.export(
+        registry, path, as_of=clock(), replacing=True, told=lambda *far: told.append(far)
+    )
+    assert written.models == 2
+    assert told == [(0, 2), (1, 2), (2, 2)]
 
 
 def test_a_damaged_model_is_named_in_an_export(
@@ -297,7 +302,7 @@ def test_a_full_disk_stops_it_and_again_goes_on(
         other, contents, source="m.json", told=lambda done, of: told.append((done, of))
     )
     assert (report.count("model", "known"), report.count("model", "added")) == (here, 3 - here)
-    assert told == [(0, 3), (1, 3), (2, 3)]
+    assert told == [(0, 3), (1, 3), (2, 3), (3, 3)]
 
 
 def test_a_deleted_model_whose_files_stayed_comes_back_with_them(

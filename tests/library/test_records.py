@@ -186,16 +186,16 @@ def test_a_writer_that_slept_through_many_changes_does_not_lose_its_own(director
 def test_a_reader_looks_again_when_its_revision_was_pruned(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read_bytes = Path.read_bytes
+    content = chain._content
     missed = []
 
-    def first_gone(path: Path) -> bytes:
+    def first_gone(path: str) -> bytes:
         if not missed:
             missed.append(path)
-            raise FileNotFoundError(errno.ENOENT, "pruned", str(path))
-        return read_bytes(path)
+            raise FileNotFoundError(errno.ENOENT, "pruned", path)
+        return content(path)
 
-    monkeypatch.setattr(Path, "read_bytes", first_gone)
+    monkeypatch.setattr(chain, "_content", first_gone)
     assert records.read(directory).number == 1
     assert missed
 
@@ -203,10 +203,10 @@ def test_a_reader_looks_again_when_its_revision_was_pruned(
 def test_what_cannot_be_read_for_other_reasons_is_no_damage(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(path: Path) -> bytes:
-        raise OSError(errno.EIO, "bad disk", str(path))
+    def fail(path: str) -> bytes:
+        raise OSError(errno.EIO, "bad disk", path)
 
-    monkeypatch.setattr(Path, "read_bytes", fail)
+    monkeypatch.setattr(chain, "_content", fail)
     with pytest.raises(OSError, match="bad disk"):
         records.read(directory)
 

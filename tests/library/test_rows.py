@@ -1,13 +1,14 @@
 import itertools
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
 from sleap_rtc.domain.models import Location, Metrics, ModelRecord, Training
-from sleap_rtc.errors import UsageError
-from sleap_rtc.library.entries import Query
+from sleap_rtc.errors import InvalidSearch, UsageError
+from sleap_rtc.library.entries import Position, Query, cursor_of
 from sleap_rtc.library.registry import Registry
 from sleap_rtc.library.rows import family
 
@@ -206,7 +207,7 @@ def test_ranked_pages_give_every_model_once(
 ) -> None:
     for number in range(9):
         registry.register(record_of(f"fly {number}", notes="fly " * number))
-    for most in (100, 5):  # with more than 5 hits, what is found goes by date
+    for most in (100, 5):  # with more than 5 hits, what is found goes by where the words are
         monkeypatch.setattr("sleap_rtc.library.rows.MAX_RANKED", most)
         for reverse in (False, True):
             query = Query(text="fly", sort="rank", reverse=reverse)
@@ -221,6 +222,111 @@ def test_ranked_pages_give_every_model_once(
                     break
             assert paged == whole
             assert len(set(paged)) == 9
+
+
+WHERE = [
+    {"notes": "fly"},
+    {"tags": ("fly",)},
+    {"name": "a fly"},
+    {"training": Training(device="fly 4090")},
+    {"notes": "nothing of it"},
+    {"name": "The Fly", "notes": "fly fly"},
+    {"notes": "flying", "training": Training(hyperparameters={"backbone": "fly-net"})},
+]
+
+
+@pytest.fixture
+def many(
+    registry: Registry,
+    record_of: RecordOf,
+    clock: Callable[[], datetime],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Registry:
+    """A library of models that have a word in other places each, too many to be weighed."""
+    monkeypatch.setattr("sleap_rtc.library.rows.MAX_RANKED", 1)
+    for number, changes in enumerate(WHERE):
+        made = clock() + timedelta(days=number)
+        given = {"name": f"m{number}"} | changes
+        registry.register(record_of(created_at=made, **given))
+    alias = registry.list(Query(text="nothing")).entries[0]
+    registry.set_alias("fly-1", alias.id)
+    return registry
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 50])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_of_many_models_where_the_words_are_decides(
+    many: Registry, limit: int, reverse: bool
+) -> None:
+    found: list[str] = []
+    query = Query(text="fly", sort="rank", limit=limit, reverse=reverse)
+    assert many.count(query) == 7
+    while True:
+        page = many.list(query)
+        found += [entry.record.name for entry in page.entries]
+        if page.cursor is None:
+            break
+        query = replace(query, cursor=page.cursor)
+        assert many.count(query) == 7 - len(found)
+    expected = ["The Fly", "m4", "a fly", "m6", "m1", "m3", "m0"]
+    assert found == (expected[::-1] if reverse else expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("notes:fly", 2),
+        ("notes:fly,nothing", 3),
+        ('notes:fly "fly"', 2),
+        ("name:fly", 2),
+        ("fly -name:fly", 5),
+        ("fly tag:fly", 1),
+        ('"the fly"', 1),
+        ("fly 4090", 1),
+        ("centroid fly", 7),
+        ('fly OR "', None),
+    ],
+)
+def test_whatever_is_searched_for_among_many_is_found_whole(
+    many: Registry, text: str, number: int | None
+) -> None:
+    query = Query(text=text, sort="rank", limit=3)
+    if number is None:
+        with pytest.raises(InvalidSearch):
+            many.list(query)
+        return
+    by_date = {entry.id for entry in many.list(Query(text=text)).entries}
+    found: list[str] = []
+    while True:
+        page = many.list(query)
+        found += [entry.id for entry in page.entries]
+        if page.cursor is None:
+            break
+        query = replace(query, cursor=page.cursor)
+    assert len(found) == number
+    assert set(found) == by_date
+
+
+@pytest.mark.parametrize(
+    ("sort", "key", "row", "text"),
+    [
+        ("field", 7, 1, "fly"),
+        ("field", -1, 1, "fly"),
+        ("field", "x", 1, "fly"),
+        ("field", 0.5, 1, "fly"),
+        ("field", 0, 1, ""),
+        ("rank", 0.0, 1, ""),
+    ],
+)
+def test_a_made_up_cursor_is_refused_and_the_index_stays(
+    many: Registry, sort: str, key: Any, row: int, text: str
+) -> None:
+    assert many.list().entries
+    cursor = cursor_of(Position(sort=sort, reverse=False, key=key, row=row))  # type: ignore[arg-type]
+    for ask in (many.list, many.count):
+        with pytest.raises(UsageError, match="not one that a list gave"):
+            ask(Query(text=text, sort="rank", cursor=cursor))
+    assert many.recovered is None
 
 
 def test_a_crowd_of_one_moment_is_listed_whole(

@@ -120,6 +120,33 @@ def test_a_reader_at_work_outlives_the_close(path: Path, schema: Path) -> None:
         insert(db, 1)
 
 
+# Filling
+
+
+def test_a_file_is_filled_and_used_as_any_other(db: Database, path: Path) -> None:
+    assert rows(db) == []  # a reader is open, and its log
+    with db.fill() as writer:
+        writer.executemany("INSERT INTO t VALUES (?, 'x')", [(n,) for n in range(1_000)])
+        assert not path.with_name("db.sqlite-wal").exists()
+    assert rows(db) == list(range(1_000))
+    with db.write() as writer:
+        assert writer.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert writer.execute("PRAGMA synchronous").fetchone() == (2,)
+        assert writer.execute("PRAGMA cache_size").fetchone() == (-2000,)
+    insert(db, 1_000)
+    other = sqlite3.connect(path)
+    assert other.execute("SELECT count(*) FROM t").fetchone() == (1_001,)
+    other.close()
+
+
+def test_a_full_disk_is_said_while_a_file_is_filled(db: Database) -> None:
+    with db.write() as writer:
+        pages = writer.execute("PRAGMA page_count").fetchone()[0]
+        writer.execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(OutOfSpace), db.fill() as writer:
+        writer.execute("INSERT INTO t VALUES (1, ?)", ("x" * 1_000_000,))
+
+
 # Schemas
 
 

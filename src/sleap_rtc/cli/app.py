@@ -65,9 +65,12 @@ class App:
     def library(self) -> Registry:
         """The library of this machine; commands that need no more than it start sooner by this."""
         if self._library is None:
-            from sleap_rtc.library.migration import open_registry  # noqa: PLC0415 - --help
+            from sleap_rtc.cli.progress import Progress  # noqa: PLC0415 - --help stays quick
+            from sleap_rtc.library.migration import open_registry  # noqa: PLC0415
 
-            self._library, taken_over = open_registry(self._settings().home / "models")
+            self._library, taken_over = open_registry(
+                self._settings().home / "models", told=Progress(self, "going through the library")
+            )
             if taken_over:
                 from sleap_rtc.cli.keeping import tell_taken_over  # noqa: PLC0415 - once
 

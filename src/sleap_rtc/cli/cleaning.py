@@ -8,6 +8,7 @@ from typing import Final
 
 from sleap_rtc.cli.app import App
 from sleap_rtc.cli.care_documents import CleanDocument, CleanedShown
+from sleap_rtc.cli.progress import Progress
 from sleap_rtc.cli.text import Cell, Column
 from sleap_rtc.domain.units import format_bytes
 from sleap_rtc.library import cleaning
@@ -40,9 +41,8 @@ def clean(app: App, *, dry_run: bool, kinds: Sequence[str], yes: bool) -> None:
         client.library,
         (client.settings.home / "incoming",),
         now=now,
-        on_model=lambda label: live.update([f"looking at {label}"]),
+        told=Progress(app, "looking at models", lambda number: f"{number:,}"),
     )
-    live.clear()
     found = [one for one in found if not kinds or one.kind in kinds]
     done: list[Removed] = []
     for kind in cleaning.KINDS:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
@@ -20,6 +21,8 @@ MOST: Final = 60
 """Names that are proposed at most."""
 MAX_BYTES: Final = 1_000_000
 """Of a file that is read."""
+LOOK_S: Final = 0.5
+"""Seconds for which records are looked at, where none of many may fit."""
 
 _MODEL: Final = re.compile(r"([a-z][a-z0-9_]*)_([0-9a-f]{8}(?:-[0-9]{1,4})?)")
 _REVISION: Final = re.compile(r"[0-9]{8}\.json")
@@ -75,7 +78,10 @@ def models(home: str, beginning: str) -> Iterator[Proposal]:
 def deleted(home: str, beginning: str) -> Iterator[Proposal]:
     """Ids of models that were deleted, with what they are."""
     library = os.path.join(home, "models")
+    ends = time.monotonic() + LOOK_S
     for directory in _names(library):
+        if time.monotonic() > ends:
+            return
         match = _MODEL.fullmatch(directory)
         if match is not None and match[2].startswith(beginning):
             record = _newest(os.path.join(library, directory, ".record"))

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -17,8 +16,9 @@ from sleap_rtc.cli.keep_documents import (
     MergeDocument,
     OutcomeShown,
 )
+from sleap_rtc.cli.progress import Progress
 from sleap_rtc.cli.text import Cell, Column, count
-from sleap_rtc.domain.units import format_bytes, format_duration
+from sleap_rtc.domain.units import format_bytes
 from sleap_rtc.errors import AlreadyExists, NotFound
 from sleap_rtc.library import backup, manifest, migration, portable
 from sleap_rtc.library.entries import Query
@@ -49,7 +49,13 @@ _WORDS: Final[dict[Fate, str]] = {
 def export(app: App, path: Path, *, replacing: bool) -> None:
     """Write the library's manifest to a file."""
     with _forced(path):
-        written = portable.export(app.library(), path, as_of=datetime.now(UTC), replacing=replacing)
+        written = portable.export(
+            app.library(),
+            path,
+            as_of=datetime.now(UTC),
+            replacing=replacing,
+            told=Progress(app, "writing", _number),
+        )
     left_out = _left_out(written.unreadable)
     document = ExportDocument(
         path=str(path), models=written.models, aliases=written.aliases, left_out=left_out
@@ -62,7 +68,7 @@ def export(app: App, path: Path, *, replacing: bool) -> None:
 def import_(app: App, path: Path, *, revive: bool) -> None:
     """Merge a manifest, or a registry of the public sleap-rtc, into the library."""
     library = app.library()
-    progress = _Progress(app, "taking in", _number)
+    progress = Progress(app, "taking in", _number)
     with _missing(path):
         old = path.suffix in (".yaml", ".yml")
         contents = None if old else manifest.read(path)
@@ -88,7 +94,7 @@ def back_up(app: App, path: Path, *, contents: bool, replacing: bool) -> None:
             now=datetime.now(UTC),
             contents=contents,
             replacing=replacing,
-            moved=_Progress(app, "saving", format_bytes),
+            moved=Progress(app, "saving", format_bytes),
         )
     document = BackupDocument(
         path=str(path),
@@ -120,7 +126,7 @@ def restore(app: App, path: Path, *, revive: bool) -> None:
             library,
             path,
             revive=revive,
-            moved=_Progress(app, "restoring", format_bytes),
+            moved=Progress(app, "restoring", format_bytes),
         )
     show_report(app, report)
     _tell_missing(app, library)
@@ -207,23 +213,6 @@ def _fates(report: Report, kind: Kind) -> Iterator[tuple[Fate, int]]:
 
 def _counts(report: Report, kind: Kind) -> dict[str, int]:
     return {str(fate): number for fate, number in _fates(report, kind)}
-
-
-class _Progress:
-    """Shows how far something is, and how long it may take still."""
-
-    def __init__(self, app: App, doing: str, form: Callable[[int], str]) -> None:
-        self._app = app
-        self._doing = doing
-        self._form = form
-        self._began = time.monotonic()
-
-    def __call__(self, done: int, of: int) -> None:
-        took = time.monotonic() - self._began
-        text = f"{self._doing}: {self._form(done)} of {self._form(of)}"
-        if 0 < done < of and took > 1:
-            text += f", {format_duration(took * (of - done) / done)} left"
-        self._app.out.live.update([text], plain=text)
 
 
 def _number(value: int) -> str:

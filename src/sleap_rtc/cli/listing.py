@@ -83,7 +83,8 @@ def _first(library: Registry, query: Query, limit: int) -> tuple[list[Entry], in
         if cursor is None:
             return found, 0
         if len(found) >= limit:
-            return found, library.count(replace(query, cursor=cursor))
+            # Of all: to count those after a cursor means to rank every one once more.
+            return found, max(library.count(replace(query, cursor=None)) - len(found), 1)
 
 
 def _say_what_there_is(app: App, library: Registry, query: Query) -> None:

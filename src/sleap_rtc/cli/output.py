@@ -108,6 +108,7 @@ class Output:
 
     def show(self, document: msgspec.Struct, human: Callable[[], None]) -> None:
         """A command's result: the document with ``--json``, else what ``human`` prints."""
+        self.live.clear()
         if not self.as_json:
             human()
         elif not self._documented:

@@ -154,6 +154,11 @@ def _remove_abandoned(temporary: Path) -> None:
             temporary.unlink()
 
 
+def _content(path: str) -> bytes:
+    with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - half the time of Path's
+        return file.read()
+
+
 def _numbers(names: list[str]) -> list[int]:
     return [int(match[1]) for match in map(_NAME.fullmatch, names) if match]
 
@@ -163,9 +168,9 @@ def _highest(
 ) -> tuple[int, D]:
     first = ""
     for number in numbers:
-        path = folder / file_name(number)
+        path = f"{folder}/{file_name(number)}"  # paths as text: a library has many
         try:
-            value = values.decode(kind, path.read_bytes(), what=str(path))
+            value = values.decode(kind, _content(path), what=path)
             why = fault(value)
         except NewerFormat:
             raise
@@ -175,5 +180,5 @@ def _highest(
             if not why:
                 return number, value
         first = first or why
-        logger.bind(path=str(path), why=why).warning("a damaged revision is skipped")
+        logger.bind(path=path, why=why).warning("a damaged revision is skipped")
     raise Damaged(what=str(folder), why=first)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 import secrets
 import shutil
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,6 +38,8 @@ TRASHED: Final = re.compile(r"([0-9]{8}T[0-9]{6}Z)-(?:[0-9a-f]{8}-)?(.+)")
 """The name of a folder in the trash: when it went there, and what it was called."""
 
 _MAX_SUFFIX: Final = 9_999
+_LOOK_EVERY_S: Final = 10.0
+"""Seconds for which the newest name in the trash is remembered: it may hold 100,000."""
 
 Fate = Literal["added", "renamed", "known", "deleted"]
 """What becomes of a model that is taken in: it is new here, also under another id, because its own
@@ -53,6 +57,8 @@ class Claims:
         self._trash = models / layout.TRASH
         self._finder = finder
         self._clock = clock
+        self._newest = ""
+        self._look_at = -math.inf
 
     @property
     def incoming(self) -> Path:
@@ -74,10 +80,13 @@ class Claims:
         What goes there is never dated before what is there already, so that a clock that was set
         back doesn't let it be swept away early, once it goes right again.
         """
+        if time.monotonic() > self._look_at:
+            there = map(TRASHED.fullmatch, layout.listing(self._trash))
+            self._newest = max((found[1] for found in there if found), default="")
+            self._look_at = time.monotonic() + _LOOK_EVERY_S
         stamp = self._clock().astimezone(UTC).strftime(STAMP)
-        there = (found[1] for found in map(TRASHED.fullmatch, layout.listing(self._trash)) if found)
-        stamp = max(stamp, *there, "")
-        return self._trash / f"{stamp}-{secrets.token_hex(4)}-{name}"
+        self._newest = max(stamp, self._newest)
+        return self._trash / f"{self._newest}-{secrets.token_hex(4)}-{name}"
 
     def holder(self, model: ModelId, model_type: str) -> ModelRecord | None:
         """The record of the model that has an id, deleted or not; None if none can be read."""

@@ -39,14 +39,15 @@ import msgspec
 from loguru import logger
 
 from sleap_rtc.domain.ids import ModelId
+from sleap_rtc.domain.models import ModelRecord
 from sleap_rtc.errors import DataError, SleapRtcError, UnknownModel
 from sleap_rtc.files.claim import LOCK, Claim
 from sleap_rtc.files.durable import disk_errors, sync_directory
 from sleap_rtc.library import deleting, layout, records
 from sleap_rtc.library.checking import looks_like
-from sleap_rtc.library.entries import Entry
 from sleap_rtc.library.marks import changing
 from sleap_rtc.library.registry import Registry
+from sleap_rtc.library.telling import Told, counted, unseen
 
 Kind = Literal["partial", "abandoned", "trash", "records", "broken-links", "files"]
 
@@ -100,7 +101,7 @@ def look(
     incoming: Iterable[Path] = (),
     *,
     now: datetime,
-    on_model: Callable[[str], None] = lambda _: None,
+    told: Told = unseen,
 ) -> list[Found]:
     """Find what a library doesn't need; nothing is changed.
 
@@ -108,7 +109,7 @@ def look(
         registry: The library.
         incoming: Folders of partial transfers besides the library's own.
         now: The time, UTC.
-        on_model: Called with each model's name before it is looked at.
+        told: Told how far it is.
     """
     found: list[Found] = []
     models = registry.models_dir
@@ -116,9 +117,8 @@ def look(
     for folder in incoming:
         found += _unfinished(folder, now, own=False)
     found += _old_trash(models, now)
-    found += _models(registry, on_model)
-    found += _without_record(models, now)
-    return found
+    found += _models(registry, now, told)
+    return sorted(found, key=lambda one: KINDS.index(one.kind))
 
 
 def remove(
@@ -193,49 +193,50 @@ def _old_trash(models: Path, now: datetime) -> Iterator[Found]:
                 size=measure(path).size,
                 what=f"deleted more than {deleting.TOMBSTONE_DAYS} days ago",
             )
+
+
+def _models(registry: Registry, now: datetime, told: Told) -> Iterator[Found]:
+    """What is to be said of the directories of models, each of which is looked at once."""
+    models, oldest = registry.models_dir, deleting.due(now)
     kept = deleting.in_trash(models, since=oldest)
-    for name in sorted(set(layout.names(models)) - kept):
+    names = sorted(layout.names(models))
+    for name in counted(names, len(names), told):
+        directory = models / name
+        if not os.path.lexists(directory / layout.RECORD):
+            yield from _without_record(directory, now)
+            continue
         with contextlib.suppress(UnknownModel, DataError, OSError):
-            deleted = records.read(models / name).record.deleted_at
-            if deleted is not None and deleted < oldest:
-                record = models / name / layout.RECORD
-                yield Found(
-                    kind="trash",
-                    path=record,
-                    size=measure(record).size,
-                    what="the record of a deletion",
-                )
+            record = records.read(directory).record
+            if record.deleted_at is None:
+                yield from _without_files(registry, directory, record)
+            elif record.deleted_at < oldest and name not in kept:
+                path = directory / layout.RECORD
+                size, what = measure(path).size, "the record of a deletion"
+                yield Found(kind="trash", path=path, size=size, what=what)
 
 
-def _models(registry: Registry, on_model: Callable[[str], None]) -> Iterator[Found]:
-    for entry in sorted(
-        (each for each in registry.walk() if isinstance(each, Entry)), key=lambda each: each.id
-    ):
-        on_model(entry.label)
-        record = entry.record
-        if record.status in _ALIVE or record.locations:
-            continue
-        if any(looks_like(entry.directory, file) != "missing" for file in record.files):
-            continue
-        linked = any(file.link is not None for file in record.files)
-        yield Found(
-            kind="broken-links" if linked else "records",
-            path=entry.directory,
-            size=0,
-            what=f"{entry.label}: "
-            + ("what it links to is gone" if linked else "its files are nowhere"),
-            model=entry.id,
-        )
+def _without_record(directory: Path, now: datetime) -> Iterator[Found]:
+    # A directory of which the record is just being made is young.
+    survey = measure(directory)
+    if survey.age_s(now) >= ABANDONED_S:
+        what = "no library knows it; sleap-rtc import-model takes it in"
+        yield Found(kind="files", path=directory, size=survey.size, what=what)
 
 
-def _without_record(models: Path, now: datetime) -> Iterator[Found]:
-    for name in sorted(layout.names(models)):
-        path = models / name
-        # A directory of which the record is just being made is young.
-        survey = measure(path)
-        if not os.path.lexists(path / layout.RECORD) and survey.age_s(now) >= ABANDONED_S:
-            what = "no library knows it; sleap-rtc import-model takes it in"
-            yield Found(kind="files", path=path, size=survey.size, what=what)
+def _without_files(registry: Registry, directory: Path, record: ModelRecord) -> Iterator[Found]:
+    if record.status in _ALIVE or record.locations:
+        return
+    if any(looks_like(directory, file) != "missing" for file in record.files):
+        return
+    linked = any(file.link is not None for file in record.files)
+    why = "what it links to is gone" if linked else "its files are nowhere"
+    yield Found(
+        kind="broken-links" if linked else "records",
+        path=directory,
+        size=0,
+        what=f"{registry.get(record.id).label}: {why}",
+        model=record.id,
+    )
 
 
 def _folders(folder: Path) -> Iterator[Path]:

@@ -5,18 +5,25 @@ from __future__ import annotations
 import base64
 import binascii
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
 from sleap_rtc.domain.ids import ModelId
 from sleap_rtc.domain.models import ModelRecord, Source, Status
 from sleap_rtc.errors import UsageError
 
 Sort = Literal["date", "name", "type", "loss", "size", "rank"]
+SortedBy = Sort | Literal["field"]
+"""What a list is sorted by: of many models that fit words, it is where the words are."""
 Where = Literal["any", "local", "worker", "room", "both"]
 
 MAX_LIMIT = 1_000
+NOT_OURS = "the cursor is not one that a list gave"
+
+_IN_A_ROW = Meta(ge=-(2**63), le=2**63 - 1)
+"""SQLite's integers. A cursor may come from anywhere."""
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -106,16 +113,16 @@ class Position(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
     """What a cursor holds: the sort, and the sort keys of the last model on the page.
 
     Attributes:
-        sort: What it was sorted by: what fits too many models by rank goes by date.
+        sort: What it was sorted by; by rank, of many models, it is by the field of the words.
         reverse: The other way round.
         key: The last model's.
         row: Its row, which decides among equal keys.
     """
 
-    sort: Sort
+    sort: SortedBy
     reverse: bool
-    key: int | float | str
-    row: int
+    key: Annotated[int, _IN_A_ROW] | float | str
+    row: Annotated[int, _IN_A_ROW]
 
 
 def cursor_of(position: Position) -> str:
@@ -136,8 +143,8 @@ def position_of(query: Query) -> Position | None:
         raw = base64.b64decode(query.cursor.encode("ascii"), altchars=b"-_", validate=True)
         position = msgspec.msgpack.decode(raw, type=Position)
     except (ValueError, binascii.Error, msgspec.DecodeError):
-        raise UsageError(message="the cursor is not one that a list gave") from None
-    sorts = (query.sort, "date") if query.sort == "rank" else (query.sort,)
+        raise UsageError(message=NOT_OURS) from None
+    sorts = ("rank", "field", "date") if query.sort == "rank" else (query.sort,)
     if position.sort not in sorts or position.reverse != query.reverse:
         raise UsageError(message="the cursor belongs to a list with another sort")
     return position

@@ -21,6 +21,7 @@ Nothing is changed by looking, and no file is read: names and sizes tell.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -86,34 +87,44 @@ def examine(registry: Registry, *, seconds: float | None = None) -> Examination:
         registry: The library.
         seconds: How long to go on at most; None looks at all.
     """
-    end = None if seconds is None else time.monotonic() + seconds
-    findings = list(_aliases(registry))
+    half, end = math.inf, math.inf
+    if seconds is not None:  # aliases may be as many as models, and leave these half of the time
+        half, end = time.monotonic() + seconds / 2, time.monotonic() + seconds
+    findings, whole = _aliases(registry, half)
     models = 0
     for name in layout.names(registry.models_dir):
-        if end is not None and time.monotonic() > end:
-            return Examination(findings=tuple(findings), models=models, whole=False)
+        if time.monotonic() > end:
+            whole = False
+            break
         models += 1
         findings += _record(registry, name)
-    return Examination(findings=tuple(findings), models=models, whole=True)
+    return Examination(findings=tuple(findings), models=models, whole=whole)
 
 
-def _aliases(registry: Registry) -> Iterator[Finding]:
+def _aliases(registry: Registry, end: float) -> tuple[list[Finding], bool]:
+    """What is to be said of aliases, and whether there was time for all."""
+    findings: list[Finding] = []
     own: defaultdict[ModelId, list[Alias]] = defaultdict(list)
+    whole = True
     for key, found in registry.read_aliases():
+        if time.monotonic() > end:
+            whole = False
+            break
         if isinstance(found, DataError):
-            yield Finding(kind="alias-unreadable", name=key, why=found.message)
+            findings.append(Finding(kind="alias-unreadable", name=key, why=found.message))
             continue
         gone = [model for model in found.models if not registry.exists(model)]
         if gone:
             why = f"{' and '.join(gone)} {'is' if len(gone) == 1 else 'are'} not here"
-            yield Finding(kind="alias-to-nothing", name=found.name, why=why)
+            findings.append(Finding(kind="alias-to-nothing", name=found.name, why=why))
         elif len(found.models) == 1:
             own[found.models[0]].append(found)
     for model, aliases in own.items():
         first, *others = sorted(aliases, key=rank, reverse=True)
         for each in others:
             why = f"model {model} is called {first.name}, which is later"
-            yield Finding(kind="second-alias", name=each.name, why=why)
+            findings.append(Finding(kind="second-alias", name=each.name, why=why))
+    return findings, whole
 
 
 def _record(registry: Registry, name: str) -> Iterator[Finding]:

@@ -130,7 +130,9 @@ class Finder:
     def load(self, name: str) -> Found | None:
         """The model in a directory as the index wants it; None where there is none."""
         directory = self.models / name
-        stamp = stamp_of(directory)  # before the record: a change in between is then seen later
+        stamp = stamp_of(
+            f"{self.models}/{name}"
+        )  # before the record: a change in between is then seen later
         try:
             revision = records.read(directory)
         except UnknownModel:

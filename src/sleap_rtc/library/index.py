@@ -40,9 +40,11 @@ import msgspec
 from loguru import logger
 
 from sleap_rtc.errors import DataError, NewerFormat
+from sleap_rtc.files.drives import drive_of
 from sleap_rtc.files.durable import disk_errors, write_replacing
-from sleap_rtc.library import layout, marks, rows
+from sleap_rtc.library import building, layout, marks, rows
 from sleap_rtc.library.entries import Page, Query
+from sleap_rtc.library.telling import Told, unseen
 from sleap_rtc.storage.sqlite import Database, local_folder
 
 SCHEMA: Final = 3
@@ -56,8 +58,6 @@ _SMALL: Final = 5_000
 """Models up to which the tree is looked through at once: some 50 ms."""
 _BATCH: Final = 200
 """Models that are taken in by one transaction, for whose time no other process can write."""
-_BUILT_AT_ONCE: Final = 5_000
-"""The same while an index is built, which nobody else uses: a third less work for full text."""
 _DAMAGED: Final = "damaged-"
 _KEPT_DAMAGED: Final = 3
 _MAPPED: Final = 4 * 10**9
@@ -89,6 +89,7 @@ class Index:
         *,
         load: Callable[[str], rows.Found | None],
         folder: Path | None = None,
+        told: Told = unseen,
     ) -> None:
         """Make the view; the database is opened when it is first asked.
 
@@ -96,9 +97,11 @@ class Index:
             models: The library.
             load: Reads the model in a directory, None if it holds none.
             folder: Where indexes are kept, on a local disk; by default the user's cache.
+            told: Told how far the index is, while somebody waits for it.
         """
         self._models = models
         self._load = load
+        self._told = told
         self._parent = folder
         self._opening = threading.RLock()
         self._folder: Path | None = None
@@ -265,8 +268,12 @@ class Index:
             started = time.monotonic()
             self._use(name)
             db = self._database()
-            self._take_in_marks(db, load=False)  # the look that follows sees what they tell
-            count = self._look(db, batch=_BUILT_AT_ONCE)
+            self._take_in_marks(db, load=False)  # what is read then shows what they tell
+            try:
+                count = self._fill(db)
+            except BaseException:
+                self._forget(folder / name)
+                raise
             write_replacing(folder / "current", name.encode("ascii"))
             for old in folder.glob("*.sqlite*"):
                 if not old.name.startswith(name):
@@ -275,6 +282,25 @@ class Index:
                 library=str(self._models), models=count, seconds=time.monotonic() - started
             ).info("the library's index was built")
             return db
+
+    def _fill(self, db: Database) -> int:
+        """Take in every model, and tell how many there are."""
+        names = list(layout.names(self._models))
+        with db.fill() as writer:
+            building.fill(
+                writer, names, self._load, readers=drive_of(self._models).streams, told=self._told
+            )
+            _note(writer, "tree")
+        marks.prune(self._models)
+        return len(names)
+
+    def _forget(self, path: Path) -> None:
+        """Remove a database that isn't whole."""
+        if self._db is not None:
+            self._db.close()
+            self._db = None
+        for part in path.parent.glob(f"{path.name}*"):
+            part.unlink(missing_ok=True)
 
     def _refresh(self, db: Database) -> None:
         with db.read() as reader:
@@ -292,14 +318,14 @@ class Index:
         with db.read() as reader:
             (count,) = reader.execute("SELECT count(*) FROM model").fetchone()
         if at_once or count <= _SMALL:
-            self._look(db)
+            self._look(db, self._told)
         else:
             self._look_in_background(db)
 
     def _look_in_background(self, db: Database) -> None:
         def look() -> None:
             try:
-                self._look(db)
+                self._look(db, unseen)  # whoever watches has the answer already
             except (sqlite3.Error, DataError, OSError) as error:
                 logger.bind(why=str(error)).warning("the library could not be looked through")
 
@@ -308,26 +334,25 @@ class Index:
                 self._looking = threading.Thread(target=look, name="library look")
                 self._looking.start()
 
-    def _look(self, db: Database, *, batch: int = _BATCH) -> int:
+    def _look(self, db: Database, told: Told) -> None:
         """Compare the tree with the index, and take in what differs.
 
         Args:
             db: The index.
-            batch: Models that are taken in by one transaction.
-
-        Returns:
-            Number of directories that may be models.
+            told: Told how far it is.
         """
         with db.read() as reader:
             known = rows.stamps(reader)
         found = set(layout.names(self._models))
-        changed = (name for name in found if known.get(name, 0) != stamp_of(self._models / name))
-        for names in _batches((known.keys() - found) | set(changed), batch):
+        changed = {n for n in found if known.get(n, 0) != stamp_of(f"{self._models}/{n}")}
+        differing = (known.keys() - found) | changed
+        for done, names in enumerate(_batches(differing, _BATCH)):
+            told(done * _BATCH, len(differing))
             self._take_in(db, names)
+        told(len(differing), len(differing))
         with db.write() as writer:
             _note(writer, "tree")
         marks.prune(self._models)
-        return len(found)
 
     def _take_in_marks(self, db: Database, *, load: bool = True, looked_at: float = 0.0) -> bool:
         """Read the models again that marks name, and remember the marks that are final.
@@ -368,15 +393,14 @@ class Index:
                     rows.remove(writer, directory)
                 else:
                     read.append(found)
-            # Full-text search takes in rows much quicker in their order.
-            for found in sorted(read, key=rows.when):
-                rows.put(writer, found)
+            rows.put(writer, read)
 
 
-def stamp_of(directory: Path) -> int:
+def stamp_of(directory: str) -> int:
     """Time of the last change of a model's record, nanoseconds since 1970; 0 without one."""
     try:
-        return (directory / layout.RECORD).stat().st_mtime_ns
+        # A path as text: all models' are asked for at each look through the tree.
+        return os.stat(f"{directory}/{layout.RECORD}").st_mtime_ns  # noqa: PTH116
     except OSError:
         return 0
 

@@ -36,8 +36,8 @@ from sleap_rtc.files.hashing import hash_file
 from sleap_rtc.library import layout, legacy, manifest, merging, portable
 from sleap_rtc.library.checking import place_of
 from sleap_rtc.library.merging import Report
-from sleap_rtc.library.portable import Told
 from sleap_rtc.library.registry import Registry
+from sleap_rtc.library.telling import Told, counted, unseen
 
 FOLDER: Final = ".migrated"
 
@@ -67,7 +67,7 @@ def pending(models: Path) -> tuple[Path, ...]:
 def open_registry(
     models: Path,
     *,
-    told: Told = lambda _done, _of: None,
+    told: Told = unseen,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     index_dir: Path | None = None,
 ) -> tuple[Registry, tuple[Report, ...]]:
@@ -75,7 +75,7 @@ def open_registry(
 
     Args:
         models: The library.
-        told: Told of how many models of how many are done.
+        told: Told how far it is, now and whenever somebody waits for the library.
         clock: The time now, UTC.
         index_dir: As for :class:`Registry`.
 
@@ -83,7 +83,7 @@ def open_registry(
         The library, and a report for each registry that was taken over now. One that can't be,
         on a full or read-only disk, is logged and waits for the next time.
     """
-    registry = Registry(models, clock=clock, index_dir=index_dir)
+    registry = Registry(models, clock=clock, index_dir=index_dir, told=told)
     reports = []
     try:
         for path in pending(models):
@@ -98,7 +98,7 @@ def migrate(
     source: Path,
     *,
     local: tzinfo | None = None,
-    told: Told = lambda _done, _of: None,
+    told: Told = unseen,
 ) -> Report:
     """Take over one registry in a library's own folder.
 
@@ -164,7 +164,7 @@ def take_over(
     *,
     source: Path,
     local: tzinfo | None = None,
-    told: Told = lambda _done, _of: None,
+    told: Told = unseen,
 ) -> None:
     """Take over the models and aliases of a registry, wherever it was.
 
@@ -182,8 +182,7 @@ def take_over(
     taking = _TakeOver(registry, report, base)
     named: dict[str, tuple[str, ...]] = {}
     models = contents["models"]
-    for done, (name, entry) in enumerate(models.items()):
-        told(done, len(models))
+    for name, entry in counted(models.items(), len(models), told):
         key = str(name)
         try:
             old = legacy.read(key, _plain(entry), local=local, otherwise=made)

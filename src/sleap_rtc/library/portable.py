@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
@@ -20,17 +20,17 @@ from sleap_rtc.domain.models import ModelFile, ModelRecord
 from sleap_rtc.domain.packages import check_path
 from sleap_rtc.errors import DataError
 from sleap_rtc.files.durable import sync_directory, written_whole
-from sleap_rtc.library import merging
+from sleap_rtc.library import layout, merging
 from sleap_rtc.library.manifest import Contents, Written, ids_of, record_of, write
 from sleap_rtc.library.merging import Report, has_content
 from sleap_rtc.library.placing import check_file
 from sleap_rtc.library.registry import Registry
-
-Told = Callable[[int, int], None]
-"""Called with how many of how many are done."""
+from sleap_rtc.library.telling import Told, counted, unseen
 
 
-def export(registry: Registry, path: Path, *, as_of: datetime, replacing: bool) -> Written:
+def export(
+    registry: Registry, path: Path, *, as_of: datetime, replacing: bool, told: Told = unseen
+) -> Written:
     """Write a library's manifest to a file, from the records themselves.
 
     Args:
@@ -38,13 +38,16 @@ def export(registry: Registry, path: Path, *, as_of: datetime, replacing: bool) 
         path: The file; it has its name only when it is whole.
         as_of: The time, UTC.
         replacing: Whether a file that is there is replaced.
+        told: Told how far it is.
 
     Raises:
         AlreadyExists: There is one, and it isn't to be replaced.
         OutOfSpace: The disk is full; what was there stands.
     """
+    of = sum(1 for _ in layout.names(registry.models_dir))
     with written_whole(path, replacing=replacing) as file:
-        return write(file, registry.walk(), registry.list_aliases(), as_of=as_of)
+        models = counted(registry.walk(), of, told)
+        return write(file, models, registry.list_aliases(), as_of=as_of)
 
 
 def take_in(
@@ -53,7 +56,7 @@ def take_in(
     *,
     source: str,
     revive: bool = False,
-    told: Told = lambda _done, _of: None,
+    told: Told = unseen,
 ) -> Report:
     """Merge a manifest into a library; done again, it goes on where it stopped.
 
@@ -69,8 +72,7 @@ def take_in(
         PathNotPermitted: The library can't be written to.
     """
     report = Report(source)
-    for done, (name, raw) in enumerate(contents.models.items()):
-        told(done, len(contents.models))
+    for name, raw in counted(contents.models.items(), len(contents.models), told):
         try:
             take_in_record(registry, report, record_of(name, raw), revive=revive)
         except DataError as error:

@@ -52,6 +52,7 @@ from sleap_rtc.library.index import Index, Recovered
 from sleap_rtc.library.lifecycle import LifeCycle
 from sleap_rtc.library.marks import changing
 from sleap_rtc.library.rows import Known
+from sleap_rtc.library.telling import Told, counted, unseen
 from sleap_rtc.library.timing import timed, timed_change
 from sleap_rtc.observe.latency import Latencies
 
@@ -76,6 +77,7 @@ class Registry(LifeCycle):
         *,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         index_dir: Path | None = None,
+        told: Told = unseen,
     ) -> None:
         """Make the view; the directory is made by the first change.
 
@@ -83,6 +85,8 @@ class Registry(LifeCycle):
             models_dir: The library.
             clock: The time now, UTC.
             index_dir: Where indexes are kept, on a local disk; by default the user's cache.
+            told: Told how far it is whenever somebody waits for more than an answer: for an index
+                that is made, or a large library's manifest.
         """
         self.models_dir = models_dir
         self._clock = clock
@@ -90,7 +94,8 @@ class Registry(LifeCycle):
         self.changed = False
         self._finder = Finder(models_dir, clock=clock)
         self.claims = Claims(models_dir, self._finder, clock)
-        self._index = Index(models_dir, load=self._finder.load, folder=index_dir)
+        self._told = told
+        self._index = Index(models_dir, load=self._finder.load, folder=index_dir, told=told)
 
     def close(self) -> None:
         """Write the manifest if something changed and that is quick; close the index."""
@@ -459,9 +464,10 @@ class Registry(LifeCycle):
         as_of = self._clock()
         self.changed = False
         with written_whole(path) as file:
-            manifest.write(
-                file, self._listed(Query(limit=MAX_LIMIT)), self.list_aliases(), as_of=as_of
+            models = counted(
+                self._listed(Query(limit=MAX_LIMIT)), self._index.count(Query()), self._told
             )
+            manifest.write(file, models, self.list_aliases(), as_of=as_of)
 
     # Aliases
 

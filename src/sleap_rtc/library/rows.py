@@ -5,24 +5,44 @@ from __future__ import annotations
 import json
 import math
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import msgspec
+from msgspec.structs import replace
 
 from sleap_rtc.domain.models import ModelRecord
-from sleap_rtc.library.entries import Entry, Page, Position, Query, Sort, cursor_of, position_of
+from sleap_rtc.errors import UsageError
+from sleap_rtc.library.entries import (
+    NOT_OURS,
+    Entry,
+    Page,
+    Position,
+    Query,
+    SortedBy,
+    cursor_of,
+    position_of,
+)
 from sleap_rtc.library.search.parser import parse
-from sleap_rtc.library.search.sql import LOCATION, compile_search
+from sleap_rtc.library.search.sql import LOCATION, Filter, compile_search
 
 Known = Literal["type", "tag", "place"]
 
 MAX_WORDS: Final = 8_000
 """Characters of a configuration, or of notes, that are searched."""
 
-MAX_RANKED: Final = 10_000
-"""Models with the words of a search that are ranked; of more, the newest come first."""
+MAX_RANKED: Final = 250
+"""Models with the words of a search that are weighed against each other, word by word; of more,
+where the words are decides, and then the newest come first."""
+
+_FIELDS: Final = (
+    "alias name",
+    "alias name type tags family",
+    "alias name type tags notes family config",
+)
+"""Columns by how much a word in them says, each with those before."""
 
 _KEY: Final[dict[str, str]] = {
     "name": "name",
@@ -41,6 +61,12 @@ _KNOWN: Final[dict[Known, tuple[str, str]]] = {
 }
 
 
+TEXTS: Final = "alias, name, type, tags, notes, family, config"
+"""Columns of the full text."""
+
+_INSERT_MODEL: Final = "INSERT INTO model VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+
+
 class Found(msgspec.Struct, frozen=True):
     """A model's directory as it was read for the index.
 
@@ -57,71 +83,46 @@ class Found(msgspec.Struct, frozen=True):
     alias: str | None
 
 
-def when(found: Found) -> float:
-    """What rows are ordered by: when the model was made, seconds since 1970."""
-    return found.record.created_at.timestamp() if found.record is not None else 0.0
+def put(db: sqlite3.Connection, found: Sequence[Found]) -> None:
+    """Take in models, in place of what the index had for their directories."""
+    for one in found:
+        remove(db, one.directory)
+    # Full text takes in rows much quicker in their order.
+    add(db, sorted(found, key=_made))
 
 
-def put(db: sqlite3.Connection, found: Found) -> None:
-    """Take in a model, in place of what the index had for its directory."""
-    remove(db, found.directory)
-    record = found.record
-    if record is None:
-        db.execute("INSERT INTO unreadable VALUES (?, ?)", (found.directory, found.stamp))
-        return
-    if record.deleted_at is not None:
-        deleted = round(record.deleted_at.timestamp() * 1e6)
-        db.execute(
-            "INSERT INTO tombstone VALUES (?, ?, ?)", (found.directory, found.stamp, deleted)
-        )
-        return
-    made = round(record.created_at.timestamp() * 1e6)
-    kinds = {place.kind for place in record.locations}
-    n = _free(db, made)
-    db.execute(
-        "INSERT INTO model VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            n,
-            found.directory,
-            found.stamp,
-            record.id,
-            record.status,
-            record.source,
-            bool(record.files) and record.status != "missing",
-            "worker" in kinds,
-            "room" in kinds,
-            record.parent,
-            record.metrics.epochs,
-            made,
-            record.name.casefold(),
-            record.model_type,
-            _loss(record),
-            -record.size,
-        ),
-    )
-    # As the struct is, with what it doesn't know in a field of its own: reading it back takes half
-    # the time, and nobody but this version reads it.
-    db.execute("INSERT INTO shown VALUES (?, ?, ?)", (n, found.alias, msgspec.json.encode(record)))
+def add(db: sqlite3.Connection, found: Iterable[Found], *, texts: str = "words") -> None:
+    """Take in models of whose directories the index knows nothing.
+
+    Args:
+        db: The index.
+        found: The models.
+        texts: The table that takes their words: the full text, or what it is filled from later.
+    """
+    shown, tags, places, words = [], [], [], []
+    for one in found:
+        record = one.record
+        if record is None:
+            db.execute("INSERT INTO unreadable VALUES (?, ?)", (one.directory, one.stamp))
+            continue
+        if record.deleted_at is not None:
+            given = (one.directory, one.stamp, _microseconds(record.deleted_at))
+            db.execute("INSERT INTO tombstone VALUES (?, ?, ?)", given)
+            continue
+        n = _free(db, _microseconds(record.created_at))
+        db.execute(_INSERT_MODEL, (n, one.directory, one.stamp, *_columns(record)))
+        # As the struct is, with what it doesn't know in a field of its own: reading it back takes
+        # half the time, and nobody but this version reads it.
+        shown.append((n, one.alias, msgspec.json.encode(record)))
+        tags += [(n, tag.casefold()) for tag in record.tags]
+        places += [(n, at.kind, at.name, at.name.casefold()) for at in record.locations]
+        words.append((n, *_words(record, one.alias)))
+    db.executemany("INSERT INTO shown VALUES (?, ?, ?)", shown)
+    db.executemany("INSERT OR IGNORE INTO tag VALUES (?, ?)", tags)
+    db.executemany("INSERT OR IGNORE INTO place VALUES (?, ?, ?, ?)", places)
     db.executemany(
-        "INSERT OR IGNORE INTO tag VALUES (?, ?)", [(n, tag.casefold()) for tag in record.tags]
-    )
-    db.executemany(
-        "INSERT OR IGNORE INTO place VALUES (?, ?, ?, ?)",
-        [(n, place.kind, place.name, place.name.casefold()) for place in record.locations],
-    )
-    db.execute(
-        "INSERT INTO words (rowid, alias, name, type, tags, notes, family, config)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            n,
-            found.alias or "",
-            record.name,
-            record.model_type,
-            " ".join(record.tags),
-            record.notes[:MAX_WORDS],
-            family(record),
-            " ".join(_config(record))[:MAX_WORDS],
-        ),
+        f"INSERT INTO {texts} (rowid, {TEXTS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 - own constants
+        words,
     )
 
 
@@ -151,28 +152,30 @@ def page(db: sqlite3.Connection, models: Path, query: Query) -> Page:
         UsageError: A bad cursor.
         InvalidSearch: Its text can't be read.
     """
-    chosen = _choose(db, query)
-    # Records are fetched for the page alone: a sort would carry each of them along.
-    rows = db.execute(
-        f"SELECT n, k, directory, alias, record FROM (SELECT {chosen.row} AS n, {chosen.key} AS k "  # noqa: S608 - own constants
-        f"{chosen.source} ORDER BY {chosen.order} LIMIT ?) JOIN model USING (n) "
-        f"JOIN shown USING (n) ORDER BY {chosen.order_again}",
-        (*chosen.given, query.limit + 1),
-    ).fetchall()
-    listed = rows[: query.limit]
-    entries = tuple(
-        Entry(
-            record=_RECORDS.decode(record),
-            alias=alias,
-            directory=models / directory,
+    sort, parts = _parts(db, query)
+    rows: list[tuple[int, int | float | str, str | None, bytes]] = []
+    for part in parts:
+        # Records are fetched for the page alone: a sort would carry each of them along.
+        rows += db.execute(
+            f"SELECT n, k, alias, record FROM (SELECT {part.row} AS n, {part.key} AS k "  # noqa: S608 - own constants
+            f"{part.source} ORDER BY {part.order} LIMIT ?) JOIN shown USING (n) "
+            f"ORDER BY {part.order_again}",
+            (*part.given, query.limit + 1 - len(rows)),
         )
-        for _, _, directory, alias, record in listed
-    )
+        if len(rows) > query.limit:
+            break
+    listed = rows[: query.limit]
+    entries = tuple(_entry(models, alias, record) for _, _, alias, record in listed)
     if len(rows) == len(listed):
         return Page(entries=entries, cursor=None)
     row, key = listed[-1][:2]
-    last = Position(sort=chosen.sort, reverse=query.reverse, key=key, row=row)
+    last = Position(sort=sort, reverse=query.reverse, key=key, row=row)
     return Page(entries=entries, cursor=cursor_of(last))
+
+
+def _entry(models: Path, alias: str | None, record: bytes) -> Entry:
+    value = _RECORDS.decode(record)
+    return Entry(record=value, alias=alias, directory=models / value.directory)
 
 
 def count(db: sqlite3.Connection, query: Query) -> int:
@@ -182,9 +185,11 @@ def count(db: sqlite3.Connection, query: Query) -> int:
         UsageError: A bad cursor.
         InvalidSearch: Its text can't be read.
     """
-    chosen = _choose(db, query)
-    (number,) = db.execute(f"SELECT count(*) {chosen.source}", chosen.given).fetchone()
-    return int(number)
+    if query.cursor is None:  # then their order is nothing to them
+        query = replace(query, sort="date")
+    _, parts = _parts(db, query)
+    counted = (db.execute(f"SELECT count(*) {part.source}", part.given) for part in parts)
+    return sum(int(number) for ((number,),) in counted)
 
 
 def in_use(db: sqlite3.Connection, field: Known, beginning: str, most: int) -> list[str]:
@@ -217,25 +222,67 @@ def family(record: ModelRecord) -> str:
     return ", ".join(backbone) if isinstance(backbone, dict) else ""
 
 
-class _Chosen(msgspec.Struct, frozen=True):
-    """What a query selects from, with its parameters, and what it sorts by."""
+class _Part(msgspec.Struct, frozen=True):
+    """A part of a list: what it selects from, with its parameters, and what it sorts by."""
 
     source: str
     given: list[Any]
-    sort: Sort
     row: str
     key: str
     order: str
     order_again: str
 
 
-def _choose(db: sqlite3.Connection, query: Query) -> _Chosen:
-    search = parse(query.text)
-    filters = compile_search(search)
+def _parts(db: sqlite3.Connection, query: Query) -> tuple[SortedBy, list[_Part]]:
+    """The parts of a list from its cursor on, and what they are sorted by."""
+    filters = compile_search(parse(query.text))
     position = position_of(query)
-    sort = query.sort
-    if sort == "rank":
-        sort = position.sort if position is not None else _by_rank(db, filters.match)
+    sort = _sort(db, query, filters.match, position)
+    if sort != "field":
+        return sort, [_part(query, filters, sort, position)]
+    numbers = range(len(_FIELDS))[::-1] if query.reverse else range(len(_FIELDS))
+    if position is not None:
+        if position.key not in numbers:
+            raise UsageError(message=NOT_OURS)
+        numbers = numbers[numbers.index(int(position.key)) :]
+    return sort, [
+        _part(
+            query,
+            replace(filters, match=_within(number, filters.match)),
+            "date",
+            position if position is not None and number == position.key else None,
+            key=str(number),
+        )
+        for number in numbers
+    ]
+
+
+def _sort(db: sqlite3.Connection, query: Query, match: str, position: Position | None) -> SortedBy:
+    """What a list is sorted by: the words of few models are weighed, of many their fields count."""
+    if query.sort != "rank":
+        return query.sort
+    if position is not None:
+        if not match and position.sort != "date":
+            raise UsageError(message=NOT_OURS)
+        return position.sort
+    if not match:
+        return "date"
+    (hits,) = db.execute(
+        "SELECT count(*) FROM (SELECT rowid FROM words WHERE words MATCH ? LIMIT ?)",
+        (match, MAX_RANKED + 1),
+    ).fetchone()
+    return "field" if hits > MAX_RANKED else "rank"
+
+
+def _within(number: int, match: str) -> str:
+    """What has the words in the columns up to these, and not in those up to the ones before."""
+    *before, these = (f"{{{columns}}} : ({match})" for columns in _FIELDS[: number + 1])
+    return f"({these}) NOT ({before[-1]})" if before else these
+
+
+def _part(
+    query: Query, filters: Filter, sort: SortedBy, position: Position | None, *, key: str = ""
+) -> _Part:
     more, values_ = _given(query)
     clauses, given = [*filters.clauses, *more], [*filters.given, *values_]
     source, row = "FROM model", "n"
@@ -250,30 +297,19 @@ def _choose(db: sqlite3.Connection, query: Query) -> _Chosen:
             clauses.insert(0, "n IN (SELECT rowid FROM words WHERE words MATCH ?)")
     # The newest come first, also among equals.
     forth, back = (">", "<") if not query.reverse else ("<", ">")
-    key = row if sort == "date" else _KEY[sort]
     up, down = ("ASC", "DESC") if not query.reverse else ("DESC", "ASC")
-    order, again = f"{key} {up}, {row} {down}", f"k {up}, n {down}"
+    by = row if sort == "date" else _KEY[sort]
+    order, again = f"{by} {up}, {row} {down}", f"k {up}, n {down}"
     if sort == "date":
         order, again = f"{row} {down}", f"n {down}"
     if position is not None and sort == "date":
         clauses.append(f"{row} {back} ?")
         given.append(position.row)
     elif position is not None:
-        clauses.append(f"({key} {forth} ? OR ({key} = ? AND {row} {back} ?))")
+        clauses.append(f"({by} {forth} ? OR ({by} = ? AND {row} {back} ?))")
         given += [position.key, position.key, position.row]
     where = f" WHERE {' AND '.join(clauses)}" if clauses else ""
-    return _Chosen(source + where, given, sort, row, key, order, again)
-
-
-def _by_rank(db: sqlite3.Connection, match: str) -> Sort:
-    """Whether few enough models have the words to rank them; among many, rank says little."""
-    if not match:
-        return "date"
-    (hits,) = db.execute(
-        "SELECT count(*) FROM (SELECT rowid FROM words WHERE words MATCH ? LIMIT ?)",
-        (match, MAX_RANKED + 1),
-    ).fetchone()
-    return "date" if hits > MAX_RANKED else "rank"
+    return _Part(source + where, given, row, key or by, order, again)
 
 
 def _given(query: Query) -> tuple[list[str], list[Any]]:
@@ -315,6 +351,48 @@ def _free(db: sqlite3.Connection, made: int) -> int:
         if last is None:
             return n
         n = int(last) + 1
+
+
+def _made(found: Found) -> float:
+    return found.record.created_at.timestamp() if found.record is not None else 0.0
+
+
+def _columns(record: ModelRecord) -> tuple[object, ...]:
+    """A model's row, from its id on."""
+    kinds = {place.kind for place in record.locations}
+    return (
+        record.id,
+        record.status,
+        record.source,
+        bool(record.files) and record.status != "missing",
+        "worker" in kinds,
+        "room" in kinds,
+        record.parent,
+        record.metrics.epochs,
+        _microseconds(record.created_at),
+        record.name.casefold(),
+        record.model_type,
+        _loss(record),
+        -record.size,
+    )
+
+
+def _words(record: ModelRecord, alias: str | None) -> tuple[str, ...]:
+    """What is searched for words, in the order of :data:`TEXTS`."""
+    return (
+        alias or "",
+        record.name,
+        record.model_type,
+        " ".join(record.tags),
+        record.notes[:MAX_WORDS],
+        family(record),
+        " ".join(_config(record))[:MAX_WORDS],
+    )
+
+
+def _microseconds(moment: datetime) -> int:
+    """A time, in microseconds since 1970."""
+    return round(moment.timestamp() * 1e6)
 
 
 def _config(record: ModelRecord) -> Iterator[str]:

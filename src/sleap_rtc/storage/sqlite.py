@@ -77,6 +77,7 @@ class Database:
         self.path = path
         self._wait_s = wait_s
         self._mapped = mapped
+        self._synchronous = synchronous
         self._writing = threading.Lock()
         self._readers: queue.LifoQueue[sqlite3.Connection] = queue.LifoQueue()
         self._closed = False
@@ -103,6 +104,30 @@ class Database:
                 raise
 
     @contextlib.contextmanager
+    def fill(self) -> Iterator[sqlite3.Connection]:
+        """One large transaction for a new file that nobody else has open, several times quicker.
+
+        There is no log and no waiting for the disk until its block has ended; then all of it is on
+        the disk. If the block raises, the file is no database any more, and is to be removed.
+        """
+        with self._writing, self._translated():
+            self._close_readers()  # the log can only be left by the last one who reads it
+            writer = self._writer
+            for setting in ("journal_mode = OFF", "synchronous = OFF", "cache_size = -65536"):
+                writer.execute(f"PRAGMA {setting}")
+            writer.execute("BEGIN IMMEDIATE")
+            yield writer
+            writer.execute("COMMIT")
+            fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+            self._write_ahead()
+            for setting in (f"synchronous = {self._synchronous}", "cache_size = -2000"):
+                writer.execute(f"PRAGMA {setting}")
+
+    @contextlib.contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
         """One consistent view, which no writer disturbs or waits for."""
         try:
@@ -125,11 +150,14 @@ class Database:
     def close(self) -> None:
         """Close every connection; a reader that is still at work closes its own."""
         self._closed = True
+        self._close_readers()
+        with self._writing:
+            self._writer.close()
+
+    def _close_readers(self) -> None:
         with contextlib.suppress(queue.Empty):
             while True:
                 self._readers.get_nowait().close()
-        with self._writing:
-            self._writer.close()
 
     def _write_ahead(self) -> None:
         """Have writers not disturb readers.
