@@ -7,14 +7,16 @@
       json.md            what --json prints, command by command, and the columns of CSV
       search.md          what a search for models may say
       schemas/NAME.json  the same as JSON Schema
+      schemas/NAME.csv.json  the columns of --format csv, as a Table Schema
 """
 
 from __future__ import annotations
 
 import inspect
 import json
+import re
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 import click
 import msgspec
@@ -22,7 +24,7 @@ import msgspec
 from sleap_rtc.cli.app import App
 from sleap_rtc.cli.care_documents import CARE
 from sleap_rtc.cli.commands import cli
-from sleap_rtc.cli.documents import DOCUMENTS, ModelShown, Shown
+from sleap_rtc.cli.documents import DOCUMENTS, ComparedShown, ModelShown, Shown
 from sleap_rtc.cli.import_documents import IMPORTS
 from sleap_rtc.cli.keep_documents import KEEPING
 from sleap_rtc.cli.main import SECTIONS
@@ -32,6 +34,12 @@ from sleap_rtc.library.search import conditions
 
 ALL: Final = DOCUMENTS | CARE | IMPORTS | KEEPING | MOVING | STORAGE
 """Name of the schema's file → the document, of every command."""
+CSV: Final[dict[str, type[Shown]]] = {
+    "compare-models": ComparedShown,
+    "list-models": ModelShown,
+    "worker-list-models": ModelShown,
+}
+"""Name of the schema's file → what one line is of, of every command with ``--format csv``."""
 WIDTH: Final = 90
 EXIT_CODES: Final = {
     0: "done",
@@ -48,6 +56,7 @@ EXIT_CODES: Final = {
 def files() -> dict[str, str]:
     """Path below ``docs/reference`` → content, of everything that is made here."""
     schemas = {f"schemas/{name}.json": schema(kind) for name, kind in ALL.items()}
+    schemas |= {f"schemas/{name}.csv.json": csv_schema(name) for name in CSV}
     pages = {"cli.md": commands_page(), "json.md": json_page(), "search.md": search_page()}
     return pages | schemas
 
@@ -116,18 +125,21 @@ def json_page() -> str:
         said = (inspect.getdoc(kind) or "").partition("\n\n")[0]
         what = " ".join(said.split()).replace("``", "`")
         lines.append(f"| {name} | [{name}.json](schemas/{name}.json) | {what} |")
-    columns = ", ".join(f"`{field.name}`" for field in msgspec.structs.fields(ModelShown))
     lines += [
         "",
         "## CSV",
         "",
-        "`list-models --format csv` prints a line of headings and a line of each model; the",
-        f"columns are {columns}. Several values in one are joined by blanks, and what isn't known",
-        "is empty.",
-        "",
-        "`compare-models --format csv` has the columns `group`, `name`, and one of each model",
+        "`--format csv` prints a line of headings, and a line of each model or fact. Several",
+        "values in one are joined by blanks, and what isn't known is empty. New columns come last;",
+        "none is renamed, moved or taken away. `compare-models` has one of each model besides,",
         "under its id; its lines are those of `compare-models --json`.",
+        "",
+        "| command | Table Schema | columns |",
+        "|---|---|---|",
     ]
+    for name in CSV:
+        columns = ", ".join(f"`{field['name']}`" for field in _csv_fields(name))
+        lines.append(f"| {name} | [{name}.csv.json](schemas/{name}.csv.json) | {columns} |")
     lines += ["", "## An example", "", "`sleap-rtc workers --json | jq -r '.workers[].name'`", ""]
     return "\n".join(lines)
 
@@ -175,3 +187,40 @@ def schema(kind: type[Shown]) -> str:
     for part in made["$defs"].values():
         part["description"] = inspect.cleandoc(part["description"]).replace("``", "`")
     return json.dumps(made, indent=2, ensure_ascii=False) + "\n"
+
+
+def csv_schema(name: str) -> str:
+    """The columns of a command's CSV, as a Table Schema (Frictionless Data)."""
+    made = {
+        "$schema": "https://datapackage.org/profiles/2.0/tableschema.json",
+        "missingValues": [""],
+        "fields": _csv_fields(name),
+    }
+    return json.dumps(made, indent=2, ensure_ascii=False) + "\n"
+
+
+def _csv_fields(name: str) -> list[dict[str, object]]:
+    kind = CSV[name]
+    about = dict(_ATTRIBUTE.findall(inspect.getdoc(kind) or ""))
+    plain = msgspec.json.schema(kind)["$defs"][kind.__name__]["properties"]
+    columns = list(plain) if kind is ModelShown else ["group", "name"]
+    return [
+        {
+            "name": column,
+            "type": _table_type(plain[column]),
+            "description": " ".join(about[column].split()).replace("``", "`"),
+        }
+        for column in columns
+    ]
+
+
+_ATTRIBUTE: Final = re.compile(r"^    (\w+): (.*(?:\n        .*)*)", re.MULTILINE)
+
+
+def _table_type(plain: dict[str, Any]) -> str:
+    """What a value of a JSON Schema is in a table: lists are joined by blanks."""
+    kinds = [each for each in plain.get("anyOf", [plain]) if each.get("type") != "null"]
+    (kind,) = kinds
+    if kind.get("format") == "date-time":
+        return "datetime"
+    return kind["type"] if kind.get("type") in ("boolean", "integer", "number") else "string"
