@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
+from blake3 import blake3
 
 from sleap_rtc.domain import packages
 from sleap_rtc.domain.ids import PackageId
@@ -204,6 +205,59 @@ async def test_what_another_fetch_has_so_far_is_not_asked_for(
     staged.release()
     source.close()
     other.close()
+
+
+class Sparse:
+    """A source of one file that has content only at its beginning, in its middle and at its end."""
+
+    name = "peer"
+
+    def __init__(self, count: int) -> None:
+        self.content = {n: random.Random(n).randbytes(BLOCK) for n in (0, count // 2, count - 1)}
+        hashes = bytearray(blake3(bytes(BLOCK)).digest() * count)
+        for number, data in self.content.items():
+            hashes[number * 32 : number * 32 + 32] = blake3(data).digest()
+        entry = packages.FileEntry(path="video.raw", size=count * BLOCK, hashes=bytes(hashes))
+        self.package = packages.package([entry])
+        self.asked: list[int] = []
+
+    async def listing(self, ref: PackageRef) -> bytes:
+        return packages.listing_of(self.package.files)
+
+    async def block(self, package: PackageId, file: int, block: int, size: int) -> bytes:
+        self.asked.append(block)
+        return self.content.get(block, bytes(BLOCK))
+
+    async def fetch(self, incoming: Path) -> Staged:
+        ref = packages.ref(self.package)
+        return await fetch(ref, sources=Sources(self), destination="there", incoming=incoming)
+
+
+async def test_of_a_sparse_file_of_50_gib_only_content_travels_and_holes_stay(
+    tmp_path: Path,
+) -> None:
+    source = Sparse(50 * 1024)
+    with await source.fetch(tmp_path / "incoming") as staged:
+        found = (staged.path / "video.raw").stat()
+        assert (found.st_size, found.st_blocks * 512 < 8 * BLOCK) == (50 * 2**30, True)
+        with (staged.path / "video.raw").open("rb") as file:
+            for number, data in source.content.items():
+                file.seek(number * BLOCK)
+                assert file.read(BLOCK) == data
+    assert sorted(source.asked) == sorted(source.content)
+
+
+async def test_what_isnt_a_hole_any_more_is_noticed(tmp_path: Path) -> None:
+    source = Sparse(20)
+    with await source.fetch(tmp_path / "incoming") as staged:
+        path = staged.path / "video.raw"
+    with path.open("r+b") as file:
+        file.seek(7 * BLOCK)
+        file.write(b"not nothing")
+    source.asked.clear()
+    with await source.fetch(tmp_path / "incoming") as staged:
+        assert path.read_bytes()[7 * BLOCK : 8 * BLOCK] == bytes(BLOCK)
+    assert source.asked == [7]
 
 
 async def test_copying_is_told_and_can_be_cancelled(

@@ -14,6 +14,8 @@ The journal's records, one line each (:mod:`sleap_rtc.files.journal`)::
     x 17        block 17 turned out damaged, and is missing again
     s 40        what the first 40 of the w and x lines tell is on the disk
 
+Blocks of nothing but zeros are never written: they are holes, and here from the beginning.
+
 Data is synced before the ``s`` that speaks of it. When the folder is claimed
 again, blocks after the last ``s`` are hashed again: a kill loses none of them,
 a power cut loses what the disk didn't get. Before the files are handed over
@@ -45,8 +47,9 @@ from sleap_rtc.files.durable import disk_errors, sync_directory, sync_file, writ
 from sleap_rtc.files.handles import Handles
 from sleap_rtc.files.hashcache import HashCache
 from sleap_rtc.files.holdings import FILES, LISTING, candidates
+from sleap_rtc.files.holes import empty_blocks, filled_runs, is_empty, is_hole
 from sleap_rtc.files.journal import Journal
-from sleap_rtc.files.space import check_space, copy_range, reserve
+from sleap_rtc.files.space import check_space, copy_range, reserve, reserve_range
 from sleap_rtc.files.staged import Staged
 
 SYNC_BYTES: Final = 64 * 1024 * 1024
@@ -135,8 +138,10 @@ class PartialStore:
             self._root = Root(self._path)
         self._handles = Handles(self._open)
         self._journal = Journal(claim.directory / "journal")
+        self._holey: dict[int, int] = {}
         try:
             self._take_up()
+            self._mark_empty()
             self._reserve(fresh=fresh)
         except BaseException:
             self._close_files()
@@ -397,6 +402,7 @@ class PartialStore:
         if fresh:
             lacking = list(range(len(self._package.files)))
             need = self._package.size + len(lacking) * _PER_FILE
+            need -= sum(self._holey.values()) * BLOCK
         else:
             lacking, need = self._lacking()
         check_space(self._path, need)
@@ -406,13 +412,33 @@ class PartialStore:
                 with self._disk(size), self._handles.use(file) as fd:
                     if os.fstat(fd).st_size > size:
                         os.ftruncate(fd, size)
-                    reserve(fd, size)
+                    self._reserve_file(fd, file)
         except OutOfSpace:
             self._give_back(lacking)
             raise
         if lacking:
             with disk_errors(self._path):
                 self._sync_directories()
+
+    def _reserve_file(self, fd: int, file: int) -> None:
+        """Give a file its length and its room; empty blocks are holes."""
+        entry = self._package.files[file]
+        if file not in self._holey:
+            reserve(fd, entry.size)
+            return
+        os.ftruncate(fd, entry.size)
+        for offset, size in filled_runs(entry):
+            if not reserve_range(fd, offset, size):
+                break
+
+    def _mark_empty(self) -> None:
+        """Empty blocks are here: a file has holes until something is written."""
+        for file, entry in enumerate(self._package.files):
+            blocks = empty_blocks(entry)
+            if blocks:
+                self._holey[file] = len(blocks)
+            for block in blocks:
+                self.done[self.layout.number(file, block)] = 1
 
     def _lacking(self) -> tuple[list[int], int]:
         """Files that aren't whole yet, and the bytes of room that they still have to take."""
@@ -438,7 +464,8 @@ class PartialStore:
         """Free the room of files that hold nothing yet: others may need it before we try again."""
         for file in files:
             numbers = self.layout.numbers(file)
-            if not self.done.count(1, numbers.start, numbers.stop):
+            here = self.done.count(1, numbers.start, numbers.stop)
+            if here == self._holey.get(file, 0):
                 with self._handles.use(file) as fd:
                     os.ftruncate(fd, 0)
 
@@ -484,9 +511,10 @@ class PartialStore:
             entry = self._package.files[file]
             size = entry.block_size(block)
             with self._handles.use(file) as fd:
-                data = memory[: buffers.read_at(fd, memory[:size], block * BLOCK)]
-            if blake3(data).digest() != entry.block_hash(block):
-                bad.append(number)
+                if not (is_empty(entry, block) and is_hole(fd, block * BLOCK, size)):
+                    data = memory[: buffers.read_at(fd, memory[:size], block * BLOCK)]
+                    if blake3(data).digest() != entry.block_hash(block):
+                        bad.append(number)
             if progress is not None:
                 progress(size)
         buffers.give_back(memory)

@@ -47,14 +47,26 @@ def reserve(fd: int, size: int) -> None:
     Raises:
         OSError: ``ENOSPC`` or ``EDQUOT`` when there is no room.
     """
+    if not (size and reserve_range(fd, 0, size)):
+        os.ftruncate(fd, size)
+
+
+def reserve_range(fd: int, offset: int, size: int) -> bool:
+    """Take the room of a part of a file, which becomes long enough for it.
+
+    Returns:
+        False where that isn't possible: then nothing happened.
+
+    Raises:
+        OSError: ``ENOSPC`` or ``EDQUOT`` when there is no room.
+    """
     call = _libc("fallocate", ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
-    if call is not None and size:
-        failed = call(fd, 0, 0, size)
-        if not failed:
-            return
-        if failed not in _NOT_SUPPORTED:
-            raise OSError(failed, os.strerror(failed))
-    os.ftruncate(fd, size)
+    if call is None:
+        return False
+    failed = call(fd, 0, offset, size)
+    if failed and failed not in _NOT_SUPPORTED:
+        raise OSError(failed, os.strerror(failed))
+    return not failed
 
 
 def copy_range(source: int, target: int, offset: int, size: int) -> bool:
