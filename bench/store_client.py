@@ -45,13 +45,15 @@ def ours(options: dict[str, Any]) -> Move:
     from sleap_rtc.storage.s3 import Bucket, S3Store
     from sleap_rtc.storage.signing import Credentials
     from sleap_rtc.storage.upload import upload_file
+    from sleap_rtc.storage.wire import Connections
 
     access, secret, region = (os.environ[name] for name in LOGIN)
     bucket = Bucket(name=options["bucket"], region=region, endpoint=options["endpoint"])
     store = S3Store(bucket, lambda: Credentials(access_key=access, secret_key=secret))
+    shared = Connections() if options["names"] else None
 
     def send(path: Path, key: str) -> None:
-        upload_file(store, path, key, state=Path(options["state"]))
+        upload_file(store, path, key, state=Path(options["state"]), connections=shared)
 
     def fetch(path: Path, key: str) -> None:
         hashes = bytes.fromhex(options["hashes"][key])
@@ -63,6 +65,7 @@ def ours(options: dict[str, Any]) -> Move:
             size=entry.size,
             name=key,
             entry=entry,
+            connections=shared,
         )
 
     return send if options["way"] == "up" else fetch

@@ -30,6 +30,7 @@ from sleap_rtc.storage import download
 from sleap_rtc.storage.download import RangeReader, download_file
 from sleap_rtc.storage.objects import StoredObject
 from sleap_rtc.storage.upload import Patience
+from sleap_rtc.storage.wire import Connections
 from sleap_rtc.testing.store_endpoint import StoreEndpoint
 
 QUICK = Patience(attempts=5, base=0.001, cap=0.01)
@@ -98,6 +99,26 @@ def test_a_file_arrives_as_it_is(case: Case, known: dict[str, Any]) -> None:
     assert (told[0], max(told)) == (0, len(case.data))
     assert not (case.folder / "partial").exists()
     assert case.links == 1
+
+
+def test_several_share_connections(case: Case) -> None:
+    shared = Connections()
+    with (
+        mock.patch.object(shared, "answering", wraps=shared.answering) as asked,
+        mock.patch.object(shared, "close") as closed,
+    ):
+        case.fetch(entry=case.entry, connections=shared)
+    assert case.target.read_bytes() == case.data
+    assert asked.call_count == 3
+    closed.assert_not_called()
+
+
+def test_the_disk_gets_it_while_it_arrives(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "_SYNC_EVERY", RANGE)
+    with mock.patch.object(download, "sync_file", wraps=download.sync_file) as synced:
+        case.fetch(entry=case.entry)
+    assert synced.call_count == 3
+    assert case.target.read_bytes() == case.data
 
 
 @pytest.mark.parametrize("size", [0, 1, BLOCK, RANGE, RANGE + 1])

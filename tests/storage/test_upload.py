@@ -27,6 +27,7 @@ from sleap_rtc.errors import (
 from sleap_rtc.files.hashing import hash_file
 from sleap_rtc.storage.objects import MIN_PART, ObjectStore
 from sleap_rtc.storage.upload import Patience, unfinished, upload_file
+from sleap_rtc.storage.wire import Answer, Connections
 from sleap_rtc.testing.seaweed import SeaweedServer
 from sleap_rtc.testing.store_endpoint import StoreEndpoint
 
@@ -72,6 +73,25 @@ def test_small_files(endpoint: StoreEndpoint, tmp_path: Path, size: int) -> None
     path.write_bytes(os.urandom(size))
     assert upload(endpoint.store, path).size == size
     assert content(endpoint.store) == path.read_bytes()
+
+
+class Shared(Connections):
+    """Connections that are somebody else's."""
+
+    used = 0
+
+    def send(self, *args: Any, **more: Any) -> Answer:
+        self.used += 1
+        return super().send(*args, **more)
+
+    def close(self) -> None:
+        raise AssertionError("others use them")
+
+
+def test_several_share_connections(endpoint: StoreEndpoint, big_file: Path) -> None:
+    shared = Shared()
+    upload(endpoint.store, big_file, connections=shared)
+    assert shared.used == 3
 
 
 @pytest.mark.parametrize("fault", ["500", "503", "409", "cut", "400", "403"])

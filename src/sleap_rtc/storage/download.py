@@ -313,6 +313,7 @@ def download_file(
     pace: Pace | None = None,
     progress: Progress | None = None,
     patience: Patience = Patience(),  # noqa: B008 - it is frozen
+    connections: Connections | None = None,
 ) -> None:
     """Fetch an object into a file, which appears when it is whole, checked and on the disk.
 
@@ -329,6 +330,8 @@ def download_file(
         pace: Called before bytes are read, from any thread; it may wait, or raise to end this.
         progress: Told of how far it is, from any thread; what it raises ends this.
         patience: With a store that fails.
+        connections: To be shared with other downloads, which then needn't make their own; who gives
+            up this one ends what they do with them.
 
     Raises:
         Busy: Another process is fetching into ``partial``.
@@ -344,7 +347,8 @@ def download_file(
         raise ValueError("without a hash nothing could be checked")
     if entry is not None and entry.size != size:
         raise Damaged(what=name, why=f"it has {size} bytes, and {entry.size} are expected")
-    reader = RangeReader(link, name=name, etag=etag, patience=patience, pace=pace)
+    own = Connections() if connections is None else connections
+    reader = RangeReader(link, name=name, etag=etag, connections=own, patience=patience, pace=pace)
     try:
         with Claim(partial, what=f"The unfinished download {partial}") as claim:
             for _ in range(_ANEW):
@@ -365,7 +369,8 @@ def download_file(
                     fetching.close()
             raise Damaged(what=name, why="it isn't what was announced, three times over")
     finally:
-        reader.close()
+        if connections is None:
+            own.close()
 
 
 class _Fetching:
@@ -404,8 +409,14 @@ class _Fetching:
 
     def run(self, in_flight: int) -> bool:
         """Fetch what is missing, and check it; False when it isn't what was announced."""
-        missing = iter([n for n in range(-(-self._size // RANGE)) if n not in self._here])
+        lacking = [n for n in range(-(-self._size // RANGE)) if n not in self._here]
+        missing = iter(lacking)
         self._report()
+        if len(lacking) <= 1:  # no threads for what one can do
+            for number in lacking:
+                self._fetch(number)
+            return self._is_right()
+        in_flight = min(in_flight, len(lacking))
 
         def work() -> None:
             while True:

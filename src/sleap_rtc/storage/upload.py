@@ -122,6 +122,7 @@ def upload_file(
     pace: Pace | None = None,
     progress: Progress | None = None,
     patience: Patience = Patience(),  # noqa: B008 - it is frozen
+    connections: Connections | None = None,
 ) -> StoredObject:
     """Send a file to a store, which may have parts of it, or all, already.
 
@@ -137,6 +138,8 @@ def upload_file(
         pace: Called before bytes move, from any thread; it may wait, or raise to end this.
         progress: Told of how far it is, from any thread; what it raises ends this.
         patience: With a store that fails.
+        connections: To be shared with other uploads, which then needn't make their own; who gives
+            up this one ends what they do with them.
 
     Returns:
         What is there now.
@@ -153,7 +156,7 @@ def upload_file(
     path = path.resolve()
     name = blake3(f"{path}\0{key}".encode("utf-8", "surrogateescape")).hexdigest(length=16)
     fd = open_file(path)
-    connections = Connections()
+    own = Connections() if connections is None else connections
     try:
         with Claim(state / f"{name}{SUFFIX}", what=f"The upload of {path}") as claim:
             sending = _Sending(
@@ -168,13 +171,14 @@ def upload_file(
                 pace=pace,
                 progress=progress,
                 patience=patience,
-                connections=connections,
+                connections=own,
             )
             done = sending.run()
             claim.remove()
             return done
     finally:
-        connections.close()
+        if connections is None:
+            own.close()
         os.close(fd)
 
 
@@ -303,7 +307,8 @@ class _Sending:
         )
         self._parts = {}
         journal.append(msgspec.json.encode(_Began(upload=upload, stamp=self._stamp)))
-        journal.sync()
+        if upload.part_count > 1:  # a single part is sent again as quickly
+            journal.sync()
         return upload
 
     def _forget_lost(self, upload: Upload) -> None:
@@ -321,6 +326,9 @@ class _Sending:
         self._under_way = {}
         self._whole = sum(part.size for part in self._parts.values())
         self._report()
+        if len(missing) == 1:  # no threads for what one can do
+            self._send(upload, missing[0], journal)
+            return
         numbers = iter(missing)
 
         def work() -> None:
