@@ -40,7 +40,10 @@ Say = Callable[[str], None]
 
 SMALL: Final = 20_000
 """Bytes of a small file."""
-QUICK: Final = {"size": 100, "large": 0, "small": 200, "rounds": 1}
+STORED_PART: Final = 5
+"""Stores get this part of the small files: each is a request or more, and takes as long as the
+next."""
+QUICK: Final = {"size": 100, "large": 0, "small": 500, "rounds": 1}
 _TEMPLATE: Final = 16 * BLOCK
 
 
@@ -78,9 +81,11 @@ def measure(folder: Path, given: argparse.Namespace, say: Say) -> dict[str, Any]
     rows = chosen(given.rows)
     table = _Table(folder, until=time.monotonic() + given.minutes * 60, say=say)
     size, large, small = given.size * MB, given.large * MB, given.small
-    if small:
-        with _made(made_folder(folder / "files", small)) as path:
-            table.move("small", [row for row in rows if row.small], path, small * SMALL, rounds=1)
+    for count, stored in ((small, False), (small // STORED_PART, True)):
+        fitting = [row for row in rows if row.small and row.stores is stored]
+        if count and fitting:
+            with _made(made_folder(folder / "files", count)) as path:
+                table.move("small", fitting, path, count * SMALL, rounds=1)
     if large:
         with _made(made_file(folder / "large.bin", large)) as path:
             table.move("large", [row for row in rows if row.large], path, large, rounds=1)
@@ -271,7 +276,7 @@ def add_options(parser: argparse.ArgumentParser, *also: str) -> None:
     parser.add_argument("--large", type=int, default=5000, help="MB of the large one; 0: none")
     parser.add_argument("--rounds", type=int, default=3, help="how often each is measured")
     parser.add_argument(
-        "--minutes", type=float, default=15, help="begin no further round that would end later"
+        "--minutes", type=float, default=18, help="begin no further round that would end later"
     )
     names = f"{', '.join(GROUPS)}; or parts of names: {'; '.join(row.name for row in ROWS)}"
     parser.add_argument(

