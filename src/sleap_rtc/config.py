@@ -146,6 +146,11 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     keep_free: Annotated[
         int, Meta(ge=0), About("Bytes of disk that a worker's new jobs leave free, as 5GB.")
     ] = 10**9
+    shared: Annotated[
+        tuple[Path, ...],
+        Meta(max_length=64),
+        About("Folders, on disks that others see too, whose files jobs may name by their paths."),
+    ] = ()
     keep_inputs: Annotated[
         Days, About("Days that a worker keeps data which no job needs any more.")
     ] = 14.0

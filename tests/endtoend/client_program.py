@@ -22,8 +22,9 @@ from typing import Any
 import msgspec
 
 from sleap_rtc.client.api import AsyncClient
-from sleap_rtc.client.composing import new_job_id
+from sleap_rtc.client.composing import Composed, new_job_id
 from sleap_rtc.client.following import AliasGiven, CameHome, Fetching, Follower, LinkChanged, Update
+from sleap_rtc.client.routing import plan_for, send_first
 from sleap_rtc.client.shipping import Wish, pull_models, push_models
 from sleap_rtc.client.submitted import SubmittedJob
 from sleap_rtc.client.watching import Watcher
@@ -149,6 +150,29 @@ async def move(client: AsyncClient) -> None:
     say("end", moved=moved, failed=failed, offers=offers, sent=sent)
 
 
+async def routed(client: AsyncClient, composed: Composed) -> Composed:
+    """Have a job's data go by the way that the settings say, if asked to."""
+    if not asked.get("route"):
+        return composed
+    leaves, worker = asked.get("leaves", False), asked.get("worker", "gpu-1")
+    planned = await plan_for(client, composed, worker, leaves=leaves)
+    say("plan", ways=[way.kind for way in planned.plan.ways], text=planned.plan.explain())
+
+    def storing(name: str, progress: Progress) -> None:
+        say("storing", name=name, done=progress.done, total=progress.total)
+
+    done = await asyncio.to_thread(
+        send_first,
+        client,
+        planned,
+        composed,
+        on_progress=storing,
+        say=lambda text: say("warning", text=text),
+    )
+    say("stored", way=done.way, sent=done.sent, there=done.there, places=done.places)
+    return done.composed
+
+
 async def be_let_in(client: AsyncClient) -> None:
     match asked["do"]:
         case "login":
@@ -170,6 +194,7 @@ async def act(client: AsyncClient) -> None:
                 engine=asked.get("engine", "tiny"),
                 val_labels=asked.get("val_labels"),
             )
+            composed = await routed(client, composed)
             async with client.submit(
                 composed, worker=asked.get("worker"), alias=asked.get("alias")
             ) as follower:
@@ -179,7 +204,7 @@ async def act(client: AsyncClient) -> None:
             models = await client.locate_models([asked["model"]], worker)
             for model in models:
                 say("located", id=model.ref.id, content=model.ref.package, there=model.there)
-            composed = client.compose_tracking([asked["video"]], models)
+            composed = await routed(client, client.compose_tracking([asked["video"]], models))
             async with client.submit(composed, worker=worker, output=asked["output"]) as follower:
                 await follow(follower)
         case "push" | "pull":

@@ -362,7 +362,7 @@ def run(*command: str) -> None:
 class Lab:
     """A server, a room, one worker and one client; more of each are easily had."""
 
-    def __init__(self, root: Path, data: Dataset, address: str) -> None:
+    def __init__(self, root: Path, data: Dataset, address: str, **serving: Any) -> None:
         self.root, self.data, self.address = root, data, address
         self.programs: list[Program] = []
         self.server = ServerProcess(
@@ -370,6 +370,7 @@ class Lab:
             home=str(root / "server-home"),
             server_host=address,
             insecure=True,
+            **serving,
         )
         self.client = ClientMachine(self, "laptop", root / "laptop")
         self.worker = WorkerMachine(self, "gpu-1", root / "gpu-1")
@@ -489,12 +490,25 @@ def large(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Iterator[P
 
 @pytest.fixture
 def lab(tmp_path: Path, data: Dataset) -> Iterator[Lab]:
+    with opened(tmp_path, data) as made:
+        yield made
+
+
+@contextlib.contextmanager
+def opened(root: Path, data: Dataset, **serving: Any) -> Iterator[Lab]:
+    """A lab whose server has these settings."""
     address = netns.inside()
     if address is None:
         pytest.skip("WebRTC needs an interface besides loopback; `make test` makes one")
-    made = Lab(tmp_path, data, address)
+    made = Lab(root, data, address, **serving)
     try:
         made.open()
         yield made
     finally:
         made.close()
+
+
+@pytest.fixture(scope="module")
+def make_lab() -> Callable[..., contextlib.AbstractContextManager[Lab]]:
+    """Makes labs for a module's own fixtures: a folder, data, settings of the server."""
+    return opened

@@ -9,7 +9,17 @@ from hypothesis import strategies as st
 
 from sleap_rtc.cli.options import TRANSPORTS
 from sleap_rtc.config import Transport
-from sleap_rtc.transfer.choice import KINDS, LARGE, SMALL, Reach, Situation, Wish, plan
+from sleap_rtc.transfer.choice import (
+    KINDS,
+    LARGE,
+    SMALL,
+    Data,
+    Reach,
+    Situation,
+    Wish,
+    plan,
+    plan_data,
+)
 
 SITUATIONS = st.builds(
     Situation,
@@ -104,3 +114,81 @@ def test_storage_helps_with_large_files_and_when_nobody_is_online():
 
 def test_the_setting_knows_the_same_words():
     assert set(get_args(Transport)) == set(get_args(Wish)) == set(TRANSPORTS)
+
+
+DATA = st.builds(
+    Data,
+    size=st.integers(0, 1000),
+    wish=st.sampled_from(get_args(Wish)),
+    threshold=st.integers(0, 1000),
+    stored=st.none() | st.integers(0, 1000),
+    here=st.none() | st.integers(0, 1000),
+    seen=st.none() | st.integers(0, 1000),
+    leaves=st.booleans(),
+    reach=st.sampled_from(get_args(Reach)),
+)
+
+
+def data_order(**told: object) -> tuple[str, ...]:
+    return tuple(way.kind for way in plan_data(Data(**told)).ways)
+
+
+@given(DATA)
+def test_a_jobs_data_has_every_way_on_one_list_and_can_always_take_the_link(data):
+    made = plan_data(data)
+    assert sorted(way.kind for way in (*made.ways, *made.without)) == sorted(KINDS)
+    assert all(way.why for way in (*made.ways, *made.without))
+    assert made.uses("webrtc")
+    if data.wish != "auto" and made.uses(data.wish):
+        assert made.ways[0].kind == data.wish
+        assert "asked for" in made.ways[0].why
+
+
+@given(DATA)
+def test_nobody_stores_where_there_is_no_storage_or_it_isnt_wanted(data):
+    if data.stored is None or data.wish not in ("auto", "s3"):
+        assert not plan_data(data).uses("s3")
+
+
+@given(DATA)
+def test_what_the_worker_has_or_sees_isnt_counted_as_to_be_sent(data):
+    whole = data.here is not None and data.here >= data.size
+    if data.wish == "auto" and whole:
+        assert not plan_data(data).uses("s3")
+        assert not plan_data(data).uses("local")
+
+
+def test_data_from_the_threshold_on_is_stored():
+    assert data_order(size=99, threshold=100, stored=0) == ("webrtc",)
+    assert data_order(size=100, threshold=100, stored=0) == ("s3", "webrtc")
+    assert data_order(size=1, threshold=100, stored=0, leaves=True) == ("s3", "webrtc")
+    assert data_order(size=1, threshold=100, stored=0, wish="s3") == ("s3", "webrtc")
+    assert data_order(size=LARGE, stored=0, wish="webrtc") == ("webrtc",)
+    assert data_order(size=LARGE, stored=0) == ("s3", "direct", "webrtc")
+    assert data_order(size=LARGE, stored=None) == ("direct", "webrtc")
+
+
+def test_a_disk_that_both_see_comes_first():
+    assert data_order(size=LARGE, stored=0, seen=LARGE) == ("local", "direct", "webrtc")
+    assert data_order(size=LARGE, stored=0, seen=9) == ("local", "direct", "webrtc")
+    assert data_order(size=2 * LARGE, stored=0, seen=9) == ("local", "s3", "direct", "webrtc")
+    assert data_order(size=LARGE, stored=0, seen=LARGE, wish="s3")[0] == "s3"
+
+
+def test_worker_and_storage_are_asked_where_it_matters():
+    assert not Data(size=99, threshold=100).asks
+    assert Data(size=100, threshold=100).asks
+    assert Data(size=1, threshold=100, leaves=True).asks
+    assert Data(size=1, threshold=100, wish="local").asks
+    assert not Data(size=LARGE, threshold=100, wish="webrtc").asks
+
+
+def test_a_plan_for_data_says_what_is_known():
+    text = plan_data(Data(size=100, threshold=10, stored=100, here=0, seen=0)).explain()
+    assert "1. s3: storage has all of it already" in text
+    assert "local: not used, the worker doesn't see the files where they are" in text
+    text = plan_data(Data(size=100, threshold=10, stored=0, here=100, seen=0)).explain()
+    assert "1. webrtc: the worker has all of it: nothing is sent" in text
+    assert "s3: not used, the worker has all of it" in text
+    text = plan_data(Data(size=100, threshold=10, stored=40)).explain()
+    assert "40 B of it is there already" in text

@@ -18,19 +18,27 @@ from sleap_rtc.domain.packages import PackageRef, ref
 from sleap_rtc.domain.values import decode
 from sleap_rtc.errors import (
     EngineMissing,
+    NotFound,
     NotTrusted,
     OutOfSpace,
+    PathNotPermitted,
+    StorageOff,
     UnknownModel,
 )
 from sleap_rtc.files.packing import pack
+from sleap_rtc.jobs.datasets import NamedFile, linked, shared, stored
 from sleap_rtc.jobs.events import Logged
 from sleap_rtc.jobs.spec import JobSpec, ModelRef, TrackSpec
 from sleap_rtc.library.registry import Registry
+from sleap_rtc.protocol.datasets import WeighData
+from sleap_rtc.storage.cache import FileCache
 from sleap_rtc.transports.base import Sources
 from sleap_rtc.transports.local import LocalSource
+from sleap_rtc.worker.dataset_source import Places
 from sleap_rtc.worker.job_directory import JobDirectory
 from sleap_rtc.worker.preparing import Preparer
 from sleap_rtc.worker.runner.plan import RunnerPlan
+from sleap_rtc.worker.shared import SharedFolders
 
 
 class Offered:
@@ -53,6 +61,19 @@ class Offered:
         source.close()
 
 
+class NoStorage:
+    """A room without storage."""
+
+    can = True
+    missing = StorageOff(server="http://lab")
+
+    def open(self):
+        raise self.missing
+
+    def close(self) -> None:
+        pass
+
+
 @pytest.fixture
 def registry(tmp_path):
     with Registry(tmp_path / "models", index_dir=tmp_path / "index") as found:
@@ -73,6 +94,12 @@ def make(tmp_path, registry):
             "threads": 1,
             "patience": 0.0,
             "keep_free": 0,
+            "places": Places(
+                storage=NoStorage(),
+                folders=SharedFolders([tmp_path / "shared"]),
+                cache=FileCache(tmp_path / "cache", limit=10**9),
+                cache_size=10**9,
+            ),
         }
         return Preparer(**asked | changes)
 
@@ -295,3 +322,68 @@ async def test_inputs_without_room_are_not_begun(make, video, job, tmp_path):
 async def test_an_engine_that_isnt_installed_is_named(make, video, job):
     with pytest.raises(EngineMissing, match="worker gpu-1"):
         await make(video, engines=dict)(job, tracking(video), Log(), lambda: None)
+
+
+# ── where a job says that its files are ──────────────────────────────────────
+
+
+def shared_tracking(folder, **how):
+    """A job whose video is on a disk that the worker sees, and the package of it."""
+    folder.mkdir()
+    path = folder / "v.mp4"
+    path.write_bytes(b"pictures")
+    video = pack({"v.mp4": path})
+    blake3 = video.file_hashes["v.mp4"]
+    file = NamedFile(name="v.mp4", size=8, checksum=blake3, place=str(path))
+    datasets = (how.get("named", shared)(file),)
+    return video, msgspec.structs.replace(tracking(video), datasets=datasets)
+
+
+async def test_a_file_on_a_shared_disk_needs_nobody(make, job, tmp_path):
+    video, spec = shared_tracking(tmp_path / "shared")
+    preparer = make()
+    assert preparer.at_hand(spec)
+    assert await preparer(job, spec, Log(), lambda: None) == "ready"
+    assert (tmp_path / "datasets" / video.package.id / "v.mp4").read_bytes() == b"pictures"
+    weighed = preparer.weigh(WeighData(package=spec.inputs, datasets=spec.datasets))
+    assert (weighed.here, weighed.seen, weighed.storage) == (8, ("v.mp4",), True)
+
+
+async def test_one_that_isnt_permitted_comes_from_who_offers_it(make, job, tmp_path):
+    video, spec = shared_tracking(tmp_path / "elsewhere")
+    log = Log()
+    with pytest.raises(PathNotPermitted):
+        await make()(job, spec, log, lambda: None)
+    assert await make(video)(job, spec, log, lambda: None) == "ready"
+    [said] = log.lines
+    assert said.endswith("The data comes over the link instead.")
+    assert make().weigh(WeighData(package=spec.inputs, datasets=spec.datasets)).seen == ()
+
+
+async def test_what_storage_has_no_more_is_waited_for_and_not_asked_for_again(
+    make, job, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(NoStorage, "missing", NotFound(message="It is gone."))
+    video, spec = shared_tracking(tmp_path / "elsewhere", named=lambda f: stored(f, "uploads/r/x"))
+    preparer = make()
+    assert preparer.at_hand(spec)
+    assert await preparer(job, spec, Log(), lambda: None) == "absent"
+    assert not preparer.at_hand(spec)
+    preparer = make(video)
+    assert preparer.at_hand(spec)
+    assert await preparer(job, spec, Log(), lambda: None) == "ready"
+
+
+async def test_storage_that_is_off_ends_a_job_that_nobody_offers(make, job, tmp_path):
+    _, spec = shared_tracking(tmp_path / "elsewhere", named=lambda f: stored(f, "uploads/r/x"))
+    with pytest.raises(StorageOff):
+        await make()(job, spec, Log(), lambda: None)
+
+
+async def test_whichever_way_it_came_it_is_there_for_the_next_job(make, job, tmp_path):
+    video, spec = shared_tracking(tmp_path / "elsewhere", named=linked)
+    assert not make().at_hand(spec)
+    assert await make(video)(job, spec, Log(), lambda: None) == "ready"
+    shutil.rmtree(tmp_path / "datasets")
+    asked = WeighData(package=spec.inputs, datasets=spec.datasets)
+    assert make().weigh(asked).here == 8

@@ -35,6 +35,7 @@ from sleap_rtc.errors import (
     UnknownModel,
     UnknownRoom,
 )
+from sleap_rtc.jobs.datasets import waits_for_nobody
 from sleap_rtc.jobs.lifecycle import ENDED, SETTLED, JobView
 from sleap_rtc.jobs.spec import TrackSpec
 from sleap_rtc.library.entries import Entry
@@ -86,7 +87,7 @@ async def _follow(app: App, client: AsyncClient, opening: Opening, until_sent: b
                         app.out.live.keep(line.text, line.style)
                 app.out.live.update(screen.lines(), plain="" if past else screen.plain())
                 app.goes_on = _goes_on(follower.job, follower.view)
-                if until_sent and _is_sent(follower.view):
+                if until_sent and _is_sent(follower.job, follower.view):
                     break
         return Followed(follower.job, follower.view)
 
@@ -110,7 +111,9 @@ async def _redrawn(app: App, screen: JobScreen) -> AsyncIterator[None]:
         app.out.live.clear()
 
 
-def _is_sent(view: JobView) -> bool:
+def _is_sent(job: SubmittedJob, view: JobView) -> bool:
+    if waits_for_nobody(job.spec.datasets):
+        return view.state is not None
     return view.state in ("running", "paused", "finishing", *SETTLED)
 
 
@@ -120,7 +123,8 @@ def _goes_on(job: SubmittedJob, view: JobView) -> str:
     attach = f"sleap-rtc jobs attach {name}"
     if view.state is None:
         return f"The job may not have reached {job.worker}; send it with: {attach}"
-    if view.state in ("queued", "assigned", "preparing"):
+    stored = waits_for_nobody(job.spec.datasets)
+    if view.state in ("queued", "assigned", "preparing") and not stored:
         return f"{job.worker} waits for the job's data; go on sending it with: {attach}"
     if view.state in SETTLED:
         return f"What is not home yet stays on {job.worker}; bring it with: {attach}"

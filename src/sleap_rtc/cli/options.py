@@ -155,6 +155,9 @@ transport = click.option(
     callback=_set_flag,
     help="Way that content takes first: auto, webrtc, s3, direct or local.",
 )
+explain = click.option(
+    "--explain", is_flag=True, help="Say which ways content would take and why; send nothing."
+)
 room = click.option("--room", metavar="ROOM", help="Name or id of the room; needed if in several.")
 worker = click.option(
     "--worker", metavar="WORKER", help="Name of the worker; needed if several are online."

@@ -24,6 +24,7 @@ from sleap_rtc.jobs.events import (
     EpochEnded,
     ErrorTold,
     JobEvent,
+    Logged,
     OutputReady,
     Progress,
     StageStarted,
@@ -105,7 +106,8 @@ class JobScreen:
         if view.state == "preparing" and view.transfer is not None:
             transfer = view.transfer
             done = transfer.done / transfer.total if transfer.total else 1.0
-            return [*found, f"{bar(done, BAR)}  sending to {self._worker}", f"  {_moved(transfer)}"]
+            doing = self._moving(transfer)
+            return [*found, f"{bar(done, BAR)}  {doing}", f"  {_moved(transfer)}"]
         if view.state in ("running", "paused") and view.stage is not None:
             return [*found, *self._stage(view.stage_view(view.stage))]
         return [*found, *self._waiting()]
@@ -128,7 +130,9 @@ class JobScreen:
             case Progress() as progress if self._kind == "track":
                 self._plain = _frames_line(self.view.stage_view(progress.stage), progress)
             case Transferring() as transfer:
-                self._plain = f"sending to {self._worker}: {_moved(transfer)}"
+                self._plain = f"{self._moving(transfer)}: {_moved(transfer)}"
+            case Logged(line=line) if self.view.state == "preparing":
+                return [Milestone(line, "dim")]
             case OutputReady(what="model", stage=stage):
                 name = self.view.stage_view(stage).name
                 return [Milestone(f"{name} is trained")]
@@ -150,6 +154,14 @@ class JobScreen:
         if changed.state in SETTLED and changed.state != "completed":
             return [Milestone(f"{changed.state.capitalize()}{why}", "warning")]
         return [Milestone(text)] if text else []
+
+    def _moving(self, transfer: Transferring) -> str:
+        """What happens with the job's data."""
+        if transfer.way == "s3":
+            return f"{self._worker} fetches it from storage"
+        if transfer.way == "local":
+            return f"{self._worker} reads it where it is"
+        return f"sending to {self._worker}"
 
     def _begins(self, started: StageStarted) -> str:
         doing = "Training" if self._kind == "train" else "Tracking"

@@ -1,4 +1,7 @@
-"""What ``--json`` prints of the commands that set up storage; see ``documents.py``."""
+"""What ``--json`` prints of the commands that set up storage, and of ``--explain``.
+
+See ``documents.py``.
+"""
 
 from __future__ import annotations
 
@@ -39,5 +42,31 @@ class InitStorageDocument(Shown, frozen=True):
     policies: dict[str, Any]
 
 
-STORAGE: Final[dict[str, type[Shown]]] = {"server-init-storage": InitStorageDocument}
+class WayShown(Shown, frozen=True):
+    """One way that content could take, as ``--transport`` names it, and why it is used or not."""
+
+    way: str
+    why: str
+
+
+class PlanDocument(Shown, frozen=True):
+    """``--explain``: by which way content would go. Nothing is sent.
+
+    Attributes:
+        size: Bytes of the content.
+        stored: Bytes of it that storage has; null where it wasn't asked, or can't be used.
+        ways: Those that are used, the first before all others.
+        without: The others.
+    """
+
+    size: int
+    stored: int | None
+    ways: tuple[WayShown, ...]
+    without: tuple[WayShown, ...]
+
+
+STORAGE: Final[dict[str, type[Shown]]] = {
+    "server-init-storage": InitStorageDocument,
+    "plan": PlanDocument,
+}
 """Name of the schema's file → the document."""

@@ -55,6 +55,7 @@ def _is_number(text: str) -> bool:
 @click.option("--worker", metavar="NAME", help="The worker, with --remote.")
 @options.limit_rate
 @options.transport
+@options.explain
 @click.option("--overwrite", is_flag=True, help="Replace predictions that are there already.")
 @click.option(
     "--trust-model",
@@ -75,6 +76,7 @@ def track(
     remote: bool,
     room: str | None,
     worker: str | None,
+    explain: bool,
     overwrite: bool,
     trust: bool,
 ) -> None:
@@ -90,6 +92,8 @@ def track(
     """  # noqa: D301 - click reads the backspace, which keeps lines as they are
     if worker is not None and not remote:
         raise click.UsageError("--worker goes with --remote.")
+    if explain and not remote:
+        raise click.UsageError("--explain goes with --remote.")
     from sleap_rtc.cli import tracking as work  # noqa: PLC0415 - --help stays quick
 
     wanted = work.Wanted(
@@ -100,6 +104,7 @@ def track(
         tracking=tracking,
         room=room,
         worker=worker,
+        explain=explain,
         overwrite=overwrite,
         trust=trust,
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 
+from sleap_rtc.cli import sending
 from sleap_rtc.cli.app import App
 from sleap_rtc.cli.documents import PredictionsShown, TrackDocument, UsedModelShown
 from sleap_rtc.cli.following import finish, follow, print_predictions
@@ -31,6 +32,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     tracking: bool = False
     room: str | None = None
     worker: str | None = None
+    explain: bool = False
     overwrite: bool = False
     trust: bool = False
 
@@ -125,11 +127,17 @@ def track_remotely(app: App, wanted: Wanted) -> None:
         tracking=wanted.tracking,
         progress=hashing,
     )
+    app.out.live.clear()
+    planned = sending.plan(app, client, composed, worker, leaves=False, ask=wanted.explain)
+    if wanted.explain:
+        sending.explain(app, planned)
+        return
     package = composed.packed.package
     app.out.say(
-        f"Sent     {count(len(package.files), 'video')}, {format_bytes(package.size)}, over a "
-        "direct connection (WebRTC), encrypted end to end; what is there already isn't sent again"
+        f"Sent     {count(len(package.files), 'video')}, {format_bytes(package.size)}, "
+        f"{sending.words(planned.plan)}"
     )
+    composed = sending.send(app, client, planned, composed)
     followed = follow(
         app,
         client,

@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 @click.option("--engine", default="sleap-nn", show_default=True, help="The trainer.")
 @click.option("--val-labels", type=options.ANY_PATH, help="Labels to validate on.")
 @click.option("--run-name", help="Names the run; by default the configuration does.")
-@click.option("--detach", is_flag=True, help="Let go as soon as the worker has the data.")
+@click.option(
+    "--detach", is_flag=True, help="Let go as soon as the worker, or storage, has the data."
+)
 @click.option(
     "--download/--no-download",
     default=None,
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 @click.option("--resume", metavar="MODEL", help="Go on with an interrupted training.")
 @options.limit_rate
 @options.transport
+@options.explain
 @options.yes
 @click.pass_obj
 def train(
@@ -56,8 +59,9 @@ def train(
 
     LABELS is a package (.pkg.slp), a .slp with its videos beside it, or a .zip with
     either, such as the training package (.training_job.zip) that SLEAP exports with
-    its configurations. What is sent, how large it is and to whom is said before it
-    starts.
+    its configurations. What is sent, how large it is, to whom and by which way is said
+    before it starts. Much of it goes to the room's storage first: then the worker has it
+    while this machine is away, and so it is with --detach.
 
     Ctrl-C lets go of the job, which goes on; sleap-rtc jobs attach takes it up
     again, on this machine, whatever happened in between.
@@ -65,12 +69,13 @@ def train(
     \b
     sleap-rtc train flies.pkg.slp -c centroid.yaml -c centered_instance.yaml --alias flies
     sleap-rtc train flies.training_job.zip --alias flies
+    sleap-rtc train flies.pkg.slp -c centroid.yaml --transport s3 --explain
     sleap-rtc train --resume flies
     """  # noqa: D301 - click reads the backspace, which keeps lines as they are
     if resume is not None:
-        if labels is not None or configs:
+        if labels is not None or configs or more["explain"]:
             raise click.UsageError(
-                "--resume goes on with what was sent then: no LABELS, no --config."
+                "--resume goes on with what was sent then: no LABELS, --config or --explain."
             )
         from sleap_rtc.cli import training  # noqa: PLC0415 - --help stays quick
 

@@ -6,13 +6,15 @@ from pathlib import Path
 
 import msgspec
 
+from sleap_rtc.cli import sending
 from sleap_rtc.cli.app import App
-from sleap_rtc.cli.following import finish, follow
+from sleap_rtc.cli.following import finish, follow, room_name
 from sleap_rtc.cli.screen import moved
 from sleap_rtc.cli.text import count
 from sleap_rtc.cli.workers import gpus, worker_shown
 from sleap_rtc.client.api import AsyncClient
 from sleap_rtc.client.composing import Composed
+from sleap_rtc.client.routing import Planned
 from sleap_rtc.domain import aliases
 from sleap_rtc.domain.places import Presence
 from sleap_rtc.domain.units import format_bytes
@@ -43,6 +45,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     val_labels: Path | None = None
     run_name: str | None = None
     detach: bool = False
+    explain: bool = False
     download: bool | None = None
     yes: bool = False
 
@@ -57,14 +60,21 @@ def train(app: App, wanted: Wanted) -> None:
     client = app.client()
     _check_alias(client, wanted)
     composed = _compose(app, client, wanted)
-    if not wanted.yes and not app.out.interactive:
+    if not wanted.yes and not wanted.explain and not app.out.interactive:
         raise UsageError(
             message="Nobody can be asked whether to send the data.", hint="Add --yes to send it."
         )
     presence = _choose(app, client, wanted)
-    _tell(app, client, wanted, composed, presence)
+    planned = sending.plan(
+        app, client, composed, presence.name, leaves=wanted.detach, ask=wanted.explain
+    )
+    if wanted.explain:
+        sending.explain(app, planned)
+        return
+    _tell(app, wanted, composed, presence, planned)
     if not wanted.yes and not app.out.ask("Send it and train?", default=True):
         raise Cancelled(what="The training", hint="Nothing was sent.")
+    composed = sending.send(app, client, planned, composed)
     ask = app.out.interactive and not wanted.yes and not wanted.detach and wanted.download is None
     followed = follow(
         app,
@@ -158,7 +168,7 @@ def _compose(app: App, client: AsyncClient, wanted: Wanted) -> Composed:
 def _choose(app: App, client: AsyncClient, wanted: Wanted) -> Presence:
     """The worker that was named, or that the person chooses, or else the least busy one."""
     best = app.run(client.choose_worker(wanted.engine, worker=wanted.worker, room=wanted.room))
-    if wanted.worker is not None or wanted.yes:
+    if wanted.worker is not None or wanted.yes or wanted.explain:
         return best
     able = [
         presence
@@ -184,7 +194,7 @@ def _described(presence: Presence) -> str:
 
 
 def _tell(
-    app: App, client: AsyncClient, wanted: Wanted, composed: Composed, presence: Presence
+    app: App, wanted: Wanted, composed: Composed, presence: Presence, planned: Planned
 ) -> None:
     """What will be sent, how large it is, to whom, and how."""
     labels, package = composed.labels, composed.packed.package
@@ -200,11 +210,11 @@ def _tell(
         for config in composed.configs
     )
     app.out.say(f"Models   {models}, with {wanted.engine}")
-    room = client.room(composed.spec.room).name
+    room = room_name(app.client(), composed.spec.room)
     app.out.say(f"To       {_described(presence)}, in room {room}")
     app.out.say(
-        f"Sent     {count(len(package.files), 'file')}, {format_bytes(package.size)}, over a "
-        "direct connection (WebRTC), encrypted end to end; what is there already isn't sent again"
+        f"Sent     {count(len(package.files), 'file')}, {format_bytes(package.size)}, "
+        f"{sending.words(planned.plan)}"
     )
     if wanted.engine == "tiny":
         app.out.say("Note     tiny is a small trainer for trying things out, not for science.")

@@ -451,6 +451,29 @@ class AsyncClient:
         async with self.online(entry) as online:
             return await self._choose(online, entry, worker, engine)
 
+    @asynccontextmanager
+    async def link(
+        self, worker: str, room: RoomEntry, *, device: str | None = None
+    ) -> AsyncIterator[Link]:
+        """A link to a worker, for questions.
+
+        Args:
+            worker: Its name.
+            room: Its room.
+            device: Its key, where that is known.
+
+        Raises:
+            UnknownWorker: It isn't online.
+            NotFound: It is another device than that.
+        """
+        async with self.online(room) as online:
+            presence = await online.find_worker(room, worker)
+            if device is not None and presence.device != device:
+                raise NotFound(message=f"The worker {worker} is another device than before.")
+            link = Link(online.switchboard, room=room.room, locate=lambda: presence, name=worker)
+            async with link:
+                yield link
+
     async def jobs_of(self, worker: str, *, room: str | None = None) -> Sequence[JobSummary]:
         """The newest jobs of a worker, everybody's."""
         (answer,) = await self._ask(worker, ListJobs(), room=room)
@@ -574,12 +597,8 @@ class AsyncClient:
             UnknownModel: One is neither here nor there.
             FilesMissing: The files of one are neither here nor there.
         """
-        entry = self.room(room)
-        async with self.online(entry) as online:
-            presence = await online.find_worker(entry, worker)
-            link = Link(online.switchboard, room=entry.room, locate=lambda: presence, name=worker)
-            async with link:
-                return await locate(names, registry=self.library, link=link, cache=self.cache)
+        async with self.link(worker, self.room(room)) as link:
+            return await locate(names, registry=self.library, link=link, cache=self.cache)
 
     def resolve_models(self, names: Sequence[str]) -> Resolved:
         """The models of this library that were named, with their files; for tracking."""
@@ -648,11 +667,5 @@ class AsyncClient:
     async def _ask(
         self, worker: str, *bodies: RequestBody, room: str | None, device: str | None = None
     ) -> list[ReplyBody]:
-        entry = self.room(room)
-        async with self.online(entry) as online:
-            presence = await online.find_worker(entry, worker)
-            if device is not None and presence.device != device:
-                raise NotFound(message=f"The worker {worker} is another device than before.")
-            link = Link(online.switchboard, room=entry.room, locate=lambda: presence, name=worker)
-            async with link:
-                return [await link.request(body, within_s=ONCE_S) for body in bodies]
+        async with self.link(worker, self.room(room), device=device) as link:
+            return [await link.request(body, within_s=ONCE_S) for body in bodies]

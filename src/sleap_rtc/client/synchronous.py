@@ -17,6 +17,7 @@ from sleap_rtc.client.following import Follower, Update
 from sleap_rtc.client.members import RoomMember
 from sleap_rtc.client.outcome import failure
 from sleap_rtc.client.portal import Portal
+from sleap_rtc.client.routing import Routed, plan_for, send_first
 from sleap_rtc.client.shipping import Shipped
 from sleap_rtc.client.submitted import SubmittedJob
 from sleap_rtc.client.tracking import Resolved, deliver, output_path
@@ -299,7 +300,9 @@ class Client:
         composed = self.compose_training(
             labels, configs, engine=engine, room=room, val_labels=val_labels, run_name=run_name
         )
-        with self.submit(composed, worker=worker, alias=alias) as following:
+        chosen = self.choose_worker(engine, worker=worker, room=room)
+        composed = self.send_first(composed, chosen.name).composed
+        with self.submit(composed, worker=chosen.name, alias=alias) as following:
             _follow(following, on_update)
         models = following.job.models
         return tuple(self.library.get(models[key]) for key in sorted(models, key=int))
@@ -363,6 +366,7 @@ class Client:
         )
         arrives = self.settings.home / "predictions" / composed.spec.id
         targets = dict.fromkeys(composed.files, target)
+        composed = self.send_first(composed, worker).composed
         with self.submit(composed, worker=worker, output=arrives, targets=targets) as following:
             _follow(following, on_event)
         deliver(following.job, overwrite=overwrite)
@@ -404,6 +408,24 @@ class Client:
         return self._client.compose_tracking(
             videos, models, room=room, frames=frames, tracking=tracking, progress=progress
         )
+
+    def send_first(self, composed: Composed, worker: str, *, leaves: bool = False) -> Routed:
+        """Have a job's data where its worker gets it, before the job is submitted.
+
+        Much of it is stored, the rest goes over the link; the settings ``transport`` and
+        ``large_file_threshold`` say which. See ``client/routing.py``.
+
+        Args:
+            composed: The job.
+            worker: The worker's name.
+            leaves: Whether this program lets go as soon as the job is submitted.
+
+        Raises:
+            UnknownWorker: It isn't online.
+            SleapRtcError: The data can't be stored, and the user asked for just that.
+        """
+        planned = self._portal.call(plan_for(self._client, composed, worker, leaves=leaves))
+        return send_first(self._client, planned, composed)
 
     def push_models(
         self,

@@ -48,13 +48,24 @@ class ErrorTold(Value, frozen=True, tag_field="kind", tag="error"):
 
 
 class Transferring(Value, frozen=True, tag_field="kind", tag="transfer"):
-    """Bytes on the move for the job: ``what`` is ``inputs`` or ``outputs``; rate in bytes/s."""
+    """Bytes on the move for the job.
+
+    Attributes:
+        what: ``inputs`` or ``outputs``.
+        done: Bytes that have arrived.
+        total: Bytes of all.
+        rate: Bytes per second.
+        eta_s: Seconds until all have arrived, None while that can't be told.
+        way: The type of its files, as ``jobs/datasets.py`` has them, where they come from: most
+            of them, if from several places.
+    """
 
     what: Literal["inputs", "outputs"]
     done: Count
     total: Count
     rate: Annotated[float, Meta(ge=0)] = 0.0
     eta_s: float | None = None
+    way: Annotated[str, Meta(max_length=16)] = "webrtc"
 
 
 class StageStarted(Value, frozen=True, tag_field="kind", tag="stage"):

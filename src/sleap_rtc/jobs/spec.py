@@ -15,6 +15,7 @@ from sleap_rtc.domain.ids import JobId, PackageId, RoomId
 from sleap_rtc.domain.models import Hex64, Id, Line, ModelType, Package
 from sleap_rtc.domain.packages import PackageRef
 from sleap_rtc.domain.values import Document, Value
+from sleap_rtc.jobs.datasets import Datasets
 
 EngineName = Annotated[str, Meta(pattern=r"\A[a-z][a-z0-9-]{0,31}\Z")]
 PackagePath = Annotated[str, Meta(min_length=1, max_length=1024)]
@@ -97,6 +98,7 @@ class JobSpec(Document, frozen=True):
         inputs: The package with labels, configurations or videos.
         room: The room it was submitted in.
         name: What people call it, for example the label file's name.
+        datasets: Where each file of ``inputs`` is; none where all come over the link.
     """
 
     id: Annotated[JobId, Meta(pattern=UUID7)]
@@ -105,6 +107,7 @@ class JobSpec(Document, frozen=True):
     inputs: PackageRef
     room: Annotated[RoomId, Meta(pattern=r"\A[a-z2-7]{32}\Z")]
     name: Line = ""
+    datasets: Datasets = ()
 
     @property
     def needed(self) -> set[PackageId]:

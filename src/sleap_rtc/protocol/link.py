@@ -31,6 +31,7 @@ request           answered by                       meaning
 ``want_files``    ``accepted``                      let me fetch this package of a model or job
 ``list_models`` …                                   the library: see ``protocol/library.py``
 ``push_model`` …                                    moving models: see ``protocol/moving.py``
+``weigh_data``    ``data_weighed``                  a job's data: see ``protocol/datasets.py``
 ================  ================================  ==========================================
 
 A block connection answers one request by itself: ``open_direct``, see ``protocol/direct.py``.
@@ -49,12 +50,20 @@ from sleap_rtc.domain.places import WorkerInfo
 from sleap_rtc.domain.values import Value
 from sleap_rtc.jobs.events import Command, JobEvent, JobState
 from sleap_rtc.jobs.spec import UUID7, JobSpec
-from sleap_rtc.protocol import direct, library, moving
+from sleap_rtc.protocol import datasets, direct, library, moving
 from sleap_rtc.protocol.codec import Body, Codec, Message
 
 LINK_VERSIONS: Final = (1,)
 """Versions of this protocol that we speak, oldest first."""
-FEATURES: Final = ("blocks", "jobs", "models", library.FEATURE, moving.FEATURE, direct.FEATURE)
+FEATURES: Final = (
+    "blocks",
+    "jobs",
+    "models",
+    library.FEATURE,
+    moving.FEATURE,
+    direct.FEATURE,
+    datasets.FEATURE,
+)
 """What we can do within version 1; both sides use the features that both name."""
 
 PING_EVERY_S: Final = 1.0
@@ -222,6 +231,7 @@ RequestBody = (
     | moving.WeighModel
     | moving.PushModel
     | moving.CallModels
+    | datasets.WeighData
 )
 ReplyBody = (
     Description
@@ -236,6 +246,7 @@ ReplyBody = (
     | moving.ModelsNamed
     | moving.ModelWeighed
     | moving.ModelPushed
+    | datasets.DataWeighed
 )
 AnyRequest = RequestBody | direct.OpenDirect
 """With what a connection answers by itself, whoever uses it."""
@@ -252,6 +263,7 @@ NEEDS: Final[dict[type[Body], str]] = {
     moving.WeighModel: moving.FEATURE,
     moving.PushModel: moving.FEATURE,
     moving.CallModels: moving.FEATURE,
+    datasets.WeighData: datasets.FEATURE,
     direct.OpenDirect: direct.FEATURE,
 }
 """Request → the feature that it may only be sent with; the others every peer understands."""
@@ -259,6 +271,7 @@ CANNOT: Final = {
     library.FEATURE: "tell what is in its library",
     moving.FEATURE: "be sent models",
     direct.FEATURE: "be reached directly",
+    datasets.FEATURE: "take a job's data from storage or a shared disk",
 }
 """Feature → what a peer can't do that lacks it, as the end of a sentence."""
 

@@ -67,9 +67,9 @@ class RemoteStore:
         return content_key(self._area, self._room, blake3)
 
     def head(self, key: str) -> StoredObject | None:
-        """What is there under a key."""
+        """What is there under a key, and stays: what goes soon is to be uploaded again."""
         found = self._find(key)
-        if found is None:
+        if found is None or not self._stays(key, found.size):
             return None
         return StoredObject(key=key, size=found.size, etag=found.etag)
 
@@ -158,6 +158,18 @@ class RemoteStore:
             return self._api.ask("/api/request-download", DownloadTold, request)
         except NotFound:
             return None
+
+    def _stays(self, key: str, size: int) -> bool:
+        """Ask that an object of the area ``uploads`` stays for another day."""
+        if self._area != "uploads":
+            return True
+        request = RequestUpload(
+            room=self._room, area=self._area, blake3=self._blake3(key), size=size
+        )
+        told = self._api.ask("/api/request-upload", UploadTold, request)
+        if told.state == "open":
+            self._api.ask("/api/abort-upload", Aborted, AbortUpload(upload_id=told.upload_id))
+        return told.state == "there"
 
     def _blake3(self, key: str) -> str:
         blake3 = key.rpartition("/")[2]

@@ -8,6 +8,7 @@ questions about the library       every member of the room
 want files of a model or job      every member of the room
 submit, offer files               owners and members
 weigh, push and call models       owners and members
+weigh the data of a job           owners and members
 command, retry                    the job's submitter, and owners
 ================================  ==========================================
 """
@@ -37,10 +38,12 @@ from sleap_rtc.errors import (
 )
 from sleap_rtc.files.hashcache import HashCache
 from sleap_rtc.files.packing import pack
+from sleap_rtc.jobs.datasets import check
 from sleap_rtc.jobs.events import JobEvent, ModelChanged
 from sleap_rtc.jobs.spec import JobSpec, ModelRef, TrackSpec
 from sleap_rtc.library.registry import Registry
 from sleap_rtc.protocol.codec import MAX_MESSAGE
+from sleap_rtc.protocol.datasets import DataWeighed, WeighData
 from sleap_rtc.protocol.library import (
     AskModel,
     CheckModels,
@@ -128,6 +131,7 @@ class Answers:
             throttle=throttle,
         )
         self._open = OpenPackages(self.peers.is_granted)
+        self.weigh: Callable[[WeighData], DataWeighed]
         self._pushes = Pushes(
             registry,
             peers=self.peers,
@@ -176,14 +180,11 @@ class Answers:
                 return await self._command(asker, body, request)
             case FindModel():
                 return await asyncio.to_thread(self._find, body.name)
-            case OfferFiles():
+            case WeighData():
                 self._check_may_submit(asker)
-                self.peers.offered(asker, body.package.id)
-                return Accepted()
-            case WantFiles():
-                served = await self._open.get(body.package.id, lambda: self._make(body))
-                self.peers.grant(asker, body.package.id, served)
-                return Accepted()
+                return await asyncio.to_thread(self.weigh, body)
+            case OfferFiles() | WantFiles():
+                return await self._exchange(asker, body)
             case ListModels() | AskModel() | CheckModels():
                 return await asyncio.to_thread(self._library.answer, body)
             case WantPart() | WatchLibrary():
@@ -196,6 +197,7 @@ class Answers:
         spec = body.spec
         if spec.inputs.files == 0:
             raise UsageError(message="The job's package is empty.")
+        check(spec.datasets, spec.inputs)
         for package in spec.offered:
             self._check_package(package)
         if any(m.offered is not None and m.offered.id != m.package for m in _models(spec)):
@@ -265,6 +267,16 @@ class Answers:
             self._unfollow(follower, job)
 
     # ── models and files ─────────────────────────────────────────────────────
+
+    async def _exchange(self, asker: Asker, body: OfferFiles | WantFiles) -> Accepted:
+        package = body.package.id
+        if isinstance(body, OfferFiles):
+            self._check_may_submit(asker)
+            self.peers.offered(asker, package)
+        else:
+            served = await self._open.get(package, lambda: self._make(body))
+            self.peers.grant(asker, package, served)
+        return Accepted()
 
     def _find(self, name: str) -> ModelTold:
         found = find(self._registry, name)

@@ -31,6 +31,7 @@ from sleap_rtc.auth.membership import Membership
 from sleap_rtc.auth.store import DeviceStore, RoomEntry
 from sleap_rtc.client.approvals import Approvals
 from sleap_rtc.client.online import Online
+from sleap_rtc.client.room_storage import RoomStorage
 from sleap_rtc.client.rooms import find_room, invite, join
 from sleap_rtc.config import Settings
 from sleap_rtc.domain.ids import DeviceId, PackageId
@@ -45,14 +46,17 @@ from sleap_rtc.library import layout
 from sleap_rtc.library.migration import open_registry
 from sleap_rtc.library.registry import Registry
 from sleap_rtc.net.events import RoomLost
+from sleap_rtc.storage.cache import FileCache
 from sleap_rtc.transports.throttle import Throttle
 from sleap_rtc.worker import hardware
 from sleap_rtc.worker.answering import MAY_SUBMIT, Answers
+from sleap_rtc.worker.dataset_source import Places
 from sleap_rtc.worker.job_directory import JobDirectory, JobStore
 from sleap_rtc.worker.load import LoadMeter
 from sleap_rtc.worker.manager import JobManager
 from sleap_rtc.worker.preparing import Preparer
 from sleap_rtc.worker.runner.recovery import recover
+from sleap_rtc.worker.shared import SharedFolders
 from sleap_rtc.worker.sweeping import Sweeper
 from sleap_rtc.worker.waiting import Waiting
 
@@ -136,6 +140,15 @@ class _Worker:
             approvals=approvals,
             throttle=throttle,
         )
+        self._kept = FileCache(settings.cache_dir, limit=settings.cache_size)
+        places = Places(
+            storage=RoomStorage(settings, room),
+            folders=SharedFolders(settings.working.shared),
+            cache=self._kept,
+            cache_size=settings.cache_size,
+            hashes=cache,
+            in_flight=settings.max_concurrent_parts,
+        )
         preparer = Preparer(
             root=root,
             registry=registry,
@@ -149,7 +162,9 @@ class _Worker:
             keep_free=settings.working.keep_free,
             cache=cache,
             throttle=throttle,
+            places=places,
         )
+        answers.weigh = preparer.weigh
         store = JobStore(root / "jobs")
         self._jobs = JobManager(
             store,
@@ -237,6 +252,7 @@ class _Worker:
                 continue
             try:
                 await self._sweeper.sweep(self._needed)
+                await asyncio.to_thread(self._kept.clean)
             except (SleapRtcError, OSError) as error:
                 logger.warning("not swept: {}", error)
 

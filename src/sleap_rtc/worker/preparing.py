@@ -4,6 +4,9 @@ What is fetched is kept by content under ``datasets/<package id>``: a second job
 the same labels and configurations moves nothing. One with other configurations, or
 with a model of this library among its inputs, moves only what no file here has.
 
+The inputs come from where the job says that they are, storage or a disk that both
+sides see (``gathering.py``); where that fails, from whoever offers them.
+
 A model to track with is found by its content::
 
     in the library, under its id or one made from it ──► used where it is
@@ -17,12 +20,14 @@ a person of this machine said yes to it (``client/approvals.py``).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 from loguru import logger
 
@@ -33,6 +38,7 @@ from sleap_rtc.domain.units import format_bytes
 from sleap_rtc.domain.values import encode_pretty
 from sleap_rtc.errors import (
     AlreadyExists,
+    Busy,
     DataError,
     EngineMissing,
     LinkLost,
@@ -45,14 +51,20 @@ from sleap_rtc.files.durable import place_directory, write_replacing
 from sleap_rtc.files.hashcache import HashCache
 from sleap_rtc.files.partial import claim_partial, folder_of
 from sleap_rtc.files.space import free_space
+from sleap_rtc.files.staged import Staged
+from sleap_rtc.jobs.datasets import Dataset, SharedFile, waits_for_nobody
 from sleap_rtc.jobs.events import Logged, Transferring
 from sleap_rtc.jobs.spec import JobSpec, ModelRef, TrackSpec, TrainSpec
 from sleap_rtc.library.entries import Entry
 from sleap_rtc.library.registry import Registry
+from sleap_rtc.protocol.datasets import DataWeighed, WeighData
 from sleap_rtc.transfer.progress import Progress
+from sleap_rtc.transports.base import Sources
 from sleap_rtc.transports.fetch import fetch
 from sleap_rtc.transports.serving import serve_model
 from sleap_rtc.transports.throttle import Throttle
+from sleap_rtc.worker.dataset_source import Places
+from sleap_rtc.worker.gathering import Gathering, OnProgress
 from sleap_rtc.worker.job_directory import JobDirectory
 from sleap_rtc.worker.labels import check_labels
 from sleap_rtc.worker.manager import Prepared
@@ -65,6 +77,9 @@ DATASETS: Final = "datasets"
 INCOMING: Final = "incoming"
 """Folder of what is arriving."""
 PROGRESS_EVERY_S: Final = 0.5
+STORAGE_PATIENCE: Final = 10
+"""Times the patience with peers: storage that can't be reached ends a job, a peer that is away
+doesn't."""
 _SAY_YES: Final = "The owner of worker {worker} can allow it there: sleap-rtc trust-model {blake3}"
 
 
@@ -84,6 +99,7 @@ class Preparer:
         keep_free: Bytes of the disk that inputs leave free.
         cache: Hashes of unchanged files.
         throttle: Limits what is fetched.
+        places: Where files of jobs may be besides with peers.
     """
 
     def __init__(
@@ -101,7 +117,11 @@ class Preparer:
         keep_free: int,
         cache: HashCache | None = None,
         throttle: Throttle | None = None,
+        places: Places,
     ) -> None:
+        self._gathering = Gathering(places, peers, patience=patience * STORAGE_PATIENCE)
+        self._places = places
+        self._gone: set[PackageId] = set()
         self._root = root
         self._datasets = root / DATASETS
         self._incoming = root / INCOMING
@@ -135,7 +155,7 @@ class Preparer:
         if spec.engine not in await asyncio.to_thread(self._engines):
             raise EngineMissing(engine=spec.engine, where=f"worker {self._worker}")
         try:
-            inputs = self._here(spec.inputs.id) or await self._fetch(spec.inputs, log, tell)
+            inputs = self._here(spec.inputs.id) or await self._inputs(spec, log, tell)
             labels: dict[str, str] = {}
             if isinstance(spec.work, TrainSpec):
                 for name in (spec.work.labels, spec.work.val_labels):
@@ -160,11 +180,29 @@ class Preparer:
         return "ready"
 
     def at_hand(self, spec: JobSpec) -> bool:
-        """Whether every package that comes with a job is here, or offered by somebody."""
+        """Whether every package that comes with a job is here, stored, or offered by somebody."""
         return all(
-            self._place(each.id).is_dir() or self._peers.has_source(each.id)
+            self._place(each.id).is_dir()
+            or self._peers.has_source(each.id)
+            or (each == spec.inputs and self._is_kept(spec))
             for each in spec.offered
         )
+
+    def weigh(self, asked: WeighData) -> DataWeighed:
+        """What is here of a job's data, and what is seen. Blocks."""
+        place = self._place(asked.package.id)
+        files = asked.datasets
+        here = sum(each.size_bytes for each in files if self._places.has(each))
+        seen = (each for each in files if isinstance(each, SharedFile))
+        return DataWeighed(
+            here=asked.package.size if place.is_dir() else min(here, asked.package.size),
+            seen=tuple(each.name for each in seen if self._places.folders.sees(each)),
+            storage=self._places.storage.can,
+        )
+
+    def _is_kept(self, spec: JobSpec) -> bool:
+        """Whether a job's inputs can be had while nobody offers them."""
+        return spec.inputs.id not in self._gone and waits_for_nobody(spec.datasets)
 
     def check_room(self, spec: JobSpec) -> None:
         """See that there is room for what a job brings, and some to spare.
@@ -209,38 +247,96 @@ class Preparer:
             return None
         return place
 
-    async def _fetch(self, package: PackageRef, log: LogWriter, tell: Callable[[], None]) -> Path:
-        """Fetch a package, to where it then is.
+    async def _inputs(self, spec: JobSpec, log: LogWriter, tell: Callable[[], None]) -> Path:
+        """Fetch a job's inputs from where it says that they are, else from whoever offers them.
+
+        Raises:
+            LinkLost: Nobody offers what isn't stored.
+            OutOfSpace: There is no room for them.
+            SleapRtcError: They can't be had.
+        """
+        inputs, datasets = spec.inputs, spec.datasets
+        if not self._gathering.helps(datasets):
+            place = await self._offered(inputs, log, tell)
+        else:
+            try:
+                place = await self._gathered(spec, log, tell)
+            except (LinkLost, OutOfSpace, Busy):
+                raise
+            except SleapRtcError as error:
+                if not self._peers.has_source(inputs.id):
+                    self._give_up(inputs.id, error)
+                self._note(f"{error.message} The data comes over the link instead.", log, tell)
+                place = await self._offered(inputs, log, tell)
+        await self._gathering.keep(place, datasets)
+        return place
+
+    def _give_up(self, inputs: PackageId, error: SleapRtcError) -> NoReturn:
+        """End the job, or let it wait for whoever submitted it where that may help."""
+        if isinstance(error, NotFound):  # storage keeps nothing for ever
+            self._gone.add(inputs)
+            raise LinkLost(peer="the room's storage", why=error.message) from None
+        raise error
+
+    async def _gathered(self, spec: JobSpec, log: LogWriter, tell: Callable[[], None]) -> Path:
+        """Fetch a job's inputs from storage, and from disks that are shared."""
+
+        async def bring(sources: Sources, patience: float, on_progress: OnProgress) -> Staged:
+            return await self._staged(spec.inputs, sources, on_progress, patience)
+
+        with self._placing(spec.inputs) as place:
+            staged = await self._gathering.bring(
+                spec.inputs,
+                spec.datasets,
+                bring,
+                on_progress=_Teller(log, tell, _main_way(spec.datasets)),
+                say=lambda why: self._note(why, log, tell),
+            )
+            await _put(staged, place)
+        return place
+
+    async def _offered(self, package: PackageRef, log: LogWriter, tell: Callable[[], None]) -> Path:
+        """Fetch a package from whoever offers it, to where it then is.
 
         Raises:
             LinkLost: Nobody offers it.
             OutOfSpace: There is no room for it.
         """
-        place = self._place(package.id)
+        with self._placing(package) as place, self._peers.sources(package.id) as sources:
+            staged = await self._staged(package, sources, _Teller(log, tell), self._patience)
+            await _put(staged, place)
+        self._gone.discard(package.id)
+        return place
+
+    async def _staged(
+        self, package: PackageRef, sources: Sources, on_progress: OnProgress, patience: float
+    ) -> Staged:
+        return await fetch(
+            package,
+            sources=sources,
+            destination=str(self._place(package.id)),
+            incoming=self._incoming,
+            held=(self._datasets, self._registry.models_dir),
+            cache=self._cache,
+            on_progress=on_progress,
+            throttle=self._throttle,
+            patience=patience,
+        )
+
+    @contextlib.contextmanager
+    def _placing(self, package: PackageRef) -> Iterator[Path]:
+        """Where a package goes; what has arrived of one that is damaged is removed.
+
+        Raises:
+            OutOfSpace: There is no room for it.
+        """
         self._check_room((package,))
         self._datasets.mkdir(parents=True, exist_ok=True)
         try:
-            with self._peers.sources(package.id) as sources:
-                staged = await fetch(
-                    package,
-                    sources=sources,
-                    destination=str(place),
-                    incoming=self._incoming,
-                    held=(self._datasets, self._registry.models_dir),
-                    cache=self._cache,
-                    on_progress=_Teller(log, tell),
-                    throttle=self._throttle,
-                    patience=self._patience,
-                )
+            yield self._place(package.id)
         except DataError:
             self._discard(package.id)
             raise
-        with staged:
-            try:
-                await asyncio.to_thread(place_directory, staged.path, place)
-            except AlreadyExists:
-                staged.discard()  # another job with the same inputs was quicker
-        return place
 
     def _discard(self, package: PackageId) -> None:
         place = str(self._place(package))
@@ -265,7 +361,7 @@ class Preparer:
             if ref.offered is None:
                 why = f"Worker {self._worker} has no model with the content {ref.package[:12]}."
                 raise UnknownModel(name=ref.id, hint=why)
-            place = await self._fetch(ref.offered, log, tell)
+            place = await self._offered(ref.offered, log, tell)
         await asyncio.to_thread(self._check_fetched, ref, place)
         self._say(f"Model {ref.id}, content {ref.package[:12]}: came with a job", log, tell)
         return place
@@ -304,17 +400,39 @@ class Preparer:
 
     def _say(self, line: str, log: LogWriter, tell: Callable[[], None]) -> None:
         """Tell which model is meant: its name could be another one's elsewhere."""
-        logger.info("{} of {}", line, self._worker)
-        log.append(Logged(line=f"{line} of {self._worker}."))
+        self._note(f"{line} of {self._worker}.", log, tell)
+
+    def _note(self, line: str, log: LogWriter, tell: Callable[[], None]) -> None:
+        """Tell the job's followers something in a sentence."""
+        logger.info("{}", line)
+        log.append(Logged(line=line))
         tell()
+
+
+async def _put(staged: Staged, place: Path) -> None:
+    """Give a package that has arrived its place."""
+    with staged:
+        try:
+            await asyncio.to_thread(place_directory, staged.path, place)
+        except AlreadyExists:
+            staged.discard()  # another job with the same inputs was quicker
+
+
+def _main_way(datasets: Sequence[Dataset]) -> str:
+    """The type of the files that make up most of a job's inputs."""
+    sizes: Counter[str] = Counter()
+    for each in datasets:
+        sizes[str(type(each).__struct_config__.tag)] += each.size_bytes
+    return sizes.most_common(1)[0][0]
 
 
 class _Teller:
     """Tells a job's followers how far a fetch is."""
 
-    def __init__(self, log: LogWriter, tell: Callable[[], None]) -> None:
+    def __init__(self, log: LogWriter, tell: Callable[[], None], way: str = "webrtc") -> None:
         self._log = log
         self._tell = tell
+        self._way = way
         self._last, self._done = 0.0, -1
 
     def __call__(self, progress: Progress) -> None:
@@ -332,6 +450,7 @@ class _Teller:
                 total=progress.total,
                 rate=progress.rate,
                 eta_s=progress.eta_s,
+                way=self._way,
             )
         )
         self._tell()

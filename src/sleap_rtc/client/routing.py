@@ -1,0 +1,341 @@
+"""By which way a job's data gets to its worker: looked at, planned, and carried out.
+
+::
+
+    survey ──► what has the worker? what does it see? what has storage?     (asked if it matters)
+       │
+    plan_data ──► ways in their order, each with its reason                 (pure)
+       │
+    carry_out ──► s3: stored and verified ──► the job names its files, with where each is
+                   └─ fails ──► the next way, unless the user asked for just that
+
+A job is submitted only after this: when it fails, nothing is queued.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+from loguru import logger
+from msgspec.structs import replace
+
+from sleap_rtc.client.composing import Composed
+from sleap_rtc.client.room_storage import RoomStorage
+from sleap_rtc.config import Settings
+from sleap_rtc.domain.packages import ref
+from sleap_rtc.errors import (
+    Cancelled,
+    FeatureMissing,
+    NotFound,
+    PathNotPermitted,
+    SleapRtcError,
+)
+from sleap_rtc.jobs.datasets import Dataset, NamedFile, fit, linked, shared, stored
+from sleap_rtc.protocol.datasets import DataWeighed, WeighData
+from sleap_rtc.transfer.choice import Data, Kind, Plan, plan_data
+from sleap_rtc.transfer.progress import Progress
+from sleap_rtc.transports.link import Link
+
+if TYPE_CHECKING:
+    from sleap_rtc.client.api import AsyncClient
+
+ONCE_S: Final = 60.0
+"""Seconds for a question: the worker may just be coming back."""
+_INSTEAD: Final = "Nothing was queued. Or send it over the link: --transport webrtc."
+
+OnProgress = Callable[[str, Progress], None]
+
+
+class Planned(msgspec.Struct, frozen=True):
+    """The ways that a job's data takes.
+
+    Attributes:
+        plan: In their order, with reasons.
+        given: What is known.
+        files: The package's files.
+        seen: Names of those that the worker sees where they are.
+        failure: Why storage can't be asked, if that is what's wrong with it.
+    """
+
+    plan: Plan
+    given: Data
+    files: tuple[NamedFile, ...]
+    seen: frozenset[str] = frozenset()
+    failure: SleapRtcError | None = None
+
+
+class Routed(msgspec.Struct, frozen=True):
+    """A job that is ready to be submitted.
+
+    Attributes:
+        composed: The job, which names its files.
+        way: How most of its data goes.
+        sent: Bytes that were sent to storage.
+        there: Bytes that storage had already.
+    """
+
+    composed: Composed
+    way: Kind
+    sent: int = 0
+    there: int = 0
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Where in storage, or on a shared disk, its files are."""
+        return tuple(d.path for d in self.composed.spec.datasets if d.path != d.name)
+
+
+def files_of(composed: Composed) -> tuple[NamedFile, ...]:
+    """The files of a job's package, as they are named to a worker."""
+    hashes = composed.packed.file_hashes
+    return tuple(
+        NamedFile(
+            name=entry.path,
+            size=entry.size,
+            checksum=hashes[entry.path],
+            # As the user named it: what its links lead to may have another path over there.
+            place=os.path.abspath(composed.files[entry.path]),  # noqa: PTH100 - without links
+        )
+        for entry in composed.packed.package.files
+    )
+
+
+async def plan_for(
+    client: AsyncClient,
+    composed: Composed,
+    worker: str,
+    *,
+    leaves: bool = False,
+    ask: bool = False,
+) -> Planned:
+    """By which way a job's data gets to a worker, and why; nothing is sent by this.
+
+    Args:
+        client: This machine.
+        composed: The job.
+        worker: The worker's name.
+        leaves: Whether this machine lets go as soon as the job is submitted.
+        ask: Whether worker and storage are asked even if it doesn't matter.
+
+    Raises:
+        UnknownWorker: It isn't online.
+    """
+    planned = first_look(client.settings, composed, leaves=leaves)
+    if not (ask or planned.given.asks) or not _can_be_named(planned):
+        return planned
+    room = client.devices.room(composed.spec.room)
+    async with client.link(worker, room) as link:
+        weighed = await weigh(link, composed, planned.files)
+    with closing(RoomStorage(client.settings, room)) as storage:
+        return await asyncio.to_thread(survey, planned, weighed, storage)
+
+
+def send_first(
+    client: AsyncClient,
+    planned: Planned,
+    composed: Composed,
+    *,
+    on_progress: OnProgress | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> Routed:
+    """Store a job's data, if it goes that way, before the job is submitted.
+
+    Blocks: a program with an event loop calls it in a thread. Args and errors as `carry_out`.
+    """
+    room = client.devices.room(composed.spec.room)
+    with closing(RoomStorage(client.settings, room)) as storage:
+        return carry_out(
+            planned,
+            composed,
+            settings=client.settings,
+            storage=storage,
+            on_progress=on_progress,
+            say=say,
+        )
+
+
+async def weigh(link: Link, composed: Composed, files: Sequence[NamedFile]) -> DataWeighed | None:
+    """What a worker has and sees of a job's data; None from one that is too old to say."""
+    question = WeighData(
+        package=ref(composed.packed.package), datasets=tuple(shared(file) for file in files)
+    )
+    try:
+        answer = await link.request(question, within_s=ONCE_S)
+    except FeatureMissing:
+        return None
+    assert isinstance(answer, DataWeighed)  # noqa: S101 - the protocol's table says so
+    return answer
+
+
+def first_look(settings: Settings, composed: Composed, *, leaves: bool) -> Planned:
+    """The plan by what this machine knows: it says whether more is to be asked.
+
+    Args:
+        settings: The wish, and from which size on storage is taken.
+        composed: The job.
+        leaves: Whether this machine lets go as soon as the job is submitted.
+    """
+    files = files_of(composed)
+    given = Data(
+        size=composed.packed.package.size,
+        what="the data",
+        wish=settings.transport,
+        threshold=settings.large_file_threshold,
+        no_storage="it wasn't asked: the data is small",
+        leaves=leaves,
+    )
+    planned = Planned(plan=plan_data(given), given=given, files=files)
+    if _can_be_named(planned):
+        return planned
+    given = replace(given, no_storage="no job can name so many files")
+    return Planned(plan=plan_data(given), given=given, files=files)
+
+
+def _can_be_named(planned: Planned) -> bool:
+    """Whether a job can name so many files; else all of them come over the link."""
+    return fit([shared(file) for file in planned.files])
+
+
+def survey(planned: Planned, weighed: DataWeighed | None, storage: RoomStorage) -> Planned:
+    """The plan by what worker and storage say. Blocks while storage is asked.
+
+    Args:
+        planned: By what this machine knows.
+        weighed: What the worker says.
+        storage: The room's storage.
+    """
+    given, files = planned.given, planned.files
+    names = frozenset(weighed.seen if weighed is not None else ()) & {f.name for f in files}
+    seen = sum(file.size for file in files if file.name in names)
+    given = replace(given, here=0 if weighed is None else weighed.here, seen=seen)
+    failure: SleapRtcError | None = None
+    if weighed is None:
+        given = replace(given, no_storage="the worker is too old for it")
+    elif not weighed.storage:
+        given = replace(given, no_storage="the worker lacks the extra http, with which it is asked")
+    else:
+        try:
+            given = replace(given, stored=_bytes_there(storage, files))
+        except SleapRtcError as error:
+            logger.bind(code=error.code).info("storage can't be asked: {}", error)
+            given, failure = replace(given, no_storage=error.message.rstrip(".")), error
+    return Planned(plan=plan_data(given), given=given, files=files, seen=names, failure=failure)
+
+
+def _bytes_there(storage: RoomStorage, files: Sequence[NamedFile]) -> int:
+    from sleap_rtc.client.storing import bytes_there  # noqa: PLC0415 - most jobs don't ask
+
+    return bytes_there(storage.open(), files)
+
+
+def carry_out(
+    planned: Planned,
+    composed: Composed,
+    *,
+    settings: Settings,
+    storage: RoomStorage,
+    on_progress: OnProgress | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> Routed:
+    """Do what has to be done before a job is submitted: store its files, and name them all. Blocks.
+
+    Args:
+        planned: The plan.
+        composed: The job.
+        settings: Where unfinished uploads are noted, and how much goes at once.
+        storage: The room's storage.
+        on_progress: Told of how far the storing is, from any thread.
+        say: Told in a sentence when a way fails and the next one is taken.
+
+    Returns:
+        The job with its files named.
+
+    Raises:
+        PathNotPermitted: The worker was to read the files where they are, and doesn't see them.
+        SleapRtcError: Storing failed, and the user asked for just that. Nothing is queued.
+    """
+    wish = planned.given.wish
+    _check_wish(planned)
+    seen = planned.seen if planned.plan.uses("local") else frozenset()
+    rest = [file for file in planned.files if file.name not in seen]
+    keys: dict[str, str] = {}
+    sent = there = 0
+    way: Kind = "webrtc"
+    if seen:
+        way = "local"
+    if _wants_storage(planned.plan) and any(file.size for file in rest):
+        from sleap_rtc.client.storing import Limits, store_files  # noqa: PLC0415 - as above
+
+        limits = Limits(
+            in_flight=settings.max_concurrent_parts,
+            largest=settings.multipart_chunk_size,
+            rate=settings.limit_rate,
+        )
+        try:
+            done = store_files(
+                storage.open(),
+                composed.packed,
+                rest,
+                state=settings.home / "uploads",
+                limits=limits,
+                on_progress=on_progress,
+            )
+        except Cancelled:
+            raise
+        except SleapRtcError as error:
+            if wish == "s3":
+                raise _unqueued(error) from None
+            say(f"Storage failed: {error.message} The data goes over the link instead.")
+        else:
+            keys, sent, there = done.keys, done.sent, done.there
+            way = way if seen else "s3"
+    datasets = _named(planned.files, seen, keys)
+    spec = replace(composed.spec, datasets=datasets if fit(datasets) else ())
+    return Routed(composed=replace(composed, spec=spec), way=way, sent=sent, there=there)
+
+
+def _wants_storage(plan: Plan) -> bool:
+    """Whether storage comes before the link."""
+    order = [way.kind for way in plan.ways if way.kind != "local"]
+    return bool(order) and order[0] == "s3"
+
+
+def _check_wish(planned: Planned) -> None:
+    """See that what the user asked for can be done at all."""
+    wish, plan = planned.given.wish, planned.plan
+    if wish not in ("s3", "local") or plan.uses(wish):
+        return
+    why = next(way.why for way in plan.without if way.kind == wish)
+    if wish == "local":
+        largest = max(planned.files, key=lambda file: file.size)
+        raise PathNotPermitted(
+            path=largest.place,
+            why=why,
+            hint="Its owner permits a folder with the setting worker_shared. Nothing was queued.",
+        )
+    raise _unqueued(planned.failure or NotFound(message=f"The data can't be stored: {why}."))
+
+
+def _unqueued(error: SleapRtcError) -> SleapRtcError:
+    """The same error, with what can be done instead."""
+    error.hint_text = f"{error.hint_text} {_INSTEAD}".strip()
+    return error
+
+
+def _named(
+    files: Sequence[NamedFile], seen: frozenset[str], keys: dict[str, str]
+) -> tuple[Dataset, ...]:
+    found: list[Dataset] = []
+    for file in files:
+        if file.name in seen:
+            found.append(shared(file))
+        elif file.name in keys:
+            found.append(stored(file, keys[file.name]))
+        else:
+            found.append(linked(file))
+    return tuple(found)

@@ -1,0 +1,286 @@
+"""The files of one job's inputs as a source of blocks, wherever each of them is.
+
+::
+
+    in the cache            read here           fetched for another job, whichever way
+    ``local``               read here           on a disk that whoever submitted the job sees too
+    ``s3``                  asked of storage    in ranges, of one content
+    ``webrtc``              asked of peers      who offer the package
+
+To a transfer all of it is one source. When one of its places fails, it is lost as a
+whole, and :attr:`DatasetSource.failure` says why; what has arrived stays.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, Protocol, TypeVar
+
+import msgspec
+
+from sleap_rtc.client.room_storage import RoomStorage
+from sleap_rtc.domain.ids import PackageId
+from sleap_rtc.domain.packages import BLOCK, FileEntry, PackageRef, listing_of, package
+from sleap_rtc.errors import (
+    Damaged,
+    LinkLost,
+    SleapRtcError,
+    SourceChanged,
+    StorageUnreachable,
+    UsageError,
+)
+from sleap_rtc.files.hashcache import HashCache
+from sleap_rtc.files.hashing import FileHashes, hash_open, stamp_of
+from sleap_rtc.jobs.datasets import Dataset, LinkedFile, SharedFile, StoredFile, in_order
+from sleap_rtc.storage.cache import FileCache
+from sleap_rtc.storage.download import RangeReader, Stopped
+from sleap_rtc.storage.upload import Patience
+from sleap_rtc.transports.base import BlockSource, Sources
+from sleap_rtc.worker.shared import SharedFolders
+
+QUICKLY: Final = Patience(attempts=4, base=0.25, cap=5.0)
+"""With which one range is asked for: whoever uses the source is patient beyond that."""
+
+T = TypeVar("T")
+
+
+class Places(msgspec.Struct, frozen=True):
+    """Where files of jobs may be, for one worker.
+
+    Attributes:
+        storage: The room's.
+        folders: What its owner permits.
+        cache: What was fetched before.
+        cache_size: Bytes that it may have.
+        hashes: Of unchanged files.
+        in_flight: Ranges that storage is asked for at once.
+    """
+
+    storage: RoomStorage
+    folders: SharedFolders
+    cache: FileCache
+    cache_size: int
+    hashes: HashCache | None = None
+    in_flight: int = 10
+
+    def has(self, each: Dataset) -> bool:
+        """Whether a file was fetched before, and is kept."""
+        return bool(each.size_bytes) and self.cache.has(each.checksum, each.size_bytes)
+
+
+class _Reader(Protocol):
+    def read(self, offset: int, size: int) -> bytes: ...
+
+
+class _OnDisk:
+    """A file of this machine, kept open."""
+
+    def __init__(self, fd: int, path: str) -> None:
+        self._fd, self._path = fd, path
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Some bytes of it, perhaps fewer than are asked for."""
+        try:
+            return os.pread(self._fd, size, offset)
+        except OSError as error:  # a disk of another machine, which may come back
+            why = error.strerror or "it can't be read"
+            raise StorageUnreachable(store=self._path, why=why) from None
+
+
+class DatasetSource:
+    """Gives the blocks of a job's inputs. For one event loop; closed with :meth:`close`.
+
+    Args:
+        inputs: The package.
+        datasets: All its files.
+        places: Where they may be.
+        peers: Those who offer the package, as they come and go.
+        use_cache: Whether what was fetched before is used.
+
+    Attributes:
+        failure: Why it was lost, once it is.
+        cached: Names of its files that were fetched before.
+    """
+
+    def __init__(
+        self,
+        inputs: PackageRef,
+        datasets: Sequence[Dataset],
+        *,
+        places: Places,
+        peers: Sources,
+        use_cache: bool = True,
+    ) -> None:
+        self.failure: SleapRtcError | None = None
+        self.cached: list[str] = []
+        self._use_cache = use_cache
+        self._closing = threading.Event()
+        self._inputs = inputs
+        self._datasets = in_order(datasets)
+        self._places = places
+        self._peers = peers
+        self._undo = contextlib.ExitStack()
+        self._readers: list[_Reader | None] = []
+        self._known: list[FileEntry | None] = []
+        self._ranges: list[RangeReader] = []
+        self._pool = ThreadPoolExecutor(places.in_flight, thread_name_prefix="datasets")
+        self._opened: asyncio.Future[None] | None = None
+
+    @property
+    def name(self) -> str:
+        """Names it in messages and logs."""
+        return "the job's files"
+
+    async def listing(self, ref: PackageRef) -> bytes:
+        """The package's listing: made here if all files are, else from storage or from a peer."""
+        if ref.id != self._inputs.id:
+            raise UsageError(message="Another package than the job's is asked for.")
+        await self._open()
+        known = [entry for entry in self._known if entry is not None]
+        if len(known) == len(self._datasets):
+            return await self._in_thread(lambda: listing_of(package(known).files))
+        if any(isinstance(each, StoredFile) for each in self._datasets):
+            return await self._in_thread(self._stored_listing)
+        return await self._peer().listing(ref)
+
+    async def block(self, package: PackageId, file: int, block: int, size: int) -> bytes:
+        """The content of one block."""
+        await self._open()
+        reader = self._readers[file]
+        if reader is None:
+            return bytes(await self._peer().block(package, file, block, size))
+        return await self._in_thread(lambda: reader.read(block * BLOCK, size))
+
+    async def close(self) -> None:
+        """End what is being read, and close the files."""
+        self._closing.set()
+        for reader in self._ranges:
+            reader.stop(at_once=True)
+        # Threads can't be ended, but what they wait for can.
+        await asyncio.to_thread(self._places.storage.close)
+        await asyncio.to_thread(self._pool.shutdown, cancel_futures=True)
+        if self._opened is not None:
+            await asyncio.wait([self._opened])
+            self._opened.cancelled() or self._opened.exception()  # seen, or it would be reported
+        for reader in self._ranges:
+            reader.close()
+        self._undo.close()
+
+    # ── opening ──────────────────────────────────────────────────────────────
+
+    async def _open(self) -> None:
+        """Open every file, once; whoever comes meanwhile waits."""
+        if self._opened is None:
+            self._opened = asyncio.ensure_future(self._in_thread(self._open_all))
+        await asyncio.shield(self._opened)
+
+    def _open_all(self) -> None:
+        for each in self._datasets:
+            reader, entry = self._opening(each)
+            self._readers.append(reader)
+            self._known.append(entry)
+
+    def _opening(self, each: Dataset) -> tuple[_Reader | None, FileEntry | None]:
+        if not each.size_bytes:
+            return None, FileEntry(path=each.name, size=0, hashes=b"")
+        cached = self._cached(each) if self._use_cache else None
+        if cached is not None:
+            return cached, None
+        match each:
+            case SharedFile():
+                return self._shared(each)
+            case StoredFile():
+                return self._stored(each.checksum, each.name), None
+            case LinkedFile():
+                return None, None
+
+    def _cached(self, each: Dataset) -> _OnDisk | None:
+        """A file that was fetched before; its blocks are checked like any others."""
+        if not self._places.has(each):
+            return None
+        use = self._places.cache.use(each.checksum, each.size_bytes, _gone)
+        try:
+            path = self._undo.enter_context(use)
+        except _Gone:
+            return None
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._undo.callback(os.close, fd)
+        self.cached.append(each.name)
+        return _OnDisk(fd, str(path))
+
+    def _shared(self, each: SharedFile) -> tuple[_Reader, FileEntry]:
+        fd = self._places.folders.open(each.path)
+        self._undo.callback(os.close, fd)
+        if os.fstat(fd).st_size != each.size_bytes:
+            raise SourceChanged(path=each.path)
+        try:
+            hashes = self._hashed(fd, each.path)
+        except OSError as error:
+            why = error.strerror or "it can't be read"
+            raise StorageUnreachable(store=each.path, why=why) from None
+        if hashes.blake3 != each.checksum:
+            raise Damaged(what=each.path, why="the worker sees another content there")
+        entry = FileEntry(path=each.name, size=each.size_bytes, hashes=hashes.blocks)
+        return _OnDisk(fd, each.path), entry
+
+    def _stored(self, blake3: str, name: str) -> RangeReader:
+        store = self._places.storage.open()
+        key = store.key(blake3)
+        reader = RangeReader(lambda: store.download_request(key), name=name, patience=QUICKLY)
+        self._ranges.append(reader)
+        return reader
+
+    def _hashed(self, fd: int, name: str) -> FileHashes:
+        cache = self._places.hashes
+        stamp = stamp_of(fd)
+        found = None if cache is None else cache.get(stamp)
+        if found is None:
+            stamp, found = hash_open(fd, name=name, progress=self._check_open)
+            if cache is not None:
+                cache.put(stamp, found)
+        return found
+
+    def _check_open(self, _size: int) -> None:
+        if self._closing.is_set():
+            raise Stopped
+
+    def _stored_listing(self) -> bytes:
+        reader = self._stored(self._inputs.id, "the list of the job's files")
+        return reader.read(0, self._inputs.listing)
+
+    # ── the rest ─────────────────────────────────────────────────────────────
+
+    def _peer(self) -> BlockSource:
+        """Somebody who offers the package.
+
+        Raises:
+            LinkLost: Nobody does.
+        """
+        found = next(iter(self._peers.current.values()), None)
+        if found is None:
+            self.failure = LinkLost(peer="whoever submitted the job", why="it is away")
+            raise self.failure
+        return found
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        """Do something that blocks; what fails is kept as the reason."""
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+        except Stopped:
+            raise LinkLost(peer=self.name, why="it is closed") from None
+        except SleapRtcError as error:
+            self.failure = error
+            raise
+
+
+class _Gone(Exception):
+    """It was in the cache an instant ago."""
+
+
+def _gone(_target: object, _partial: object) -> None:
+    raise _Gone

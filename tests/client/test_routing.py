@@ -1,0 +1,209 @@
+"""By which way a job's data goes: the plan by what is known, and what becomes of it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from sleap_rtc.client import storing
+from sleap_rtc.client.composing import Composed, new_job_id
+from sleap_rtc.client.routing import carry_out, files_of, first_look, survey, weigh
+from sleap_rtc.client.storing import Stored
+from sleap_rtc.config import load
+from sleap_rtc.domain.packages import ref
+from sleap_rtc.errors import (
+    FeatureMissing,
+    NotFound,
+    PathNotPermitted,
+    StorageOff,
+    StorageUnreachable,
+)
+from sleap_rtc.files.packing import pack
+from sleap_rtc.jobs.datasets import LinkedFile, SharedFile, StoredFile
+from sleap_rtc.jobs.spec import JobSpec, TrainSpec, TrainStage
+from sleap_rtc.protocol.datasets import DataWeighed
+
+LABELS = "labels/a.slp"
+CONFIG = "configs/0/c.yaml"
+
+
+@pytest.fixture
+def composed(tmp_path):
+    files = {LABELS: tmp_path / "a.slp", CONFIG: tmp_path / "c.yaml"}
+    files[LABELS].write_bytes(b"l" * 2_000)
+    files[CONFIG].write_bytes(b"c" * 10)
+    packed = pack(files)
+    work = TrainSpec(
+        labels=LABELS,
+        stages=(TrainStage(config=CONFIG, model_type="centroid", run_name="r"),),
+        dataset_name="a.slp",
+        dataset_hash=packed.file_hashes[LABELS],
+    )
+    inputs = ref(packed.package)
+    spec = JobSpec(id=new_job_id(), engine="tiny", work=work, inputs=inputs, room="a" * 32)
+    return Composed(spec=spec, packed=packed, files=files)
+
+
+@pytest.fixture
+def settings(tmp_path):
+    def with_these(**changes):
+        return load({"home": tmp_path / "home", "large_file_threshold": 1_000} | changes)
+
+    return with_these
+
+
+class Storage:
+    """What a room's storage says when it is asked."""
+
+    def __init__(self, says: int | Exception, monkeypatch) -> None:
+        self.says = says
+        self.stored: list[str] = []
+        self.fails: Exception | None = None
+        monkeypatch.setattr(storing, "bytes_there", self._bytes_there)
+        monkeypatch.setattr(storing, "store_files", self._store_files)
+
+    def open(self):
+        return self
+
+    def _bytes_there(self, _store, _files):
+        if isinstance(self.says, Exception):
+            raise self.says
+        return self.says
+
+    def _store_files(self, _store, _packed, files, **_):
+        if self.fails is not None:
+            raise self.fails
+        self.stored = [file.name for file in files]
+        keys = {file.name: f"uploads/r/{file.checksum}" for file in files}
+        return Stored(keys=keys, sent=sum(file.size for file in files), there=0)
+
+
+@pytest.fixture
+def storage(monkeypatch):
+    return Storage(0, monkeypatch)
+
+
+def routed(composed, settings, storage, weighed, **more):
+    planned = survey(first_look(settings, composed, leaves=False), weighed, storage)
+    said = []
+    done = carry_out(planned, composed, settings=settings, storage=storage, say=said.append, **more)
+    return done, said
+
+
+def kinds(done) -> dict[str, type]:
+    return {each.name: type(each) for each in done.composed.spec.datasets}
+
+
+def test_small_data_goes_over_the_link_and_nobody_is_asked(composed, settings, storage):
+    planned = first_look(settings(large_file_threshold=2_011), composed, leaves=False)
+    assert not planned.given.asks
+    assert planned.plan.ways[0].kind == "webrtc"
+    done = carry_out(planned, composed, settings=settings(), storage=storage)
+    assert done.way == "webrtc"
+    assert set(kinds(done).values()) == {LinkedFile}
+    assert first_look(settings(large_file_threshold=2_010), composed, leaves=False).given.asks
+    assert first_look(settings(large_file_threshold=2_011), composed, leaves=True).given.asks
+
+
+def test_large_data_is_stored_first(composed, settings, storage):
+    done, said = routed(composed, settings(), storage, DataWeighed(storage=True))
+    assert (done.way, done.sent, said) == ("s3", 2_010, [])
+    assert set(kinds(done).values()) == {StoredFile}
+    assert len(done.places) == 2
+    assert {d.checksum for d in done.composed.spec.datasets} == set(
+        composed.packed.file_hashes.values()
+    )
+
+
+def test_what_the_worker_has_isnt_stored(composed, settings, storage):
+    done, _ = routed(composed, settings(), storage, DataWeighed(here=2_010, storage=True))
+    assert (done.way, storage.stored) == ("webrtc", [])
+
+
+def test_what_the_worker_sees_is_named_by_its_path(composed, settings, storage):
+    weighed = DataWeighed(seen=(LABELS, "a stranger"), storage=True)
+    done, _ = routed(composed, settings(), storage, weighed)
+    assert done.way == "local"
+    assert kinds(done) == {LABELS: SharedFile, CONFIG: LinkedFile}
+    assert done.places == (str(composed.files[LABELS]),)
+    done, _ = routed(composed, settings(transport="s3"), storage, weighed)
+    assert done.way == "s3"
+    assert set(kinds(done).values()) == {StoredFile}
+
+
+@pytest.mark.parametrize(
+    ("weighed", "why"),
+    [
+        (None, "too old"),
+        (DataWeighed(), "lacks the extra http"),
+    ],
+)
+def test_a_worker_that_cant_ask_storage(composed, settings, storage, weighed, why):
+    planned = survey(first_look(settings(), composed, leaves=False), weighed, storage)
+    assert why in planned.plan.explain()
+    assert planned.plan.ways[-1].kind == "webrtc"
+    with pytest.raises(NotFound, match=why) as caught:
+        routed(composed, settings(transport="s3"), storage, weighed)
+    assert "Nothing was queued" in caught.value.hint_text
+
+
+def test_a_server_without_storage(composed, settings, storage):
+    storage.says = StorageOff(server="https://lab.org")
+    weighed = DataWeighed(storage=True)
+    done, said = routed(composed, settings(), storage, weighed)
+    assert (done.way, said) == ("webrtc", [])
+    with pytest.raises(StorageOff) as caught:
+        routed(composed, settings(transport="s3"), storage, weighed)
+    assert "--transport webrtc" in caught.value.hint_text
+
+
+def test_storage_that_fails_in_the_middle(composed, settings, storage):
+    weighed = DataWeighed(storage=True)
+    storage.fails = StorageUnreachable(store="there", why="it broke")
+    done, said = routed(composed, settings(), storage, weighed)
+    assert done.way == "webrtc"
+    assert set(kinds(done).values()) == {LinkedFile}
+    assert len(said) == 1
+    assert "it broke" in said[0]
+    with pytest.raises(StorageUnreachable) as caught:
+        routed(composed, settings(transport="s3"), storage, weighed)
+    assert "Nothing was queued" in caught.value.hint_text
+
+
+def test_a_path_that_the_worker_doesnt_see(composed, settings, storage):
+    with pytest.raises(PathNotPermitted) as caught:
+        routed(composed, settings(transport="local"), storage, DataWeighed(storage=True))
+    assert str(composed.files[LABELS]) in caught.value.message
+    assert "worker_shared" in caught.value.hint_text
+
+
+def test_a_package_of_too_many_files_comes_over_the_link(tmp_path, composed, settings, storage):
+    files = {}
+    for number in range(101):
+        path = tmp_path / f"{number}.mp4"
+        path.write_bytes(b"v" * 100)
+        files[f"videos/{number}.mp4"] = path
+    many = Composed(spec=composed.spec, packed=pack(files), files=files)
+    planned = first_look(settings(), many, leaves=True)
+    assert "no job can name so many files" in planned.plan.explain()
+    done = carry_out(planned, many, settings=settings(), storage=storage)
+    assert (done.way, done.composed.spec.datasets) == ("webrtc", ())
+
+
+def test_paths_are_as_the_user_named_them(tmp_path, composed):
+    link = tmp_path / "link.slp"
+    link.symlink_to(composed.files[LABELS])
+    files = {**composed.files, LABELS: Path(os.path.relpath(link))}
+    named = files_of(Composed(spec=composed.spec, packed=composed.packed, files=files))
+    assert {f.place for f in named if f.name == LABELS} == {str(link)}
+
+
+async def test_an_older_worker_isnt_asked(composed):
+    class Link:
+        async def request(self, body, within_s):
+            assert {each.name for each in body.datasets} == {LABELS, CONFIG}
+            raise FeatureMissing(peer="gpu-1", what="do it")
+
+    assert await weigh(Link(), composed, files_of(composed)) is None

@@ -1,0 +1,161 @@
+"""A job's files in a real server's storage: once, verified, and on from where it stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from sleap_rtc.client.room_storage import RoomStorage
+from sleap_rtc.client.storing import FORGOTTEN_S, Limits, bytes_there, store_files
+from sleap_rtc.domain.packages import listing_of
+from sleap_rtc.errors import NotFound, SourceChanged, StorageOff
+from sleap_rtc.files.packing import pack
+from sleap_rtc.jobs.datasets import NamedFile
+from sleap_rtc.storage.download import RangeReader
+from sleap_rtc.testing.server import running_server, server_settings
+
+SIZE = 3_000_000
+
+
+class Inputs:
+    """A package of a label file, a configuration, and an empty file."""
+
+    def __init__(self, folder: Path) -> None:
+        contents = {"labels/a.slp": os.urandom(SIZE), "configs/0/c.yaml": b"x: 1\n", "empty": b""}
+        self.places = {}
+        for name, data in contents.items():
+            self.places[name] = folder / name.replace("/", "-")
+            self.places[name].write_bytes(data)
+        self.packed = pack(self.places)
+        self.files = [
+            NamedFile(
+                name=entry.path,
+                size=entry.size,
+                checksum=self.packed.file_hashes[entry.path],
+                place=str(self.places[entry.path]),
+            )
+            for entry in self.packed.package.files
+        ]
+
+
+@pytest.fixture
+def inputs(tmp_path):
+    return Inputs(tmp_path)
+
+
+@pytest.fixture
+async def storage(lab):
+    async with lab.owner.online():
+        pass  # the server knows members from their visits
+    with closing(RoomStorage(lab.owner.settings, lab.owner.entry)) as made:
+        yield made
+
+
+async def test_all_of_it_once(lab, inputs, storage, tmp_path):
+    state, told = tmp_path / "state", []
+
+    def store():
+        return store_files(
+            storage.open(),
+            inputs.packed,
+            inputs.files,
+            state=state,
+            on_progress=lambda name, progress: told.append((name, progress)),
+        )
+
+    def read(blake3: str, size: int) -> bytes:
+        at = storage.open()
+        reader = RangeReader(lambda: at.download_request(at.key(blake3)), name="it")
+        with closing(reader):
+            return reader.read(0, size)
+
+    assert await asyncio.to_thread(bytes_there, storage.open(), inputs.files) == 0
+    done = await asyncio.to_thread(store)
+    assert (done.sent, done.there) == (SIZE + 5, 0)
+    assert set(done.keys) == {"labels/a.slp", "configs/0/c.yaml"}
+    assert told[-1][1].done == told[-1][1].total == SIZE + 5
+    assert list(state.iterdir()) == []
+    package = inputs.packed.package
+    listing = listing_of(package.files)
+    assert await asyncio.to_thread(read, package.id, len(listing)) == listing
+    checksum = inputs.packed.file_hashes["labels/a.slp"]
+    data = inputs.places["labels/a.slp"].read_bytes()
+    assert await asyncio.to_thread(read, checksum, SIZE) == data
+
+    assert await asyncio.to_thread(bytes_there, storage.open(), inputs.files) == SIZE + 5
+    again = await asyncio.to_thread(store)
+    assert (again.sent, again.there, again.keys) == (0, SIZE + 5, done.keys)
+
+
+async def test_a_limit_and_a_stop(lab, inputs, storage, tmp_path):
+    """Ended in the middle, it begins again where the store has it; slowly, it takes its time."""
+
+    class Enough(Exception):
+        pass
+
+    def end(_name, progress):
+        if progress.done:
+            raise Enough
+
+    def store(**more):
+        return store_files(
+            storage.open(), inputs.packed, inputs.files, state=tmp_path / "state", **more
+        )
+
+    with pytest.raises(Enough):
+        await asyncio.to_thread(store, on_progress=end)
+    assert len(list((tmp_path / "state").iterdir())) == 1
+    began = time.monotonic()
+    done = await asyncio.to_thread(store, limits=Limits(rate=10_000_000))
+    assert done.sent + done.there == SIZE + 5
+    assert time.monotonic() - began > 0.01
+    assert list((tmp_path / "state").iterdir()) == []
+
+
+async def test_a_file_that_is_another_one_by_now(lab, inputs, storage, tmp_path):
+    inputs.places["labels/a.slp"].write_bytes(os.urandom(SIZE))
+
+    def store():
+        store_files(storage.open(), inputs.packed, inputs.files, state=tmp_path / "state")
+
+    with pytest.raises(SourceChanged):
+        await asyncio.to_thread(store)
+    inputs.places["labels/a.slp"].unlink()
+    with pytest.raises(NotFound, match="can't be read"):
+        await asyncio.to_thread(store)
+
+
+async def test_a_server_without_storage(tmp_path, inputs):
+    settings = server_settings(tmp_path / "data", server_storage="off")
+    async with running_server(settings) as server:
+        from .conftest import Lab  # noqa: PLC0415 - its own server
+
+        lab = Lab(tmp_path, server.address.url, server.info.setup_code)
+        await lab.begin()
+        storage = RoomStorage(lab.owner.settings, lab.owner.entry)
+        with closing(storage), pytest.raises(StorageOff):
+            await asyncio.to_thread(bytes_there, storage.open(), inputs.files)
+
+
+def test_what_nobody_went_on_with_is_forgotten(tmp_path, inputs):
+    old, new = (tmp_path / "state" / f"{n}.sleap-upload-state" for n in ("old", "new"))
+    for folder in (old, new):
+        folder.mkdir(parents=True)
+    long_ago = time.time() - FORGOTTEN_S - 1
+    os.utime(old, (long_ago, long_ago))
+
+    class Nothing:
+        def head(self, _key):
+            raise NotFound(message="stop here")
+
+        def key(self, blake3):
+            return blake3
+
+    with pytest.raises(NotFound):
+        store_files(Nothing(), inputs.packed, inputs.files, state=tmp_path / "state")
+    assert [path.name for path in (tmp_path / "state").iterdir()] == [new.name]

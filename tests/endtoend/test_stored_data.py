@@ -1,0 +1,179 @@
+"""A job's data by storage and by shared disks, with every process killed while it moves."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+pytestmark = [pytest.mark.slow, pytest.mark.webrtc]
+
+MB = 1_000_000
+QUOTA = 30 * MB
+SMALL = {"SLEAP_RTC_LARGE_FILE_THRESHOLD": "1MB"}
+STORED = {"SLEAP_RTC_TRANSPORT": "s3"}
+SLOW = {"SLEAP_RTC_LIMIT_RATE": "4MB"}
+CRAWLING = {"SLEAP_RTC_LIMIT_RATE": "300KB"}
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory, data, make_lab) -> Iterator[Any]:
+    """One for the module, its worker online: each test has labels of its own."""
+    root = tmp_path_factory.mktemp("stored")
+    with make_lab(root, data, server_storage_quota=QUOTA) as made:
+        begin(made)
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def online(lab) -> None:
+    """The worker is there, whatever became of it in the test before."""
+    if lab.worker.daemon.process.poll() is not None:
+        begin(lab)
+
+
+def begin(lab, **env: str):
+    (lab.root / "shared").mkdir(exist_ok=True)
+    return lab.worker.begin(SLEAP_RTC_WORKER_SHARED=str(lab.root / "shared"), **env)
+
+
+@pytest.fixture
+def labels(data, tmp_path, request) -> Path:
+    """Labels that no other test has."""
+    return padded(data, tmp_path / "flies.pkg.slp", 6 * MB, request.node.name)
+
+
+def padded(data, path: Path, size: int, name: str) -> Path:
+    shutil.copyfile(data.package, path)
+    noise = np.random.default_rng(sum(map(ord, name))).integers(0, 256, size, dtype=np.uint8)
+    with h5py.File(path, "a") as file:
+        file["padding"] = noise
+    return path
+
+
+def jobs_of(worker) -> list[str]:
+    folder = worker.directory / "jobs"
+    return sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
+
+
+def train(lab, labels: Path, *, env: dict[str, str], pad: int = 0, **asked: Any):
+    config = lab.config(epochs=1, pad=pad)
+    return lab.client.train(config, labels=labels, route=True, env=env, **asked)
+
+
+def test_a_laptop_closed_right_after_submitting_and_what_is_there_isnt_sent_again(
+    lab, labels
+) -> None:
+    size = labels.stat().st_size
+    client = train(lab, labels, env={}, leaves=True, die_at="state")
+    assert client.ended() == -signal.SIGKILL
+    (plan,), (stored,), (begun,) = client.of("plan"), client.of("stored"), client.of("job")
+    assert plan["ways"][0] == "s3"
+    assert stored["sent"] > size
+    assert stored["there"] == 0
+    assert all(place.startswith("uploads/") for place in stored["places"])
+    again = lab.client.attach(begun["job"])
+    assert again.done()["state"] == "completed"
+    assert again.lines[-1]["sent"] == 0
+    fetched = again.of("transfer")
+    assert {line["way"] for line in fetched} == {"s3"}
+    assert fetched[-1]["done"] == fetched[-1]["total"] > size
+
+    # The same labels with another configuration: only that moves, by the link as it is small.
+    second = train(lab, labels, env=SMALL, pad=100)
+    end = second.done()
+    assert end["state"] == "completed"
+    assert second.of("stored")[0]["sent"] == 0
+    assert 0 < end["sent"] < MB
+    # And once more: the worker has all of it.
+    third = train(lab, labels, env=SMALL, pad=100, die_at="stored")
+    assert third.ended() == -signal.SIGKILL
+    assert "the worker has all of it" in third.of("plan")[0]["text"]
+    assert (third.of("stored")[0]["sent"], third.of("storing")) == (0, [])
+
+
+def test_a_client_killed_while_it_stores_goes_on_and_nothing_is_queued(lab, labels) -> None:
+    before = jobs_of(lab.worker)
+    # A configuration of its own: what the worker has doesn't count.
+    size = labels.stat().st_size + lab.config(epochs=1, pad=999).stat().st_size
+    exactly = {"SLEAP_RTC_LARGE_FILE_THRESHOLD": str(size)}
+    client = train(lab, labels, env=exactly | SLOW, pad=999, die_at="storing")
+    assert client.ended() == -signal.SIGKILL
+    assert jobs_of(lab.worker) == before
+    assert list((lab.client.home / "uploads").iterdir()) != []
+
+    again = train(lab, labels, env=exactly, pad=999, die_at="stored")
+    assert again.ended() == -signal.SIGKILL
+    (stored,) = again.of("stored")
+    assert (stored["way"], stored["sent"] + stored["there"]) == ("s3", size)
+    assert list((lab.client.home / "uploads").iterdir()) == []
+    assert jobs_of(lab.worker) == before
+
+
+def test_a_daemon_killed_and_a_job_paused_while_its_data_is_fetched(lab, labels) -> None:
+    worker = lab.worker
+    worker.daemon.terminate()
+    daemon = begin(lab, **CRAWLING)
+    client = train(lab, labels, env=SMALL, die_at="transfer")
+    assert client.ended() == -signal.SIGKILL
+    job = client.of("job")[0]["job"]
+    daemon.kill()
+    assert worker.left()
+
+    begin(lab, **CRAWLING)
+    assert lab.client.do("command", job=job, command="pause").ended() == 0
+    assert worker.view(job).state == "paused"
+    arrived = worker.view(job).transfer.done
+    assert worker.left()
+    worker.daemon.terminate()
+
+    begin(lab)
+    assert lab.client.do("command", job=job, command="resume").ended() == 0
+    again = lab.client.attach(job)
+    end = again.done()
+    assert (end["state"], end["sent"]) == ("completed", 0)
+    told = again.of("transfer")
+    done = [line["done"] for line in told]
+    assert done == sorted(done)
+    assert 0 < arrived < done[-1] == told[-1]["total"]
+    assert {line["way"] for line in told} == {"s3"}
+    assert "interrupted" in worker.states(job)
+    assert worker.left() == []
+
+
+def test_labels_on_a_disk_that_both_see(lab, labels) -> None:
+    code, error = train(lab, labels, env={"SLEAP_RTC_TRANSPORT": "local"}).refused()
+    assert (code, error["code"]) == (6, "path_not_permitted")
+    assert "worker_shared" in error["hint"]
+
+    seen = lab.root / "shared" / labels.name
+    shutil.move(labels, seen)
+    size = seen.stat().st_size
+    client = train(lab, seen, env=SMALL)
+    end = client.done()
+    assert end["state"] == "completed"
+    (stored,) = client.of("stored")
+    assert (stored["way"], stored["places"]) == ("local", [str(seen)])
+    assert end["sent"] < MB < size  # the configuration
+    assert {line["way"] for line in client.of("transfer")} == {"local"}
+
+
+def test_storage_that_takes_no_more(lab, data, tmp_path) -> None:
+    labels = padded(data, tmp_path / "many.pkg.slp", QUOTA, "many")
+    before = jobs_of(lab.worker)
+    code, error = train(lab, labels, env=STORED).refused()
+    assert (code, error["code"]) == (1, "quota_exceeded")
+    assert "Nothing was queued" in error["hint"]
+    assert jobs_of(lab.worker) == before
+
+    client = train(lab, labels, env=SMALL, die_at="stored")
+    assert client.ended() == -signal.SIGKILL
+    assert client.of("plan")[0]["ways"][0] == "s3"
+    assert "goes over the link instead" in client.of("warning")[0]["text"]
+    assert client.of("stored")[0]["way"] == "webrtc"
