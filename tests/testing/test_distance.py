@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sleap_rtc.errors import NotPermitted
+from sleap_rtc.protocol.peering import Candidate
 from sleap_rtc.testing import distance, netns
-from sleap_rtc.testing.distance import FAR, NEAR, Held, Line, long_line
+from sleap_rtc.testing.distance import FAR, NEAR, Held, Line, long_line, over_line
 
 
 def packet(content: bytes = b"") -> bytes:
@@ -68,6 +69,20 @@ def test_jitter_reorders():
         held.take(packet(bytes([number])), 0.0)
     order = [arrived[-1] for arrived in held.due(2.0)]
     assert sorted(order) == list(range(50)) != order
+
+
+def test_of_candidates_those_are_told_that_are_on_the_line():
+    def told(address, way="udp"):
+        text = f"candidate:1 1 {way} 1 {address} 999 typ host generation 0"
+        candidate = Candidate(attempt="0" * 36, candidate=text)
+        changed = over_line(candidate)
+        return None if changed is None else changed.candidate
+
+    assert told(NEAR) == f"candidate:1 1 udp 1 {FAR} 999 typ host generation 0"
+    assert told(netns.ADDRESS) is None
+    assert told(NEAR, "tcp") is None
+    last = Candidate(attempt="0" * 36, candidate="")
+    assert over_line(last) == last
 
 
 @pytest.fixture
