@@ -9,9 +9,10 @@ import pytest
 
 from sleap_rtc.cli import shipping
 from sleap_rtc.client.api import AsyncClient
-from sleap_rtc.client.moving import Clash, Moved
+from sleap_rtc.client.moving import Came, Clash, Moved, Planned
 from sleap_rtc.client.shipping import Failed, Offer, Shipped
 from sleap_rtc.errors import AliasTaken, AlreadyExists, LinkLost
+from sleap_rtc.transfer.choice import Situation, plan
 from sleap_rtc.transfer.progress import Progress
 
 ID = "0a1b2c3d"
@@ -53,15 +54,25 @@ REFUSED = Failed(
 )
 
 
+LINES = (
+    "1. local: tried: both may be on one machine",
+    "2. direct: tried: the peers may reach each other",
+    "3. s3: storage has all of it",
+    "4. webrtc: the link is there, whatever is between the peers",
+)
+
+
 @pytest.fixture
 def ships(monkeypatch, home):
     """What moving gives, one time after the other; and what it was asked."""
     results, asked = [], []
 
     @contextlib.asynccontextmanager
-    async def mover(self, worker, *, room=None):
+    async def mover(self, worker, *, room=None, beside=(), say=None):
         asked.append(worker)
-        yield SimpleNamespace(handshake_s=0.25)
+        for other in beside:
+            say(f"{other} is left out: it is not online.")
+        yield SimpleNamespace(handshake_s=0.25, worker=worker)
 
     async def ship(_mover, wish, *, on_model):
         asked.append(wish)
@@ -88,8 +99,16 @@ def test_what_is_told(cli, ships) -> None:
     ships.results += [
         Shipped(
             moved=(
-                moved(),
-                moved("renamed", result=f"{ID}-2", label=ID),
+                moved(came=(Came(way="direct", source="ada", size=1_500_000),)),
+                moved(
+                    "renamed",
+                    result=f"{ID}-2",
+                    label=ID,
+                    came=(
+                        Came(way="s3", source="the room's storage", size=2_500_000),
+                        Came(way="direct", source="ada", size=500_000),
+                    ),
+                ),
                 moved("completed", sent=0),
                 moved("replaced", trash="/worker/models/.trash/x", safety="flagged"),
                 moved("known", result="77aa01bc"),
@@ -111,6 +130,8 @@ def test_what_is_told(cli, ships) -> None:
     assert "is on gpu-1 already, as 77aa01bc" in done.out
     assert "skipped, 0a1b2c3d on gpu-1 is another model" in done.out
     assert "250 ms" in done.out
+    assert "By way      2.5 MB s3, from the room's storage\n" in done.out
+    assert "            2.0 MB direct, from ada\n" in done.out
     assert "in the trash for 30 days: /worker/models/.trash/x" in done.err
     assert "its safety is flagged, as found on gpu-1" in done.err
     assert "'fly' is free on gpu-1: add --alias fly" in done.err
@@ -207,3 +228,19 @@ def test_it_needs_a_worker(cli, home) -> None:
     done = cli("push-model", "fly")
     assert done.code == 2
     assert "--worker" in done.err
+
+
+def test_the_ways_are_explained_and_nothing_moves(cli, ships) -> None:
+    ways = plan(Situation(size=10**9, stored=10**9))
+    ships.results += [Shipped(plans=(Planned(model=ID, label="fly", size=10**9, plan=ways),))] * 2
+    done = cli("pull-model", "fly", "--worker", "gpu-1", "--worker", "gpu-2", "--explain")
+    assert done.code == 0, done.err
+    assert done.out.splitlines() == ["fly, 1.0 GB:", *("  " + line for line in LINES)]
+    assert "gpu-2 is left out" in done.err
+    worker, wish = ships.asked
+    assert (worker, wish.explain) == ("gpu-1", True)
+    [told] = push(cli, "--explain", "--json").document["plans"]
+    assert [(way["way"], way["used"]) for way in told["ways"]] == [
+        *(("local", True), ("direct", True)),
+        *(("s3", True), ("webrtc", True)),
+    ]

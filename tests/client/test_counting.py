@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
+
 from sleap_rtc.client.counting import CountedServed, CountedSources
+from sleap_rtc.domain import packages as domain
+from sleap_rtc.domain.packages import ref
+from sleap_rtc.errors import NotFound
 from sleap_rtc.files.packing import pack
-from sleap_rtc.transports.base import Sources
+from sleap_rtc.transports.base import Manner, Sources
 from sleap_rtc.transports.local import LocalSource
 from sleap_rtc.transports.serving import ServedPackage
 
@@ -18,7 +23,7 @@ def test_what_is_given_away(tmp_path) -> None:
     served = ServedPackage(packed(tmp_path))
     counted = CountedServed(served)
     assert counted.listing == served.listing
-    assert counted.read(0, 0) + counted.read(0, 0) == b"1234512345"
+    assert bytes(counted.read(0, 0)) + bytes(counted.read(0, 0)) == b"1234512345"
     assert counted.sent == 10
     served.close()
 
@@ -37,3 +42,28 @@ async def test_what_comes_from_sources_that_come_and_go(tmp_path) -> None:
         assert await left.block(package.package.id, 0, 0, 5) == b"12345"
     theirs.remove(two)
     assert (counted.received, list(sources.current.values())) == (5, [left])
+    assert counted.came == {("webrtc", "two"): 5}
+
+
+async def test_ways_manners_and_failures_are_passed_on(tmp_path) -> None:
+    package = packed(tmp_path)
+
+    class Traced(LocalSource):
+        async def bring(self, package, file, block, size):
+            return await self.block(package, file, block, size), "direct"
+
+    theirs = Sources()
+    theirs.add(Traced(package, name="gpu-1"), Manner(window=7, run=3))
+    counted = CountedSources(theirs)
+    failures = []
+    counted.on_failure = lambda source, error: failures.append((source.name, error.code))
+    with counted.current() as sources:
+        [(key, source)] = sources.current.items()
+        assert sources.manner(key) == Manner(window=7, run=3)
+        await source.block(package.package.id, 0, 0, 5)
+        with pytest.raises(NotFound):
+            await source.block(package.package.id, 0, 1, 5)
+        with pytest.raises(NotFound):
+            await source.listing(ref(domain.package([])))
+    assert counted.came == {("direct", "gpu-1"): 5}
+    assert failures == [("gpu-1", "not_found")] * 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from datetime import UTC, datetime
 from types import SimpleNamespace
 
@@ -11,11 +12,12 @@ import pytest
 from blake3 import blake3
 from msgspec.structs import replace
 
-from sleap_rtc.client import moving
+from sleap_rtc.client import moving, pushing
 from sleap_rtc.client.approvals import Approvals
 from sleap_rtc.client.asking import WorkerLibrary
 from sleap_rtc.client.moving import Mover
 from sleap_rtc.client.shipping import Offer, Wish, call_here, pull_models, push_models
+from sleap_rtc.client.supplying import Ways
 from sleap_rtc.client.transfers import Transfers
 from sleap_rtc.domain.ids import recipe
 from sleap_rtc.domain.models import ModelFile, ModelRecord
@@ -27,9 +29,11 @@ from sleap_rtc.errors import (
     LinkLost,
     NotFound,
     PeerUnreachable,
+    StorageUnreachable,
     UnknownModel,
     UsageError,
 )
+from sleap_rtc.files import nearby
 from sleap_rtc.files.hashcache import HashCache
 from sleap_rtc.files.packing import pack
 from sleap_rtc.library.registry import Registry
@@ -41,10 +45,12 @@ from sleap_rtc.transports.base import Sources
 from sleap_rtc.transports.local import LocalSource
 from sleap_rtc.transports.serving import serve_model
 from sleap_rtc.worker.library_answers import LibraryAnswers
+from sleap_rtc.worker.near_models import NearModels
 from sleap_rtc.worker.peers import Asker
 from sleap_rtc.worker.pushes import Pushes
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
+DATA = bytes(range(256)) * 4096 * 5
 
 
 class Served:
@@ -87,6 +93,8 @@ class Worker:
             keep_free=0,
             cache=self.cache,
         )
+        self.near = NearModels(registry)
+        self.push = None
         self.library = None
         self.old = False
         self.lies = None
@@ -116,6 +124,8 @@ class Worker:
             case PushModel():
                 if self.fails:
                     raise self.fails.pop()
+                if self.push is not None:
+                    return await self.push(body)
                 return await self.pushes.push(self, self.asker, body)
             case CallModels():
                 return self.pushes.call(self.asker, body)
@@ -126,8 +136,8 @@ class Worker:
             case WantFiles():
                 entry = self.registry.get(body.model)
                 served = serve_model(entry.record, entry.directory)
-                self.library.sources.add(LocalSource(served.packed, name="gpu-1"))
-                return Accepted()
+                self.library.sources.add(LocalSource(served.packed, name=self.name))
+                return await self.near.tell(body) or Accepted()
 
     def _find(self, name):
         entry = self.registry.get(name)
@@ -163,8 +173,24 @@ class Lab:
             registry=mine,
             cache=HashCache(root / "hashes"),
             transfers=self.transfers,
+            ways=Ways(wish="webrtc"),  # on one machine nothing would move
         )
         self.told = []
+
+    def another(self, name, has):
+        """To another worker: with the same model, without it, or with another one of its id."""
+        root = self.root / name
+        registry = Registry(root / "models", index_dir=root / "index")
+        if has is not False:
+            [entry] = self.theirs.list().entries
+            content = (entry.directory / "best").read_bytes() if has else b"other"
+            self.put(registry, best=content)
+        worker = Worker(registry, root)
+        worker.name = name
+        library = worker.library = WorkerLibrary(name)
+        library.link = worker
+        given = {"registry": self.mine, "cache": self.mover.cache, "transfers": self.transfers}
+        return Mover(library, worker, room=self.mover.room, **given)
 
     def put(self, registry, name="run", *, head="centroid", born=1, alias=None, **contents):
         made = recipe(model_type=head, backbone={}, run_name=name, dataset_hash="0" * 64)
@@ -474,3 +500,105 @@ class TestPull:
 class Evil:
     def __reduce__(self):
         return eval, ("1",)
+
+
+class TestNear:
+    """Both sides are this user's; the marks are real, and so is what the worker's side answers."""
+
+    @pytest.fixture(autouse=True)
+    def any_way(self, lab) -> None:
+        lab.mover.ways = Ways()
+
+    async def test_a_pull_reads_files_where_they_are(self, lab) -> None:
+        entry = lab.put(lab.theirs, best=DATA, alias="flies")
+        [planned] = (await lab.pull("flies", explain=True)).plans
+        assert (planned.label, planned.size) == ("flies", len(DATA))
+        assert planned.plan.ways[0].why == "both sides are on one machine"
+        assert lab.mine.list().entries == ()
+        [moved] = (await lab.pull("flies")).moved
+        assert [(c.way, c.source, c.size) for c in moved.came] == [("local", "gpu-1", len(DATA))]
+        assert (moved.how, moved.result, moved.sent) == ("added", entry.id, 0)
+
+    async def test_a_push_lets_files_be_read_where_they_are(self, lab) -> None:
+        entry = lab.put(lab.mine, best=DATA)
+        [planned] = (await lab.push(entry.id, explain=True)).plans
+        assert planned.plan.uses("local")
+        assert lab.theirs.list().entries == ()
+        [moved] = (await lab.push(entry.id)).moved
+        assert [(c.way, c.source, c.size) for c in moved.came] == [("local", "ada", len(DATA))]
+        assert (moved.how, moved.sent) == ("added", 0)
+
+    async def test_content_that_isnt_what_it_should_be_comes_over_the_link(self, lab) -> None:
+        entry = lab.put(lab.mine, best=DATA)
+        path = entry.directory / "best"
+        before = path.stat()
+
+        async def push(body):
+            path.write_bytes(DATA[::-1])  # between the proof and the reading
+            try:
+                return await lab.worker.pushes.push(lab.worker, lab.worker.asker, body)
+            finally:
+                path.write_bytes(DATA)
+                os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+        lab.worker.push = push
+        shipped = await lab.push(entry.id)
+        assert [f.error.code for f in shipped.failed] == ["source_changed"], shipped
+        lab.worker.push = None
+        [moved] = (await lab.push(entry.id)).moved
+        assert moved.how == "added"
+
+    @pytest.mark.parametrize("wish", ["webrtc", "direct", "s3"])
+    async def test_another_way_is_asked_for(self, lab, wish) -> None:
+        lab.mover.ways = Ways(wish=wish)
+        entry = lab.put(lab.mine, best=b"12345")
+        [moved] = (await lab.push(entry.id)).moved
+        assert [(c.way, c.source, c.size) for c in moved.came] == [("webrtc", "laptop", 5)]
+
+    async def test_a_stranger_is_not_believed(self, lab, monkeypatch) -> None:
+        monkeypatch.setattr(nearby.os, "geteuid", lambda: 4711)
+        lab.put(lab.theirs, best=b"12345", alias="flies")
+        [moved] = (await lab.pull("flies")).moved
+        assert [(c.way, c.size) for c in moved.came] == [("webrtc", 5)]
+
+
+class TestSeveral:
+    """Several workers, one of which may have something else."""
+
+    async def test_what_others_have_is_shared_and_what_they_lack_is_said(self, lab) -> None:
+        entry = lab.put(lab.theirs, best=bytes(range(256)) * 4096 * 6, alias="flies")
+        lab.mover.beside = tuple(
+            lab.another(f"gpu-{number}", has) for number, has in ((2, True), (3, False), (4, None))
+        )
+        said = []
+        for mover in lab.mover.beside:
+            mover.say = said.append
+        [moved] = (await lab.pull("flies")).moved
+        assert (moved.how, moved.result) == ("added", entry.id)
+        assert {c.source for c in moved.came} <= {"gpu-1", "gpu-2"}
+        assert sum(c.size for c in moved.came) >= 6 * 2**20
+        assert len(said) == 2
+        assert "gpu-3 gives nothing of" in said[0]
+        assert "gpu-4 has other content under the id" in said[1]
+
+
+async def test_storage_that_fails_is_replaced_by_the_link_and_that_is_said(lab) -> None:
+    def fails():
+        raise StorageUnreachable(store="lab", why="it hung up")
+
+    said = []
+    entry = lab.put(lab.mine, best=b"12345")
+    storage = SimpleNamespace(can=True, open=fails)
+    lab.mover.ways = Ways(wish="s3", storage=storage, uploads=lab.root / "uploads")
+    lab.mover.say = said.append
+    # It was there when the ways were chosen.
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(pushing, "in_storage", nothing_stored)
+        [moved] = (await lab.push(entry.id)).moved
+    assert (moved.how, [c.way for c in moved.came]) == ("added", ["webrtc"])
+    [text] = said
+    assert text.startswith("Storage fails, so it goes over the link: ")
+
+
+async def nothing_stored(*_):
+    return 0, ""

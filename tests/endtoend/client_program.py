@@ -138,11 +138,21 @@ async def move(client: AsyncClient) -> None:
         if progress is not None:
             say("moving", label=label, phase=progress.phase, done=progress.done)
 
-    async with client.mover(asked["worker"]) as mover:
+    async with client.mover(
+        asked["worker"],
+        beside=asked.get("beside", ()),
+        say=lambda text: say("said", text=text),
+    ) as mover:
         ship = push_models if asked["do"] == "push" else pull_models
         shipped = await ship(mover, wish, on_model=on_model)
     moved = [
-        {"how": each.how, "result": each.result, "path": each.path, "trash": each.trash}
+        {
+            "how": each.how,
+            "result": each.result,
+            "path": each.path,
+            "trash": each.trash,
+            "came": [[came.way, came.source, came.size] for came in each.came],
+        }
         for each in shipped.moved
     ]
     offers = [(each.alias, each.state, each.given) for each in shipped.offers]

@@ -20,6 +20,7 @@ from sleap_rtc.domain.ids import recipe
 from sleap_rtc.domain.models import ModelFile, ModelRecord
 from sleap_rtc.files.packing import pack
 from sleap_rtc.library.registry import Registry
+from sleap_rtc.transfer.machine import WINDOW
 
 pytestmark = [pytest.mark.slow, pytest.mark.webrtc]
 
@@ -106,7 +107,7 @@ def test_what_one_person_pushes_another_pulls(lab) -> None:
         library.set_alias("flies", first.id, second.id)
 
     said = [run_page(lab, line, shown) for line, shown in commands(PAGE)]
-    assert len(said) == 5
+    assert len(said) == 6
     with there(lab) as library:
         kept = library.get(first.id).record
         assert library.get_alias("flies").models == (first.id, second.id)
@@ -145,9 +146,10 @@ def test_killed_in_the_middle_and_taken_up(lab) -> None:
     lab.worker.begin()
     entry = put(lab.client, "large", blocks=BLOCKS)
     asked = {"models": [entry.id], "worker": "gpu-1"}
+    over = {"SLEAP_RTC_TRANSPORT": "direct"}  # what is copied on one machine is there too soon
 
     # The client dies.
-    client = lab.client.do("push", **asked, slow=True, env={})
+    client = lab.client.do("push", **asked, slow=True, env=dict(over))
     client.until(lambda line: line["kind"] == "moving" and line["done"] > 4_000_000)
     client.kill()
     assert lab.worker.records() == {}
@@ -156,7 +158,7 @@ def test_killed_in_the_middle_and_taken_up(lab) -> None:
     assert (cut.state, cut.direction, cut.attempts) == ("cut", "push", 1)
 
     # The worker dies, and comes back while the client waits.
-    client = lab.client.do("push", **asked, slow=True)
+    client = lab.client.do("push", **asked, slow=True, env=dict(over))
     begun = client.until(lambda line: line["kind"] == "moving" and line["phase"] == "receiving")
     assert begun["done"] > 4_000_000
     client.until(lambda line: line["kind"] == "moving" and line["done"] > 12_000_000)
@@ -175,13 +177,13 @@ def test_killed_in_the_middle_and_taken_up(lab) -> None:
 
     # So does who pulls.
     friend = lab.person("friend", lab.invite("member"))
-    pull = friend.do("pull", **asked, env={"SLEAP_RTC_LIMIT_RATE": "8MB"})
+    pull = friend.do("pull", **asked, env=over | {"SLEAP_RTC_LIMIT_RATE": "8MB"})
     pull.until(lambda line: line["kind"] == "moving" and line["done"] > 4_000_000)
     pull.kill()
     assert friend.models() == {}
     [cut] = Transfers(friend.home / "transfers").all()
     assert cut.state == "cut"
-    pull = friend.do("pull", **asked)
+    pull = friend.do("pull", **asked, env=dict(over))
     begun = pull.until(lambda line: line["kind"] == "moving" and line["phase"] == "receiving")
     assert begun["done"] > 4_000_000
     assert [each["how"] for each in pull.done()["moved"]] == ["added"]
@@ -219,3 +221,52 @@ def test_another_model_in_the_way(lab) -> None:
         now = library.get("theirs")
         assert (now.id, now.alias) == (entry.id, "theirs")
         assert now.record.package == mine.record.package
+
+
+def test_two_workers_and_storage_share_one_download(lab) -> None:
+    lab.worker.begin()
+    second = lab.new_worker("gpu-2", lab.invite())
+    second.begin()
+    entry = put(lab.client, "large", blocks=BLOCKS)
+    size = entry.record.size
+    asked = {"models": [entry.id], "worker": "gpu-1"}
+
+    # Through storage: the client reads for storage alone, the worker fetches from there.
+    end = lab.client.do("push", **asked, env={"SLEAP_RTC_TRANSPORT": "s3"}).done()
+    [moved] = end["moved"]
+    assert moved["came"] == [["s3", "the room's storage", size]]
+    assert end["sent"] == 0
+    assert lab.worker.records()["centroid"].package == entry.record.package
+    # On one machine files are read where they are.
+    end = lab.client.do("push", models=[entry.id], worker="gpu-2").done()
+    assert end["moved"][0]["came"] == [["local", "laptop", size]]
+    assert end["sent"] == 0
+
+    # From both workers and storage at once; one worker dies in the middle.
+    friend = lab.person("friend", lab.invite("member"))
+    everything = {
+        "SLEAP_RTC_LARGE_FILE_THRESHOLD": "1",
+        "SLEAP_RTC_LIMIT_RATE": "8MB",
+        "TMPDIR": str(friend.home),  # as on another machine
+    }
+    pull = friend.do("pull", **asked, beside=["gpu-2"], env=everything)
+    pull.until(lambda line: line["kind"] == "moving" and line["done"] > 8_000_000)
+    lab.worker.daemon.kill()
+    end = pull.done()
+    [moved] = end["moved"]
+    came = {(way, source): count for way, source, count in moved["came"]}
+    assert {source for _, source in came} == {"gpu-1", "gpu-2", "the room's storage"}
+    # Nothing twice but what a slow one was relieved of.
+    assert size <= sum(came.values()) <= size + WINDOW
+    assert friend.models()["centroid"].package == entry.record.package
+    assert friend.left() == []
+
+    # Storage that lost it: it is said, and the next way is taken.
+    for file in (lab.root / "server" / "storage" / "objects").rglob("*"):
+        if file.is_file():
+            file.unlink()
+    other = lab.person("other", lab.invite("member"))
+    end = other.do("pull", models=[entry.id], worker="gpu-2", env={"SLEAP_RTC_TRANSPORT": "s3"})
+    moved = end.done()["moved"][0]
+    assert sum(count for _, _, count in moved["came"]) == size
+    assert {source for _, source, _ in moved["came"]} == {"gpu-2"}

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import pytest
 from blake3 import blake3
@@ -21,6 +22,7 @@ from sleap_rtc.errors import (
     Conflict,
     DataError,
     LinkLost,
+    NotFound,
     NotPermitted,
     NotTrusted,
     OutOfSpace,
@@ -28,9 +30,17 @@ from sleap_rtc.errors import (
     UsageError,
 )
 from sleap_rtc.files.hashcache import HashCache
+from sleap_rtc.files.nearby import marked
 from sleap_rtc.files.packing import pack
 from sleap_rtc.library.registry import Registry
-from sleap_rtc.protocol.moving import CallModels, NameModels, PushModel, WeighModel, sendable
+from sleap_rtc.protocol.moving import (
+    CallModels,
+    NameModels,
+    Near,
+    PushModel,
+    WeighModel,
+    sendable,
+)
 from sleap_rtc.testing import model_files
 from sleap_rtc.transports.base import Sources
 from sleap_rtc.transports.local import LocalSource
@@ -419,3 +429,41 @@ async def test_names(lab) -> None:
     (lab.root / "secret").write_text("")
     with pytest.raises(UnknownModel):
         lab.pushes.named(NameModels(name=str(lab.root / "secret")))
+
+
+async def test_what_is_in_storage_comes_from_there(lab, monkeypatch) -> None:
+    body, stored = lab.model()
+    stored.name = "the room's storage"
+    monkeypatch.setattr(pushes, "storage_source", lambda *_: stored)
+    lab.sources_of.clear()
+    body = replace(body, stored=("1" * 64,))
+    with pytest.raises(NotFound, match="gpu-1 can't ask storage"):
+        await lab.push(body)
+    lab.pushes = lab.made(storage=SimpleNamespace(can=True))
+    with pytest.raises(UsageError, match="other files than the package"):
+        await lab.push(replace(body, stored=("1" * 64, "2" * 64)))
+    pushed = await lab.push(body)
+    assert pushed.how == "added"
+    assert [(came.source, came.size) for came in pushed.came] == [("the room's storage", 7)]
+
+
+async def test_files_of_this_user_are_read_where_they_are(lab) -> None:
+    body, source = lab.model(best=b"1234567")
+    folder = lab.root / "sender" / "run-1-centroid"
+    weighed = await lab.weigh(body)
+    with marked(weighed.challenge) as mark:
+        near = Near(mark=str(mark), folder=str(folder))
+        # Another link's challenge, or another model's, proves nothing here.
+        await lab.push(replace(body, near=near), BOB)
+        assert source.asked == 1
+        other, others = lab.model("other", best=b"7654321")
+        await lab.push(replace(other, near=near))
+        assert others.asked == 1
+    lab.pushes = lab.made()
+    second, untouched = lab.model("second", best=b"1726354")
+    weighed = await lab.weigh(second)
+    with marked(weighed.challenge) as mark:
+        near = Near(mark=str(mark), folder=str(lab.root / "sender" / "second-1-centroid"))
+        pushed = await lab.push(replace(second, near=near))
+    assert untouched.asked == 0
+    assert [(came.way, came.source, came.size) for came in pushed.came] == [("local", "ada", 7)]

@@ -20,9 +20,13 @@ def _moving(function: F) -> F:
     """The options of both."""
     for option in (
         click.option(
-            "--benchmark", is_flag=True, help="Show throughput, handshake time and processor time."
+            "--benchmark",
+            is_flag=True,
+            help="Show throughput, by which ways, handshake time and processor time.",
         ),
         options.limit_rate,
+        options.explain,
+        options.transport,
         click.option(
             "--alias", metavar="ALIAS", help="What it is called on the other side, if that is free."
         ),
@@ -33,9 +37,6 @@ def _moving(function: F) -> F:
             help="If another model has its id; without a terminal ask is an error.",
         ),
         options.room,
-        click.option(
-            "--worker", metavar="WORKER", required=True, help="Name of the worker in the room."
-        ),
     ):
         function = option(function)
     return function
@@ -43,9 +44,10 @@ def _moving(function: F) -> F:
 
 @click.command()
 @click.argument("names", nargs=-1, required=True, type=MODEL, metavar="MODEL...")
+@click.option("--worker", metavar="WORKER", required=True, help="Name of the worker in the room.")
 @_moving
 @click.pass_obj
-def push_model(app: App, /, names: tuple[str, ...], **wishes: Any) -> None:
+def push_model(app: App, /, names: tuple[str, ...], worker: str, **wishes: Any) -> None:
     """Push models of this library to a worker.
 
     MODEL is an id, 4 or more characters of one, or an alias; the alias of a pair
@@ -55,6 +57,8 @@ def push_model(app: App, /, names: tuple[str, ...], **wishes: Any) -> None:
     The worker looks into what comes, and takes nothing that could run something.
     An alias is never given by itself: what is free there is said.
 
+    With --transport s3 it goes to the room's storage, and the worker fetches it there.
+
     \b
     sleap-rtc push-model flies --worker gpu-1
     sleap-rtc push-model 3f2a9c01 77aa01bc --worker gpu-1 --if-exists keep-both
@@ -62,11 +66,19 @@ def push_model(app: App, /, names: tuple[str, ...], **wishes: Any) -> None:
     """  # noqa: D301 - click reads the backspace, which keeps lines as they are
     from sleap_rtc.cli.shipping import move  # noqa: PLC0415 - --help stays quick
 
-    move(app, "push", names, **wishes)
+    move(app, "push", names, workers=(worker,), **wishes)
 
 
 @click.command()
 @click.argument("names", nargs=-1, required=True, metavar="MODEL...")
+@click.option(
+    "--worker",
+    "workers",
+    metavar="WORKER",
+    required=True,
+    multiple=True,
+    help="Name of a worker in the room that has them; may be repeated.",
+)
 @_moving
 @click.option(
     "--trust", is_flag=True, help="Take files that could run something when loaded; recorded."
@@ -79,9 +91,13 @@ def pull_model(app: App, /, names: tuple[str, ...], **wishes: Any) -> None:
     alias of a pair pulls both. What is here, under whatever name, isn't fetched
     again. Ctrl-C keeps what has arrived: the same command goes on from there.
 
+    Several workers that have the same content share the download; the first says which
+    models there are. What is large comes from the room's storage as well, if it is there.
+
     \b
     sleap-rtc pull-model flies --worker gpu-1
     sleap-rtc pull-model 3f2a9c01 --worker gpu-1 --alias flies
+    sleap-rtc pull-model flies --worker gpu-1 --worker gpu-2 --benchmark
     """  # noqa: D301 - click reads the backspace, which keeps lines as they are
     from sleap_rtc.cli.shipping import move  # noqa: PLC0415 - --help stays quick
 

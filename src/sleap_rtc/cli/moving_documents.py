@@ -9,6 +9,14 @@ from sleap_rtc.cli.documents import Shown
 from sleap_rtc.domain.models import Tier
 
 
+class CameShown(Shown, frozen=True):
+    """Bytes of content that came one way (``webrtc``, ``direct``, ``local``, ``s3``), from whom."""
+
+    way: str
+    source: str
+    size: int
+
+
 class MovedShown(Shown, frozen=True):
     """A model that was to be moved.
 
@@ -25,6 +33,7 @@ class MovedShown(Shown, frozen=True):
         path: Its directory there.
         size: Bytes of its files.
         sent: Bytes that travelled.
+        came: What came, by way and source, as the receiver saw it; what it read where it was, too.
         seconds: How long its content took.
         safety: The tier of the worst of its files, as the receiver found it.
         trash: Where the model is for 30 days that was replaced; empty if none was.
@@ -39,9 +48,27 @@ class MovedShown(Shown, frozen=True):
     path: str
     size: int
     sent: int
+    came: tuple[CameShown, ...]
     seconds: float
     safety: Tier
     trash: str
+
+
+class WayShown(Shown, frozen=True):
+    """A way that content takes, or doesn't, and why."""
+
+    way: Literal["local", "direct", "s3", "webrtc"]
+    used: bool
+    why: str
+
+
+class MovePlanShown(Shown, frozen=True):
+    """By which ways a model would move: those that are used, best first, then the others."""
+
+    model: str
+    label: str
+    size: int
+    ways: tuple[WayShown, ...]
 
 
 class MoveFailedShown(Shown, frozen=True):
@@ -91,13 +118,18 @@ class MoveBenchmarkShown(Shown, frozen=True):
 
 
 class MovesDocument(Shown, frozen=True):
-    """``push-model`` and ``pull-model``; ``benchmark`` is null unless it was asked for."""
+    """``push-model`` and ``pull-model``.
+
+    ``benchmark`` is null unless it was asked for; ``plans`` are what ``--explain`` tells, which
+    moves nothing.
+    """
 
     worker: str
     room: str
     models: tuple[MovedShown, ...]
     failed: tuple[MoveFailedShown, ...]
     aliases: tuple[OfferShown, ...]
+    plans: tuple[MovePlanShown, ...]
     benchmark: MoveBenchmarkShown | None
 
 

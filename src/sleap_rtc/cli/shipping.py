@@ -8,21 +8,25 @@ A person is only asked between two connections, so that nobody waits on a silent
 from __future__ import annotations
 
 import time
+from collections import Counter
 from typing import Final, Literal
 
 from msgspec.structs import replace
 
 from sleap_rtc.cli.app import App
 from sleap_rtc.cli.moving_documents import (
+    CameShown,
     MoveBenchmarkShown,
     MovedShown,
     MoveFailedShown,
+    MovePlanShown,
     MovesDocument,
     OfferShown,
+    WayShown,
 )
 from sleap_rtc.cli.text import bar
 from sleap_rtc.client.api import AsyncClient
-from sleap_rtc.client.moving import Choice, Clash, Moved
+from sleap_rtc.client.moving import Choice, Clash, Moved, Planned
 from sleap_rtc.client.pushing import call_there
 from sleap_rtc.client.shipping import (
     Offer,
@@ -54,11 +58,12 @@ def move(
     direction: Direction,
     names: tuple[str, ...],
     *,
-    worker: str,
+    workers: tuple[str, ...],
     room: str | None,
     if_exists: IfExistsWish,
     alias: str | None,
     benchmark: bool,
+    explain: bool,
     trust: bool = False,
 ) -> None:
     """Push or pull models, and tell what became of them.
@@ -67,18 +72,19 @@ def move(
         app: The invocation.
         direction: Which way.
         names: The models, as they are called where they come from.
-        worker: The worker.
+        workers: The worker; for a pull perhaps several.
         room: The room; by default the only one.
         if_exists: What becomes of other models with their ids.
         alias: What they are called on the other side.
         benchmark: Whether to tell how quick it was.
+        explain: Whether only to tell by which ways they would move.
         trust: For a pull: take files that could run something.
 
     Raises:
         SleapRtcError: Nothing could be moved; or, with what could be told, the first error.
     """
-    wish = Wish(names=names, if_exists=if_exists, alias=alias, trust=trust)
-    mover = _Move(app, app.client(), direction, worker, room)
+    wish = Wish(names=names, if_exists=if_exists, alias=alias, trust=trust, explain=explain)
+    mover = _Move(app, app.client(), direction, workers, room)
     document, shipped = mover.all(wish, benchmark=benchmark)
     app.out.show(document, lambda: tell(app, document))
     end(app, shipped)
@@ -88,14 +94,18 @@ def tell(app: App, document: MovesDocument) -> None:
     """Print what became of the models of one command."""
     for one in document.models:
         _tell_model(app, one, document.worker)
+    for planned in document.plans:
+        _tell_plan(app, planned)
     for offer in document.aliases:
         _tell_alias(app, offer, document)
     measured = document.benchmark
     if measured is not None:
         rate = format_rate(measured.rate) if measured.rate else "-"
+        came = _by_way(document)
         app.out.fields(
             [
                 ("Throughput", f"{rate}, {format_bytes(measured.sent)} moved"),
+                *(("By way" if not number else "", each) for number, each in enumerate(came)),
                 ("Handshake", f"{measured.handshake_s * 1e3:.0f} ms"),
                 ("Moving", f"{measured.moving_s:.2f} s, with checking and placing"),
                 ("Processor", f"{measured.cpu_s:.2f} s of this process"),
@@ -115,13 +125,13 @@ def end(app: App, shipped: Shipped) -> None:
 
 
 class _Move:
-    """One way, to one worker.
+    """One direction, with one worker or, for a pull, several.
 
     Args:
         app: The invocation.
         client: The API.
         direction: Which way.
-        worker: The worker.
+        workers: The workers; the first is the one that is asked what there is.
         room: The room.
     """
 
@@ -130,12 +140,13 @@ class _Move:
         app: App,
         client: AsyncClient,
         direction: Direction,
-        worker: str,
+        workers: tuple[str, ...],
         room: str | None,
     ) -> None:
         self._app, self._client = app, client
         self._direction: Literal["push", "pull"] = direction
-        self._worker, self._room = worker, room
+        self._worker, *self._beside = workers
+        self._room = room
         self._handshake_s = 0.0
 
     def all(self, wish: Wish, *, benchmark: bool = False) -> tuple[MovesDocument, Shipped]:
@@ -150,7 +161,7 @@ class _Move:
         cpu = time.process_time() - cpu
         shipped = replace(shipped, offers=tuple(self._name(wish, o) for o in shipped.offers))
         seconds = sum(each.seconds for each in shipped.moved)
-        sent = sum(each.sent for each in shipped.moved)
+        sent = sum(max(each.sent, sum(c.size for c in each.came)) for each in shipped.moved)
         document = MovesDocument(
             worker=self._worker,
             room=self._client.room(self._room).name,
@@ -175,6 +186,7 @@ class _Move:
                 )
                 for each in shipped.offers
             ),
+            plans=tuple(_plan_shown(each) for each in shipped.plans),
             benchmark=MoveBenchmarkShown(
                 handshake_s=self._handshake_s,
                 moving_s=seconds,
@@ -191,7 +203,10 @@ class _Move:
         live = self._app.out.live
         live.update([f"connecting to {self._worker}"])
         try:
-            async with self._client.mover(self._worker, room=self._room) as mover:
+            async with self._client.mover(
+                self._worker, room=self._room, beside=self._beside, say=self._app.out.warn
+            ) as mover:
+                self._worker = mover.worker
                 self._handshake_s = mover.handshake_s
                 ship = push_models if self._direction == "push" else pull_models
                 return await ship(mover, wish, on_model=self._watch())
@@ -263,7 +278,7 @@ def move_again(
     app: App, direction: Direction, wish: Wish, *, worker: str, room: str
 ) -> tuple[MovesDocument, Shipped]:
     """Go on with what was asked for before."""
-    return _Move(app, app.client(), direction, worker, room).all(wish)
+    return _Move(app, app.client(), direction, (worker,), room).all(wish)
 
 
 def _both(first: Shipped, again: Shipped) -> Shipped:
@@ -290,7 +305,37 @@ def _words(progress: Progress) -> str:
 
 
 def _moved_shown(moved: Moved) -> MovedShown:
-    return MovedShown(**{name: getattr(moved, name) for name in MovedShown.__struct_fields__})
+    fields = {name: getattr(moved, name) for name in MovedShown.__struct_fields__}
+    came = tuple(CameShown(way=c.way, source=c.source, size=c.size) for c in moved.came)
+    return MovedShown(**{**fields, "came": came})
+
+
+def _plan_shown(planned: Planned) -> MovePlanShown:
+    used = [WayShown(way=way.kind, used=True, why=way.why) for way in planned.plan.ways]
+    others = [WayShown(way=way.kind, used=False, why=way.why) for way in planned.plan.without]
+    return MovePlanShown(
+        model=planned.model, label=planned.label, size=planned.size, ways=(*used, *others)
+    )
+
+
+def _tell_plan(app: App, planned: MovePlanShown) -> None:
+    app.out.data(f"{planned.label}, {format_bytes(planned.size)}:")
+    for number, way in enumerate(planned.ways, 1):
+        if way.used:
+            app.out.data(f"  {number}. {way.way}: {way.why}")
+        else:
+            app.out.data(f"  -  {way.way}: not used, {way.why}")
+
+
+def _by_way(document: MovesDocument) -> list[str]:
+    """How much came by which way and from whom, the most first."""
+    came: Counter[tuple[str, str]] = Counter()
+    for one in document.models:
+        for each in one.came:
+            came[each.way, each.source] += each.size
+    return [
+        f"{format_bytes(size)} {way}, from {source}" for (way, source), size in came.most_common()
+    ]
 
 
 def _tell_model(app: App, one: MovedShown, worker: str) -> None:

@@ -14,13 +14,14 @@ Without ``async``, and in one call: ``client/synchronous.py``.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final, TypeVar
 
 import msgspec
+from loguru import logger
 
 from sleap_rtc.auth.store import DeviceStore, RoomEntry
 from sleap_rtc.client import members as members_
@@ -33,8 +34,10 @@ from sleap_rtc.client.locating import locate, offered_here
 from sleap_rtc.client.members import RoomMember
 from sleap_rtc.client.moving import Mover, open_mover
 from sleap_rtc.client.online import Online
+from sleap_rtc.client.room_storage import RoomStorage
 from sleap_rtc.client.shipping import Shipped, Wish, pull_models, push_models
 from sleap_rtc.client.submitted import SubmittedJob, SubmittedJobs, meant
+from sleap_rtc.client.supplying import Ways
 from sleap_rtc.client.tracking import Resolved, resolve_models, track_here
 from sleap_rtc.client.transfers import IfExistsWish, Transfers
 from sleap_rtc.client.unzipping import ENDING, TrainingPackage, unpack
@@ -515,18 +518,28 @@ class AsyncClient:
     # ── models ───────────────────────────────────────────────────────────────
 
     @asynccontextmanager
-    async def mover(self, worker: str | None, *, room: str | None = None) -> AsyncIterator[Mover]:
+    async def mover(
+        self,
+        worker: str | None,
+        *,
+        room: str | None = None,
+        beside: Sequence[str] = (),
+        say: Callable[[str], None] = logger.warning,
+    ) -> AsyncIterator[Mover]:
         """A connection over which models move; see ``client/moving.py``.
 
         Args:
             worker: The worker's name; by default the only one that is online.
             room: The room; by default the only one.
+            beside: More workers from which a pull fetches, as far as they have the same content.
+            say: Told, in a sentence, when one way takes the place of another.
 
         Raises:
             UnknownWorker: It isn't online.
             PeerUnreachable: It can't be reached.
         """
         entry = self.room(room)
+        storage = RoomStorage(self.settings, entry, "rooms")
         async with (
             self.online(entry) as online,
             open_mover(
@@ -537,9 +550,13 @@ class AsyncClient:
                 cache=self.cache,
                 transfers=self.transfers,
                 throttle=self.throttle,
+                ways=Ways.of(self.settings, storage),
+                beside=beside,
+                say=say,
             ) as mover,
         ):
-            yield mover
+            with closing(storage):
+                yield mover
 
     async def push_models(
         self,
@@ -570,6 +587,7 @@ class AsyncClient:
         worker: str | None = None,
         *,
         room: str | None = None,
+        beside: Sequence[str] = (),
         if_exists: IfExistsWish = "ask",
         alias: str | None = None,
         trust: bool = False,
@@ -580,12 +598,13 @@ class AsyncClient:
             names: Ids, prefixes or aliases, as they are there.
             worker: The worker's name; by default the only one that is online.
             room: The room; by default the only one.
+            beside: More workers from which to fetch what they have of it.
             if_exists: As for :meth:`push_models`.
             alias: What they are called here, if that is free.
             trust: Take files that could run something when they are loaded; that is recorded.
         """
         wish = Wish(names=tuple(names), if_exists=if_exists, alias=alias, trust=trust)
-        async with self.mover(worker, room=room) as mover:
+        async with self.mover(worker, room=room, beside=beside) as mover:
             return await pull_models(mover, wish)
 
     async def locate_models(

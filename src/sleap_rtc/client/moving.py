@@ -14,25 +14,35 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final, Literal
 
 import msgspec
+from loguru import logger
 
 from sleap_rtc.auth.store import RoomEntry
 from sleap_rtc.client.asking import WorkerLibrary, open_linked
 from sleap_rtc.client.bringing import PATIENCE_S, OnProgress
 from sleap_rtc.client.online import Online
+from sleap_rtc.client.supplying import Say, Ways
 from sleap_rtc.client.transfers import Direction, Transfer, Transfers
 from sleap_rtc.domain.ids import ModelId, PackageId
 from sleap_rtc.domain.models import ModelRecord, Tier
 from sleap_rtc.domain.packages import PackageRef
-from sleap_rtc.errors import AlreadyExists, DeadlineExceeded, NotFound, PeerUnreachable
+from sleap_rtc.errors import (
+    AlreadyExists,
+    DeadlineExceeded,
+    NetworkError,
+    NotFound,
+    PeerUnreachable,
+    UnknownWorker,
+)
 from sleap_rtc.files.hashcache import HashCache
 from sleap_rtc.library.registry import Registry
 from sleap_rtc.protocol.link import NoticeBody, ReplyBody, RequestBody
 from sleap_rtc.protocol.moving import How, PushMoved
+from sleap_rtc.transfer.choice import Plan
 from sleap_rtc.transfer.progress import Progress
 from sleap_rtc.transports.blocks import Served
 from sleap_rtc.transports.link import Link
@@ -67,6 +77,36 @@ class Clash(msgspec.Struct, frozen=True):
     locked: str = ""
 
 
+class Came(msgspec.Struct, frozen=True):
+    """Content that came one way.
+
+    Attributes:
+        way: The way, as ``--transport`` names it.
+        source: From whom.
+        size: Bytes.
+    """
+
+    way: str
+    source: str
+    size: int
+
+
+class Planned(msgspec.Struct, frozen=True):
+    """By which ways a model would move.
+
+    Attributes:
+        model: Its id where it is.
+        label: What it is called there.
+        size: Bytes of its files.
+        plan: The ways, with reasons.
+    """
+
+    model: ModelId
+    label: str
+    size: int
+    plan: Plan
+
+
 Decide = Callable[[Clash], Choice | None]
 """What becomes of a clash; None where that isn't known."""
 
@@ -84,6 +124,7 @@ class Moved(msgspec.Struct, frozen=True, kw_only=True):
         path: Its directory there.
         size: Bytes of its files.
         sent: Bytes that travelled.
+        came: What came, by way and source, as the receiver saw it; what it read where it was, too.
         seconds: How long its content took.
         safety: The tier of its worst file, as the receiver found it.
         trash: Where the model is that was overwritten, empty if none was.
@@ -98,6 +139,7 @@ class Moved(msgspec.Struct, frozen=True, kw_only=True):
     path: str = ""
     size: int = 0
     sent: int = 0
+    came: tuple[Came, ...] = ()
     seconds: float = 0.0
     safety: Tier = "unknown"
     trash: str = ""
@@ -133,6 +175,9 @@ class Mover:
         throttle: Limits what moves.
         transfers: What this machine remembers.
         handshake_s: Seconds from the first dial to the proven connection.
+        ways: What the user wants of the ways that content takes.
+        beside: To other workers, which may have the same content.
+        say: Told what a person should know meanwhile.
     """
 
     def __init__(
@@ -146,11 +191,15 @@ class Mover:
         transfers: Transfers,
         throttle: Throttle | None = None,
         handshake_s: float = 0.0,
+        ways: Ways = Ways(),  # noqa: B008 - it is frozen
+        beside: Sequence[Mover] = (),
+        say: Say = logger.warning,
     ) -> None:
         self.library, self.link, self.room = library, link, room
         self.registry, self.cache, self.throttle = registry, cache, throttle
         self.transfers = transfers
         self.handshake_s = handshake_s
+        self.ways, self.beside, self.say = ways, beside, say
         self._told: dict[str, OnProgress] = {}
         library.on_other = self._noticed
 
@@ -250,6 +299,9 @@ async def open_mover(
     cache: HashCache,
     transfers: Transfers,
     throttle: Throttle | None = None,
+    ways: Ways = Ways(),  # noqa: B008 - it is frozen
+    beside: Sequence[str] = (),
+    say: Say = logger.warning,
 ) -> AsyncIterator[Mover]:
     """Connect to a worker, to move models.
 
@@ -261,6 +313,10 @@ async def open_mover(
         cache: Hashes of unchanged files.
         transfers: What this machine remembers.
         throttle: Limits what moves.
+        ways: What the user wants of the ways that content takes.
+        beside: Other workers, which may have the same content; the first that can be reached is
+            asked which models there are.
+        say: Told which workers can't be reached, and what else a person should know.
 
     Raises:
         UnknownWorker: It isn't online.
@@ -268,18 +324,34 @@ async def open_mover(
         PeerUnreachable: It can't be reached.
         NotPermitted: One side doesn't trust the other.
     """
-    began = time.monotonic()
-    async with open_linked(online, room, worker, throttle=throttle) as (library, link):
-        yield Mover(
-            library,
-            link,
-            room=room,
-            registry=registry,
-            cache=cache,
-            throttle=throttle,
-            transfers=transfers,
-            handshake_s=time.monotonic() - began,
-        )
+    movers: list[Mover] = []
+    left = [worker, *(name for name in dict.fromkeys(beside) if name != worker)]
+    async with AsyncExitStack() as stack:
+        for number, name in enumerate(left, 1):
+            began = time.monotonic()
+            linked = open_linked(online, room, name, throttle=throttle)
+            try:
+                library, link = await stack.enter_async_context(linked)
+            except (UnknownWorker, NetworkError) as error:
+                if number == len(left) and not movers:
+                    raise
+                say(f"{name} is left out: {error.message}")
+                continue
+            mover = Mover(
+                library,
+                link,
+                room=room,
+                registry=registry,
+                cache=cache,
+                throttle=throttle,
+                transfers=transfers,
+                handshake_s=time.monotonic() - began,
+                ways=ways,
+                say=say,
+            )
+            movers.append(mover)
+        movers[0].beside = tuple(movers[1:])
+        yield movers[0]
 
 
 def decided(decide: Decide, clash: Clash) -> Choice:

@@ -7,6 +7,9 @@
                       ▼
                    fetched, what is lacking ─► looked into ─► in the library, by one step
                       └── cut: the same call goes on       └── something dangerous: only with a yes
+
+Content comes from every worker that was named and has it, and from storage, as
+``supplying.py`` says.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
+from loguru import logger
 from msgspec.structs import replace
 
 from sleap_rtc.client.bringing import (
@@ -30,11 +34,12 @@ from sleap_rtc.client.bringing import (
     seen_at,
     to_the_end,
 )
-from sleap_rtc.client.counting import CountedSources
-from sleap_rtc.client.moving import Clash, Decide, Moved, Mover, decided
+from sleap_rtc.client.moving import Came, Clash, Decide, Moved, Mover, Planned, decided
+from sleap_rtc.client.supplying import Supply, contents_of, in_storage, storage_source
 from sleap_rtc.client.transfers import IfExistsWish, Transfer
 from sleap_rtc.domain.ids import ModelId
 from sleap_rtc.domain.models import ModelFile, ModelRecord, Trust, safety_of
+from sleap_rtc.domain.packages import PackageRef
 from sleap_rtc.errors import (
     Conflict,
     DataError,
@@ -43,9 +48,11 @@ from sleap_rtc.errors import (
     NotFound,
     NotTrusted,
     ProtocolError,
+    SleapRtcError,
     UnknownModel,
     from_wire,
 )
+from sleap_rtc.files.nearby import is_near, new_challenge
 from sleap_rtc.files.partial import claim_partial, folder_of
 from sleap_rtc.files.staged import Staged
 from sleap_rtc.library.arriving import Arrived, arrive, check_replaceable, weigh
@@ -54,8 +61,10 @@ from sleap_rtc.library.inspection.listed import looked_into
 from sleap_rtc.library.registry import Registry
 from sleap_rtc.protocol.library import MAX_FILES
 from sleap_rtc.protocol.link import FindModel, ModelTold, WantFiles
-from sleap_rtc.protocol.moving import IfExists, ModelsNamed, NameModels
+from sleap_rtc.protocol.moving import FilesNear, IfExists, ModelsNamed, NameModels
+from sleap_rtc.transfer.choice import Plan
 from sleap_rtc.transfer.progress import Progress
+from sleap_rtc.transports.base import Sources
 from sleap_rtc.transports.fetch import fetch
 
 HASHING_S: Final = 600.0
@@ -125,17 +134,7 @@ async def pull_model(
         OutOfSpace: There is no room for it.
         NetworkError: The worker is away.
     """
-    told = await _find(mover, model)
-    record, package = told.record, told.package
-    label = told.alias or record.id
-    if record.status == "training":
-        raise Conflict(message=f"Model {label} is still being trained on {mover.worker}.")
-    if package is None:
-        raise FilesMissing(name=label, files=f"all of them, on {mover.worker} too")
-    if record.package != package.id:
-        raise DataError(what=f"Model {record.id}", why="its record is of other files")
-    if not 1 <= package.files <= MAX_FILES or not package.is_possible:
-        raise DataError(what=f"Model {record.id}", why=f"it can't have {package.files:,} files")
+    record, package, label = await _told(mover, model)
     path = await _path_there(mover, model)
     wanted = mover.transfer("pull", record, label, package)
     done = await asyncio.to_thread(_without_moving, mover, record, label, path, decide)
@@ -145,7 +144,9 @@ async def pull_model(
         return done
     registry = mover.registry
     wanted = replace(wanted, if_exists=done if done != "refuse" else wish, trust=trust)
-    counted = CountedSources(mover.library.sources)
+    near = await _want(mover, package, record.id)
+    plan = await _plan(mover, record, package, near)
+    logger.bind(model=record.id, size=package.size).info("how it comes:\n{}", plan.explain())
     with mover.transfers.begin(wanted) as going:
 
         def progress(now: Progress) -> None:
@@ -154,15 +155,24 @@ async def pull_model(
             on_progress(now)
 
         began = time.monotonic()
-        await mover.ask(WantFiles(package=package, model=record.id), within_s=HASHING_S)
         mover.link.want_blocks()
-        with counted.current() as sources:
+        links = [mover.library.sources]
+        for other in mover.beside:
+            links += await _also(other, record, package)
+        kinds = [way.kind for way in plan.ways]
+        stored = None
+        if mover.ways.storage is not None and "s3" in kinds[: kinds.index("webrtc")]:
+            stored = storage_source(mover.ways.storage, package, contents_of(record.files))
+        supply = Supply(links, stored, alone=kinds[0] == "s3", say=mover.say)
+        with supply.sources() as sources:
             staged = await fetch(
                 package,
                 sources=sources,
                 destination=_destination(registry, wanted),
                 incoming=registry.incoming,
                 held=(registry.models_dir,),
+                near=near,
+                on_near=lambda size: supply.counted.add_near(mover.worker, size),
                 cache=mover.cache,
                 on_progress=progress,
                 throttle=mover.throttle,
@@ -183,11 +193,84 @@ async def pull_model(
         result=entry.id,
         path=str(entry.directory),
         size=package.size,
-        sent=counted.received,
+        sent=supply.counted.received,
+        came=tuple(
+            Came(way=way, source=source, size=size)
+            for (way, source), size in sorted(supply.counted.came.items())
+        ),
         seconds=time.monotonic() - began,
         safety=safety_of(entry.record).tier,
         trash="" if arrived.trash is None else str(arrived.trash),
     )
+
+
+async def plan_pull(mover: Mover, model: ModelId) -> Planned:
+    """By which ways a model would come; nothing moves.
+
+    Raises:
+        SleapRtcError: As :func:`pull_model`, before anything moves.
+    """
+    record, package, label = await _told(mover, model)
+    near = await _want(mover, package, record.id)
+    plan = await _plan(mover, record, package, near)
+    return Planned(model=record.id, label=label, size=package.size, plan=plan)
+
+
+async def _plan(mover: Mover, record: ModelRecord, package: PackageRef, near: Path | None) -> Plan:
+    stored, why = await in_storage(mover.ways, package.size, record.files)
+    size = package.size
+    return mover.ways.plan(size, stored=stored, why=why, near=None if near is None else True)
+
+
+async def _want(mover: Mover, package: PackageRef, model: ModelId) -> Path | None:
+    """Be let fetch a model's files from a worker.
+
+    Returns:
+        Where they are, if they can be read there.
+    """
+    challenge = new_challenge() if mover.ways.takes_near else ""
+    wanted = WantFiles(package=package, model=model, challenge=challenge)
+    answer = await mover.ask(wanted, within_s=HASHING_S)
+    if challenge and isinstance(answer, FilesNear):
+        near = answer.near
+        if await asyncio.to_thread(is_near, near.mark, near.folder, challenge):
+            return Path(near.folder)
+    return None
+
+
+async def _also(mover: Mover, record: ModelRecord, package: PackageRef) -> list[Sources]:
+    """The sources of another worker, if it has the same content under the same id."""
+    try:
+        told = await _find(mover, record.id)
+        if told.package != package:
+            mover.say(f"{mover.worker} has other content under the id {record.id}: not used.")
+            return []
+        await _want(mover, package, record.id)
+        mover.link.want_blocks()
+    except SleapRtcError as error:
+        mover.say(f"{mover.worker} gives nothing of {record.id}: {error.message}")
+        return []
+    return [mover.library.sources]
+
+
+async def _told(mover: Mover, model: ModelId) -> tuple[ModelRecord, PackageRef, str]:
+    """What a worker tells of a model that can be pulled: record, package and name.
+
+    Raises:
+        SleapRtcError: As :func:`pull_model`.
+    """
+    told = await _find(mover, model)
+    record, package = told.record, told.package
+    label = told.alias or record.id
+    if record.status == "training":
+        raise Conflict(message=f"Model {label} is still being trained on {mover.worker}.")
+    if package is None:
+        raise FilesMissing(name=label, files=f"all of them, on {mover.worker} too")
+    if record.package != package.id:
+        raise DataError(what=f"Model {record.id}", why="its record is of other files")
+    if not 1 <= package.files <= MAX_FILES or not package.is_possible:
+        raise DataError(what=f"Model {record.id}", why=f"it can't have {package.files:,} files")
+    return record, package, label
 
 
 def _without_moving(

@@ -7,6 +7,9 @@
                         ▼
                      offered ─► the worker fetches what it lacks ─► it is in its library
                                   └── cut: the same call goes on ◄──┘ noted where it is
+
+With ``--transport s3`` it is not offered but stored in the room's storage, from which
+the worker fetches it. When that fails, it is offered all the same.
 """
 
 from __future__ import annotations
@@ -14,21 +17,41 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Iterator, Sequence
+from typing import Final, Literal
 
+from loguru import logger
 from msgspec.structs import replace
 
 from sleap_rtc.client.bringing import OnProgress, seen_at
 from sleap_rtc.client.counting import CountedServed
-from sleap_rtc.client.moving import Clash, Decide, Moved, Mover, decided
+from sleap_rtc.client.moving import Came, Clash, Decide, Moved, Mover, Planned, decided
+from sleap_rtc.client.storing_models import store_model
+from sleap_rtc.client.supplying import contents_of, in_storage
 from sleap_rtc.client.tracking import is_whole
 from sleap_rtc.client.transfers import IfExistsWish
 from sleap_rtc.domain.ids import ModelId
 from sleap_rtc.domain.packages import ref
-from sleap_rtc.errors import Conflict, FilesMissing, ProtocolError, UnknownModel, from_wire
+from sleap_rtc.errors import (
+    Cancelled,
+    Conflict,
+    Damaged,
+    FilesMissing,
+    NetworkError,
+    NotFound,
+    ProtocolError,
+    SleapRtcError,
+    SourceChanged,
+    StorageOff,
+    StorageRefused,
+    UnknownModel,
+    from_wire,
+)
+from sleap_rtc.files.nearby import marked
+from sleap_rtc.files.packing import Packed
 from sleap_rtc.library.entries import Entry
-from sleap_rtc.protocol.link import Accepted
+from sleap_rtc.protocol.library import MAX_PATH_TOLD
+from sleap_rtc.protocol.link import Accepted, ReplyBody
 from sleap_rtc.protocol.moving import (
     MAX_FLAGGED,
     CallModels,
@@ -37,14 +60,18 @@ from sleap_rtc.protocol.moving import (
     ModelsNamed,
     ModelWeighed,
     NameModels,
+    Near,
     PushModel,
     WeighModel,
     sendable,
 )
+from sleap_rtc.transfer.choice import Plan
 from sleap_rtc.transfer.progress import Progress
 from sleap_rtc.transports.serving import serve_model
 
 AliasState = Literal["free", "ours", "taken"]
+
+_STORAGE_FAILS: Final = (NetworkError, NotFound, Damaged, StorageOff, StorageRefused)
 
 
 async def push_model(
@@ -105,8 +132,16 @@ async def push_model(
             counted = CountedServed(served)
             began = time.monotonic()
             body = PushModel(record=sent, package=package, if_exists=done)
-            with mover.offering(package.id, counted):
-                pushed = await mover.ask_long(body, package.id, progress)
+            plan = await _plan(mover, entry)
+            logger.bind(model=record.id, size=package.size).info("how it goes:\n{}", plan.explain())
+            pushed, stored = None, 0
+            if plan.ways[0].kind == "s3":
+                through = replace(body, stored=contents_of(record.files))
+                pushed, stored = await _by_storage(mover, through, served.packed, progress)
+            if pushed is None:
+                with mover.offering(package.id, counted), _near(mover, entry, weighed) as near:
+                    body = replace(body, near=near)
+                    pushed = await mover.ask_long(body, package.id, progress)
             if not isinstance(pushed, ModelPushed):
                 raise ProtocolError(peer=mover.worker, why="another answer than the one asked for")
             going.finish(pushed.model)
@@ -120,11 +155,63 @@ async def push_model(
         result=pushed.model,
         path=pushed.path,
         size=package.size,
-        sent=counted.sent,
+        sent=counted.sent + stored,
+        came=tuple(Came(way=c.way, source=c.source, size=c.size) for c in pushed.came),
         seconds=time.monotonic() - began,
         safety=pushed.safety,
         trash=pushed.trash,
     )
+
+
+async def _by_storage(
+    mover: Mover, body: PushModel, packed: Packed, on_progress: OnProgress
+) -> tuple[ReplyBody | None, int]:
+    """Push through storage: the worker's answer, None if that fails; and how much was stored."""
+    stored, asked = 0, False
+    try:
+        stored = await store_model(mover, packed, on_progress)
+        asked = True
+        return await mover.ask_long(body, body.package.id, on_progress), stored
+    except (SourceChanged, Cancelled):
+        raise
+    except SleapRtcError as error:
+        # What the worker says of the model itself, it would say again.
+        if asked and not isinstance(error, _STORAGE_FAILS):
+            raise
+        mover.say(f"Storage fails, so it goes over the link: {error.message}")
+        return None, stored
+
+
+@contextlib.contextmanager
+def _near(mover: Mover, entry: Entry, weighed: ModelWeighed) -> Iterator[Near | None]:
+    """Where the worker may read the files, if it is on this machine; else it doesn't look."""
+    linked = any(file.link for file in entry.record.files)
+    folder = str(entry.directory)
+    if not (weighed.challenge and mover.ways.takes_near) or linked or len(folder) > MAX_PATH_TOLD:
+        yield None
+        return
+    with contextlib.ExitStack() as stack:
+        near = None
+        with contextlib.suppress(OSError):
+            mark = stack.enter_context(marked(weighed.challenge))
+            near = Near(mark=str(mark), folder=folder)
+        yield near
+
+
+async def plan_push(mover: Mover, entry: Entry) -> Planned:
+    """By which ways a model would go; nothing moves."""
+    return Planned(
+        model=entry.id,
+        label=entry.label,
+        size=entry.record.size,
+        plan=await _plan(mover, entry),
+    )
+
+
+async def _plan(mover: Mover, entry: Entry) -> Plan:
+    record = entry.record
+    stored, why = await in_storage(mover.ways, record.size, record.files)
+    return mover.ways.plan(record.size, stored=stored, why=why, sends=True)
 
 
 def _without_moving(

@@ -14,9 +14,9 @@ from typing import Final
 
 import msgspec
 
-from sleap_rtc.client.moving import Choice, Clash, Decide, Moved, Mover
-from sleap_rtc.client.pulling import named_there, pull_model
-from sleap_rtc.client.pushing import AliasState, alias_there, call_there, push_model
+from sleap_rtc.client.moving import Choice, Clash, Decide, Moved, Mover, Planned
+from sleap_rtc.client.pulling import named_there, plan_pull, pull_model
+from sleap_rtc.client.pushing import AliasState, alias_there, call_there, plan_push, push_model
 from sleap_rtc.client.tracking import resolve_names
 from sleap_rtc.client.transfers import IfExistsWish
 from sleap_rtc.domain import aliases
@@ -74,12 +74,14 @@ class Shipped(msgspec.Struct, frozen=True):
         failed: Those that aren't.
         clashes: What a person could decide about some of these: model → clash.
         offers: Names.
+        plans: By which ways models would move, where only that was asked for.
     """
 
     moved: tuple[Moved, ...] = ()
     failed: tuple[Failed, ...] = ()
     clashes: dict[str, Clash] = {}
     offers: tuple[Offer, ...] = ()
+    plans: tuple[Planned, ...] = ()
 
 
 class Wish(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,6 +93,7 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
         choices: The same for single models, which counts more.
         alias: What they are called on the other side: one model, or a pair.
         trust: For a pull: take files that could run something.
+        explain: Only say by which ways they would move.
     """
 
     names: tuple[str, ...]
@@ -98,6 +101,7 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     choices: dict[str, Choice] = {}
     alias: str | None = None
     trust: bool = False
+    explain: bool = False
 
     def decide(self, model: str, clashes: dict[str, Clash]) -> Decide:
         """Decides by what was said; what nobody said is noted in ``clashes``."""
@@ -143,7 +147,11 @@ async def push_models(mover: Mover, wish: Wish, *, on_model: OnModel = lambda *_
         if await alias_there(mover, wish.alias, packages) == "taken":
             raise AliasTaken(alias=wish.alias, owner=f"another model on {mover.worker}")
 
-    async def one(model: ModelId, decide: Decide, tell: Callable[[Progress], None]) -> Moved:
+    async def one(
+        model: ModelId, decide: Decide, tell: Callable[[Progress], None]
+    ) -> Moved | Planned:
+        if wish.explain:
+            return await plan_push(mover, entries[model])
         return await push_model(
             mover, entries[model], decide=decide, wish=wish.if_exists, on_progress=tell
         )
@@ -193,7 +201,11 @@ async def pull_models(mover: Mover, wish: Wish, *, on_model: OnModel = lambda *_
             by = " and ".join(owner.models) if owner else "another model"
             raise AliasTaken(alias=wish.alias, owner=by)
 
-    async def one(model: ModelId, decide: Decide, tell: Callable[[Progress], None]) -> Moved:
+    async def one(
+        model: ModelId, decide: Decide, tell: Callable[[Progress], None]
+    ) -> Moved | Planned:
+        if wish.explain:
+            return await plan_pull(mover, model)
         return await pull_model(
             mover,
             model,
@@ -223,11 +235,12 @@ async def pull_models(mover: Mover, wish: Wish, *, on_model: OnModel = lambda *_
 async def _each(
     labels: dict[ModelId, str],
     wish: Wish,
-    one: Callable[[ModelId, Decide, Callable[[Progress], None]], Awaitable[Moved]],
+    one: Callable[[ModelId, Decide, Callable[[Progress], None]], Awaitable[Moved | Planned]],
     on_model: OnModel,
 ) -> Shipped:
     """Move one after the other: each takes what the link gives."""
     moved: list[Moved] = []
+    plans: list[Planned] = []
     failed: list[Failed] = []
     clashes: dict[str, Clash] = {}
     for number, (model, label) in enumerate(labels.items()):
@@ -237,12 +250,17 @@ async def _each(
 
         on_model(number, len(labels), label, None)
         try:
-            moved.append(await one(model, wish.decide(model, clashes), tell))
+            done = await one(model, wish.decide(model, clashes), tell)
         except (NetworkError, Cancelled):
             raise
         except SleapRtcError as error:
             failed.append(Failed(model=model, label=label, error=error))
-    return Shipped(moved=tuple(moved), failed=tuple(failed), clashes=clashes)
+            continue
+        if isinstance(done, Planned):
+            plans.append(done)
+        else:
+            moved.append(done)
+    return Shipped(moved=tuple(moved), failed=tuple(failed), clashes=clashes, plans=tuple(plans))
 
 
 # ── names ────────────────────────────────────────────────────────────────────

@@ -28,7 +28,7 @@ request           answered by                       meaning
 ``retry_job``     ``accepted``                      go on with an interrupted job
 ``find_model``    ``model``                         record and package of one model
 ``offer_files``   ``accepted``                      this package can be fetched from me
-``want_files``    ``accepted``                      let me fetch this package of a model or job
+``want_files``    ``accepted``, ``files_near``      let me fetch this package of a model or job
 ``list_models`` …                                   the library: see ``protocol/library.py``
 ``push_model`` …                                    moving models: see ``protocol/moving.py``
 ``weigh_data``    ``data_weighed``                  a job's data: see ``protocol/datasets.py``
@@ -136,11 +136,19 @@ class OfferFiles(Body, frozen=True, tag="offer_files"):
 
 
 class WantFiles(Body, frozen=True, tag="want_files"):
-    """Let me fetch this package: the files of ``model``, or what ``job`` has put out."""
+    """Let me fetch this package: the files of ``model``, or what ``job`` has put out.
+
+    Attributes:
+        package: Its content.
+        model: The model whose files it is.
+        job: The job whose output it is.
+        challenge: To be said by a mark, if the model's files can be read where they are.
+    """
 
     package: PackageRef
     model: Id | None = None
     job: Job | None = None
+    challenge: moving.Challenge = ""
 
 
 # ── replies ──────────────────────────────────────────────────────────────────
@@ -246,6 +254,7 @@ ReplyBody = (
     | moving.ModelsNamed
     | moving.ModelWeighed
     | moving.ModelPushed
+    | moving.FilesNear
     | datasets.DataWeighed
 )
 AnyRequest = RequestBody | direct.OpenDirect

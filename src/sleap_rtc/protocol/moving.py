@@ -21,6 +21,10 @@ the library before all of it is. Only owners and members may weigh, push and cal
 
 A pull needs none of this: ``find_model`` and ``want_files``, which every member
 of the room may ask.
+
+Where both sides are one user's on one machine, files are read where they are, in a
+folder that whoever has them names. The reader gives a challenge, in ``want_files``
+or ``model_weighed``, and believes a mark (``files/nearby.py``).
 """
 
 from __future__ import annotations
@@ -31,14 +35,21 @@ from msgspec import Meta
 
 from sleap_rtc.domain.models import Hex64, Id, Line, ModelRecord, Package, Tier
 from sleap_rtc.domain.packages import MAX_SIZE, PackageRef
+from sleap_rtc.domain.values import Value
 from sleap_rtc.protocol.codec import MAX_MESSAGE, Body
 from sleap_rtc.protocol.library import Name, PathTold, fit_record
 
 FEATURE: Final = "push"
 """What a peer that answers these names in its handshake."""
 
+MAX_CAME: Final = 64
+"""Ways and sources that content came by, as it is told."""
 MAX_FLAGGED: Final = 64
 """Files of a model that are named as suspicious before they are sent."""
+MAX_STORED: Final = 128
+"""Files of a model that is fetched from storage: each of them takes questions of its own."""
+Challenge = Annotated[str, Meta(pattern=r"\A([0-9a-f]{64})?\Z")]
+"""64 hex digits that a mark is to say; empty where none is wanted."""
 RECORD_ROOM: Final = MAX_MESSAGE - 16 * 1024
 """Bytes of a record that is sent, with room for the rest of the message."""
 
@@ -81,12 +92,30 @@ class WeighModel(Body, frozen=True, tag="weigh_model"):
     flagged: Annotated[tuple[Hex64, ...], Meta(max_length=MAX_FLAGGED)] = ()
 
 
+class Near(Value, frozen=True):
+    """A folder on this machine, and the mark that proves its owner; see ``files/nearby.py``."""
+
+    mark: PathTold
+    folder: PathTold
+
+
 class PushModel(Body, frozen=True, tag="push_model"):
-    """Take this model; its content can be fetched from the sender while the request lasts."""
+    """Take this model; its content can be fetched from the sender while the request lasts.
+
+    Attributes:
+        record: Without its files.
+        package: Its content.
+        if_exists: What becomes of another model with its id.
+        stored: The BLAKE3 of each of its files, in the package's order, if the room's storage has
+            them all: then they are fetched from there.
+        near: Where its files are, if the worker can read them there.
+    """
 
     record: ModelRecord
     package: PackageRef
     if_exists: IfExists = "refuse"
+    stored: Annotated[tuple[Hex64, ...], Meta(max_length=MAX_STORED)] = ()
+    near: Near | None = None
 
 
 class CallModels(Body, frozen=True, tag="call_models"):
@@ -118,6 +147,7 @@ class ModelWeighed(Body, frozen=True, tag="model_weighed"):
         size: Bytes of that one's files.
         locked: Why the asker may not overwrite that one, empty if it may.
         code: The stable code of that error.
+        challenge: To be said by a mark, if the files can be read where they are.
     """
 
     verdict: Verdict
@@ -128,6 +158,21 @@ class ModelWeighed(Body, frozen=True, tag="model_weighed"):
     size: Annotated[int, Meta(ge=0, le=MAX_SIZE)] = 0
     locked: Line = ""
     code: Annotated[str, Meta(max_length=64)] = ""
+    challenge: Challenge = ""
+
+
+class FilesNear(Body, frozen=True, tag="files_near"):
+    """They may be fetched; who can read them where they are needn't."""
+
+    near: Near
+
+
+class CameBy(Value, frozen=True):
+    """Content that came one way: ``webrtc``, ``direct``, ``local`` or ``s3``; from whom; bytes."""
+
+    way: Annotated[str, Meta(max_length=16)]
+    source: Line
+    size: Annotated[int, Meta(ge=0, le=MAX_SIZE)]
 
 
 class ModelPushed(Body, frozen=True, tag="model_pushed"):
@@ -139,6 +184,7 @@ class ModelPushed(Body, frozen=True, tag="model_pushed"):
         path: Its directory there.
         safety: The tier of the worst of its files, as the worker found it.
         trash: Where the one is that was there, for 30 days; empty if none was.
+        came: What of its content travelled, by way and source.
     """
 
     model: Id
@@ -146,6 +192,7 @@ class ModelPushed(Body, frozen=True, tag="model_pushed"):
     path: PathTold = ""
     safety: Tier = "unknown"
     trash: PathTold = ""
+    came: Annotated[tuple[CameBy, ...], Meta(max_length=MAX_CAME)] = ()
 
 
 # ── notices ──────────────────────────────────────────────────────────────────

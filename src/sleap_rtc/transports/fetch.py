@@ -45,6 +45,8 @@ async def fetch(
     destination: str,
     incoming: Path,
     held: Sequence[Path] = (),
+    near: Path | None = None,
+    on_near: Callable[[int], None] = lambda _: None,
     cache: HashCache | None = None,
     on_progress: OnProgress | None = None,
     throttle: Throttle | None = None,
@@ -64,6 +66,8 @@ async def fetch(
         incoming: The folder of all partial data, on the destination's file system.
         held: Folders whose files, and those in ``incoming``, are searched for what is wanted:
             content that is there, under whatever name, is copied and not fetched.
+        near: The folder of a peer on this machine that has the package, to be searched after those.
+        on_near: Told how many bytes were copied from there.
         cache: Hashes of unchanged big files, for that search.
         on_progress: Called on the event loop, about four times a second and at the end.
         throttle: The bandwidth limit, shared with other transfers.
@@ -87,6 +91,8 @@ async def fetch(
         package = await _package(ref, sources, claim, patience)
         store = await _make(undo, PartialStore.close, PartialStore, claim, package)
         await _reuse(store, held, cache, on_progress)
+        if near is not None and store.here < package.size:
+            on_near(await _reuse(store, (near,), cache, on_progress))
         receiving = Receiving(
             store,
             sources,
@@ -106,8 +112,8 @@ async def _reuse(
     held: Sequence[Path],
     cache: HashCache | None,
     on_progress: OnProgress | None,
-) -> None:
-    """Copy what this machine has already, and tell how far that is."""
+) -> int:
+    """Copy what this machine has already, and tell how far that is; returns the bytes."""
     total = store.layout.package.size
     done = store.here
     meter = Meter("copying", done=done, total=total, now=time.monotonic())
@@ -133,6 +139,7 @@ async def _reuse(
         copying.exception()
     if size := copying.result():
         logger.bind(package=store.layout.package.id, bytes=size).info("copied from this machine")
+    return size
 
 
 async def _make(

@@ -25,6 +25,7 @@ import msgspec
 from loguru import logger
 
 from sleap_rtc.client.approvals import Approvals
+from sleap_rtc.client.room_storage import RoomStorage
 from sleap_rtc.domain.ids import JobId, PackageId
 from sleap_rtc.domain.packages import PackageRef, ref
 from sleap_rtc.domain.places import WorkerInfo
@@ -74,13 +75,14 @@ from sleap_rtc.protocol.link import (
     UnfollowJob,
     WantFiles,
 )
-from sleap_rtc.protocol.moving import CallModels, NameModels, PushModel, WeighModel
+from sleap_rtc.protocol.moving import CallModels, FilesNear, NameModels, PushModel, WeighModel
 from sleap_rtc.transports.channel import Channel
 from sleap_rtc.transports.serving import ServedPackage, serve_model
 from sleap_rtc.transports.throttle import Throttle
 from sleap_rtc.worker.job_directory import JobDirectory
 from sleap_rtc.worker.library_answers import LibraryAnswers, find
 from sleap_rtc.worker.manager import JobManager
+from sleap_rtc.worker.near_models import NearModels
 from sleap_rtc.worker.open_packages import OpenPackages
 from sleap_rtc.worker.peers import Asker, Peers, asker_of
 from sleap_rtc.worker.pushes import Pushes
@@ -103,6 +105,7 @@ class Answers:
         worker: The worker's name.
         approvals: What a person of this machine said yes to.
         throttle: Limits what is sent of content.
+        storage: The room's area of models' files.
     """
 
     def __init__(
@@ -116,6 +119,7 @@ class Answers:
         worker: str,
         approvals: Approvals,
         throttle: Throttle | None = None,
+        storage: RoomStorage | None = None,
     ) -> None:
         self._describe = describe
         self._max_files = max_files
@@ -131,6 +135,7 @@ class Answers:
             throttle=throttle,
         )
         self._open = OpenPackages(self.peers.is_granted)
+        self._near = NearModels(registry)
         self.weigh: Callable[[WeighData], DataWeighed]
         self._pushes = Pushes(
             registry,
@@ -142,6 +147,7 @@ class Answers:
             keep_free=keep_free,
             cache=cache,
             throttle=throttle,
+            storage=storage,
         )
         self.jobs: JobManager
 
@@ -268,7 +274,7 @@ class Answers:
 
     # ── models and files ─────────────────────────────────────────────────────
 
-    async def _exchange(self, asker: Asker, body: OfferFiles | WantFiles) -> Accepted:
+    async def _exchange(self, asker: Asker, body: OfferFiles | WantFiles) -> Accepted | FilesNear:
         package = body.package.id
         if isinstance(body, OfferFiles):
             self._check_may_submit(asker)
@@ -276,6 +282,7 @@ class Answers:
         else:
             served = await self._open.get(package, lambda: self._make(body))
             self.peers.grant(asker, package, served)
+            return await self._near.tell(body) or Accepted()
         return Accepted()
 
     def _find(self, name: str) -> ModelTold:

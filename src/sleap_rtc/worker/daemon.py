@@ -139,6 +139,7 @@ class _Worker:
             worker=name,
             approvals=approvals,
             throttle=throttle,
+            storage=RoomStorage(settings, room, "rooms"),
         )
         self._kept = FileCache(settings.cache_dir, limit=settings.cache_size)
         places = Places(

@@ -23,17 +23,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+from blake3 import blake3 as new_blake3
 from loguru import logger
 from msgspec.structs import replace
 
 from sleap_rtc.client.approvals import Approvals
 from sleap_rtc.client.bringing import elsewhere, files_of, to_the_end
+from sleap_rtc.client.room_storage import RoomStorage
+from sleap_rtc.client.supplying import Supply, storage_source
 from sleap_rtc.domain.ids import DeviceId, ModelId, PackageId
 from sleap_rtc.domain.models import ModelFile, ModelRecord, safety_of
 from sleap_rtc.domain.packages import PackageRef
@@ -42,6 +47,7 @@ from sleap_rtc.errors import (
     Conflict,
     DataError,
     LinkLost,
+    NotFound,
     NotPermitted,
     NotTrusted,
     OutOfSpace,
@@ -50,6 +56,7 @@ from sleap_rtc.errors import (
     UsageError,
 )
 from sleap_rtc.files.hashcache import HashCache
+from sleap_rtc.files.nearby import is_near
 from sleap_rtc.files.partial import claim_partial, folder_of
 from sleap_rtc.files.space import free_space
 from sleap_rtc.files.staged import Staged
@@ -60,7 +67,9 @@ from sleap_rtc.library.registry import Registry
 from sleap_rtc.protocol.library import MAX_FILES, MAX_PATH_TOLD
 from sleap_rtc.protocol.link import Accepted
 from sleap_rtc.protocol.moving import (
+    MAX_CAME,
     CallModels,
+    CameBy,
     IfExists,
     ModelPushed,
     ModelsNamed,
@@ -76,6 +85,9 @@ from sleap_rtc.transports.fetch import fetch
 from sleap_rtc.transports.throttle import Throttle
 from sleap_rtc.worker.library_answers import library_errors
 from sleap_rtc.worker.peers import Asker, Peers
+
+if TYPE_CHECKING:
+    from sleap_rtc.transports.stored import StorageSource
 
 MAY_PUSH: Final = frozenset({"owner", "member"})
 AT_ONCE: Final = 2
@@ -103,6 +115,7 @@ class Pushes:
         keep_free: Bytes of the disk that models leave free.
         cache: Hashes of unchanged files.
         throttle: Limits what is fetched.
+        storage: The room's area of models' files.
         clock: The time now, UTC.
     """
 
@@ -118,6 +131,7 @@ class Pushes:
         keep_free: int,
         cache: HashCache,
         throttle: Throttle | None = None,
+        storage: RoomStorage | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._registry = registry
@@ -129,6 +143,8 @@ class Pushes:
         self._keep_free = keep_free
         self._cache = cache
         self._throttle = throttle
+        self._storage = storage
+        self._secret = os.urandom(32)
         self._clock = clock
         self._turns: dict[DeviceId, asyncio.Semaphore] = {}
         self._locks: dict[PackageId, asyncio.Lock] = {}
@@ -182,8 +198,9 @@ class Pushes:
         if found.verdict != "same":
             self._check_room(body.record, body.package)
         entry = found.entry
+        challenge = self._challenge(asker, body.package.id)
         if entry is None:
-            return ModelWeighed(verdict=found.verdict)
+            return ModelWeighed(verdict=found.verdict, challenge=challenge)
         locked = code = ""
         if found.verdict == "other":
             try:
@@ -273,42 +290,72 @@ class Pushes:
                 # Whoever waited behind another one with the same content finds it here.
                 found = await asyncio.to_thread(weigh, self._registry, body.record)
                 if found.entry is not None and found.verdict == "same":
-                    return _pushed(Arrived(entry=found.entry, how="known"))
+                    return _pushed(Arrived(entry=found.entry, how="known"), ())
                 if found.entry is not None and body.if_exists == "overwrite":
                     await asyncio.to_thread(
                         self._check_may_replace,
                         *(asker, found.entry, body.record, self._needed()),
                     )
                 await asyncio.to_thread(self._check_room, body.record, body.package)
-                arrived = await self._fetch(asker, body, tell)
+                arrived, came = await self._fetch(asker, body, tell)
         logger.bind(
             model=arrived.entry.id, by=asker.called, how=arrived.how, bytes=body.package.size
         ).info("a model was pushed")
-        return _pushed(arrived)
+        return _pushed(arrived, came)
 
     async def _fetch(
         self, asker: Asker, body: PushModel, tell: Callable[[Progress], None]
-    ) -> Arrived:
+    ) -> tuple[Arrived, tuple[CameBy, ...]]:
         package, destination = body.package, self._destination(body.record)
+        near = await asyncio.to_thread(self._near, asker, body)
         try:
-            with self._peers.sources(package.id) as sources:
-                staged = await fetch(
-                    package,
-                    sources=sources,
-                    destination=destination,
-                    incoming=self._registry.incoming,
-                    held=(self._registry.models_dir,),
-                    cache=self._cache,
-                    on_progress=tell,
-                    throttle=self._throttle,
-                    patience=SOURCE_S,
-                )
+            with self._peers.sources(package.id) as peers:
+                supply = Supply([peers], self._storage_of(body), say=logger.info)
+                with supply.sources() as sources:
+                    staged = await fetch(
+                        package,
+                        sources=sources,
+                        destination=destination,
+                        incoming=self._registry.incoming,
+                        held=(self._registry.models_dir,),
+                        near=near,
+                        on_near=partial(supply.counted.add_near, asker.name),
+                        cache=self._cache,
+                        on_progress=tell,
+                        throttle=self._throttle,
+                        patience=SOURCE_S,
+                    )
         except DataError:  # it will never be that package
             with contextlib.suppress(SleapRtcError):
                 claim_partial(self._registry.incoming, package.id, destination).remove()
             raise
         with staged:
-            return await to_the_end(self._take_in, asker, body.record, staged, body.if_exists)
+            arrived = await to_the_end(self._take_in, asker, body.record, staged, body.if_exists)
+        came = supply.counted.came.most_common(MAX_CAME)
+        return arrived, tuple(CameBy(way=way, source=_line(who), size=n) for (way, who), n in came)
+
+    def _challenge(self, asker: Asker, package: PackageId) -> str:
+        """What a mark must say that comes with a push of this content over this link."""
+        about = f"{asker.session} {package}".encode()
+        return new_blake3(about, key=self._secret).hexdigest()
+
+    def _near(self, asker: Asker, body: PushModel) -> Path | None:
+        """Where the sender's files are, if they can be read there."""
+        near = body.near
+        if near is None:
+            return None
+        challenge = self._challenge(asker, body.package.id)
+        return Path(near.folder) if is_near(near.mark, near.folder, challenge) else None
+
+    def _storage_of(self, body: PushModel) -> StorageSource | None:
+        """Storage, if the sender says that it has the content."""
+        if not body.stored:
+            return None
+        if self._storage is None or not self._storage.can:
+            raise NotFound(message=f"Worker {self._worker} can't ask storage for anything.")
+        if len(body.stored) != body.package.files:
+            raise UsageError(message="Storage is said to have other files than the package.")
+        return storage_source(self._storage, body.package, body.stored)
 
     def _take_in(
         self, asker: Asker, record: ModelRecord, staged: Staged, if_exists: IfExists
@@ -469,7 +516,7 @@ def _check_role(asker: Asker, what: str) -> None:
         )
 
 
-def _pushed(arrived: Arrived) -> ModelPushed:
+def _pushed(arrived: Arrived, came: tuple[CameBy, ...]) -> ModelPushed:
     entry = arrived.entry
     return ModelPushed(
         model=ModelId(entry.id),
@@ -477,7 +524,12 @@ def _pushed(arrived: Arrived) -> ModelPushed:
         path=_told(entry.directory),
         safety=safety_of(entry.record).tier,
         trash="" if arrived.trash is None else _told(arrived.trash),
+        came=came,
     )
+
+
+def _line(name: str) -> str:
+    return " ".join(name.split())[:200]
 
 
 def _told(path: Path) -> str:

@@ -1,0 +1,101 @@
+"""Putting a model's files into the room's storage, where they stay for whoever has need of them.
+
+Each file is kept under the BLAKE3 of its content, and the list of them under the
+package's id: what is there isn't sent again, and what was cut goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from sleap_rtc.errors import Cancelled, NotFound
+from sleap_rtc.files.packing import Packed
+from sleap_rtc.jobs.datasets import NamedFile
+from sleap_rtc.transfer.progress import Progress
+
+if TYPE_CHECKING:
+    from sleap_rtc.client.moving import Mover
+
+
+async def store_model(mover: Mover, packed: Packed, on_progress: Callable[[Progress], None]) -> int:
+    """Store the files of a model.
+
+    Args:
+        mover: Knows the storage, and how much goes at once.
+        packed: The model's files.
+        on_progress: Told how far it is, on the event loop.
+
+    Returns:
+        Bytes that were sent: what was there already doesn't count.
+
+    Raises:
+        NotFound: There is no storage.
+        StorageOff: The server keeps no files.
+        SourceChanged: A file isn't any more what was packed.
+        Busy: Another process of this machine is storing the same.
+        QuotaExceeded: The room has too much there.
+        StorageUnreachable: It fails for too long; what it has is kept.
+        SleapRtcError: It says no.
+    """
+    from sleap_rtc.client.storing import Limits, store_files  # noqa: PLC0415 - behind an extra
+
+    ways = mover.ways
+    if ways.storage is None or ways.uploads is None:
+        raise NotFound(message="There is no storage to put the model into.")
+    limits = Limits(in_flight=ways.in_flight, largest=ways.largest_part, rate=ways.rate)
+    store = await asyncio.to_thread(ways.storage.open)
+    stop = threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def progress(_name: str, now: Progress) -> None:
+        if stop.is_set():
+            raise Cancelled(what="The storing")
+        loop.call_soon_threadsafe(on_progress, now)
+
+    storing = asyncio.ensure_future(
+        asyncio.to_thread(
+            store_files,
+            store,
+            _absolute(packed),
+            _named(packed),
+            state=ways.uploads,
+            limits=limits,
+            on_progress=progress,
+        )
+    )
+    try:
+        return (await asyncio.shield(storing)).sent
+    finally:
+        # A thread can't be cancelled: it notices at its next report.
+        stop.set()
+        await asyncio.wait([storing])
+        storing.exception()
+
+
+def _absolute(packed: Packed) -> Packed:
+    """The same with the files' whole paths, as a package of the library names them in its root."""
+    root = packed.root
+    if root is None:
+        return packed
+    sources = tuple(
+        replace(source, path=str(root / source.path), beneath=False) if source.beneath else source
+        for source in packed.sources
+    )
+    return replace(packed, sources=sources, root=None)
+
+
+def _named(packed: Packed) -> list[NamedFile]:
+    return [
+        NamedFile(
+            name=entry.path,
+            size=entry.size,
+            checksum=packed.file_hashes[entry.path],
+            place=source.path,
+        )
+        for entry, source in zip(packed.package.files, packed.sources, strict=True)
+    ]
