@@ -56,15 +56,22 @@ Kind = Literal["offer", "answer"]
 Signal = Callable[[Peering], Awaitable[None]]
 
 
-_ending: Final[set[asyncio.Task[None]]] = set()
+_ending: Final[set[asyncio.Future[Any]]] = set()
+
+
+def until_ended(work: asyncio.Future[Any]) -> None:
+    """Have :func:`ended` wait for ``work``, whatever comes of it."""
+    _ending.add(work)
+    work.add_done_callback(_ending.discard)
+    work.add_done_callback(lambda done: done.cancelled() or done.exception())
 
 
 async def ended() -> None:
     """Wait until connections that were closed in this event loop hold nothing of it any more."""
     loop = asyncio.get_running_loop()
-    tasks = [task for task in _ending if task.get_loop() is loop]
-    if tasks:
-        await asyncio.wait(tasks, timeout=END_WITHIN_S)
+    left = [work for work in _ending if work.get_loop() is loop]
+    if left:
+        await asyncio.wait(left, timeout=END_WITHIN_S)
 
 
 class Peer(ABC):
@@ -180,6 +187,7 @@ class Peer(ABC):
             raise ProtocolError(peer=self._peer, why="its certificate changed")
         # Noted first: the connection may be open before the next line returns.
         self._remote = remote
+        self._candidates = 0
         await self._set_remote(kind, sdp)
         early, self._early = self._early, []
         for candidate in early:
@@ -386,9 +394,7 @@ class Peer(ABC):
 
     def _finish(self, work: Coroutine[Any, Any, None]) -> None:
         """Let ``work`` end what the library holds; :func:`ended` waits for it."""
-        task = self._loop.create_task(work)
-        _ending.add(task)
-        task.add_done_callback(_ending.discard)
+        until_ended(self._loop.create_task(work))
 
     # ── what a shell does ────────────────────────────────────────────────────
 

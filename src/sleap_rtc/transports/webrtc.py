@@ -7,8 +7,10 @@ Parameters and traps are measured ones:
 * at most :data:`~sleap_rtc.transports.connection.HIGH_WATER` bytes are queued, and sending
   goes on when a quarter of that is left;
 * an observer's callbacks must be set before its connection is made;
-* every connection is closed before the interpreter ends, or a late callback
-  aborts the process;
+* every connection is closed before the interpreter ends, and what was asked of the library has
+  been answered, or a late callback aborts the process: what is cancelled goes on in its threads;
+* SCTP as it comes sends 4 packets at a time and begins anew with as many after each loss, and its
+  sockets lose what comes in a burst, which leaves a long line mostly unused;
 * the library has no call for an ICE restart: a new offer with other ICE
   credentials is one (RFC 8445, section 9), and the same channel goes on.
 """
@@ -21,26 +23,40 @@ import contextlib
 import functools
 import secrets
 import threading
+import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, Final, TypeVar
 
 from loguru import logger
 
-from sleap_rtc.errors import NotFound, ProtocolError, UsageError
+from sleap_rtc.errors import NetworkError, NotFound, ProtocolError, UsageError
 from sleap_rtc.protocol.handshake import Purpose
 from sleap_rtc.protocol.peering import Candidate, Offer
 from sleap_rtc.protocol.signaling import IceServer
 from sleap_rtc.transports.connection import Arrived
-from sleap_rtc.transports.peer import GONE_WITHIN_S, Kind, Peer
+from sleap_rtc.transports.datagrams import make_room
+from sleap_rtc.transports.peer import GONE_WITHIN_S, Kind, Peer, until_ended
 
 LONG: Final = 32 * 1024
 """Bytes from which a binary message is taken for one of a row, which a shorter one ends."""
 TOGETHER: Final = 32
 """Messages of a row that the event loop takes at once at most: 2 MiB."""
 RESTART_AFTER_S: Final = 2.0
-"""Seconds of a broken network path after which the offerer looks for another."""
+"""Seconds of a broken network path after which the offerer looks for another, and between tries."""
+MAX_BURST: Final = 64
+"""Packets that may leave at once for each acknowledgement."""
+FIRST_WINDOW: Final = 64
+"""Packets that may be under way before the first acknowledgement."""
+LEAST_WINDOW: Final = 32
+"""The same after a loss: a random loss on a long line costs no second then."""
+TELL_TIMES: Final = 3
+"""How often an address is signaled at most, while the server can't be reached."""
+LAST_CALLS_S: Final = 0.5
+"""Seconds that the end of the program leaves the library for what it was asked last."""
+
+T = TypeVar("T")
 
 
 @functools.cache
@@ -66,16 +82,32 @@ def _factory() -> Any:
     builder.with_synthetic_adm()
     builder.with_metadata(False)
     builder.with_dc_callbacks_on_network_thread(True)
+    # For its burst alone: connections leave messages as they are.
+    builder.with_dc_chunking(max_burst=MAX_BURST)
+    builder.with_sctp_tuning(initial_cwnd_mtus=FIRST_WINDOW, min_cwnd_mtus=LEAST_WINDOW)
     return builder.build()
 
 
 _open: Final[weakref.WeakSet[WebRtc]] = weakref.WeakSet()
+_calls: Final[set[asyncio.Future[Any]]] = set()
 
 
 @atexit.register
 def _close_all() -> None:
     for connection in list(_open):
         connection.abandon("the program ends")
+    if _calls:
+        # Their event loop has ended, so nothing tells when the library's threads have.
+        time.sleep(LAST_CALLS_S)
+
+
+async def _answered(call: Awaitable[T]) -> T:
+    """What the library answers; if nobody waits for it any more, :func:`ended` does."""
+    answer = asyncio.ensure_future(call)
+    _calls.add(answer)
+    answer.add_done_callback(_calls.discard)
+    until_ended(answer)
+    return await asyncio.shield(answer)
 
 
 class WebRtc(Peer):
@@ -100,33 +132,41 @@ class WebRtc(Peer):
             rtc.IceServer(urls=list(s.urls), username=s.username, password=s.credential)
             for s in ice_servers
         ]
-        configuration = rtc.RtcConfiguration(ice_servers=servers, frame_metadata=False)
+        configuration = rtc.RtcConfiguration(
+            ice_servers=servers,
+            # Another address of this machine, when it moves to another network, is found by itself.
+            continual_gathering_policy="continually",
+            frame_metadata=False,
+            dc_chunking=False,
+        )
         return _factory().create_peer_connection(configuration, observer)
 
     def _open_channel(self, purpose: Purpose) -> None:
         self._take_channel(self._live().create_data_channel(purpose))
 
     async def _create(self, kind: Kind) -> str:
-        connection = self._live()
+        # Nothing but this object may hold the library's connection while it waits: a traceback
+        # that is kept would close it when the interpreter is half gone.
         if kind == "offer":
-            description = await connection.create_offer()
+            description = await _answered(self._live().create_offer())
         else:
-            description = await connection.create_answer()
+            description = await _answered(self._live().create_answer())
         return str(description.sdp)
 
     async def _set_local(self, kind: Kind, sdp: str) -> None:
-        await self._live().set_local_description(library().SessionDescription(kind, sdp))
+        description = library().SessionDescription(kind, sdp)
+        await _answered(self._live().set_local_description(description))
 
     async def _set_remote(self, kind: Kind, sdp: str) -> None:
         description = library().SessionDescription(kind, sdp)
         try:
-            await self._live().set_remote_description(description)
+            await _answered(self._live().set_remote_description(description))
         except (RuntimeError, ValueError) as error:
             raise ProtocolError(peer=self._peer, why=f"a bad description: {error}") from None
 
     async def _add_remote(self, message: Candidate) -> None:
         candidate = library().IceCandidate(message.candidate, message.mid, message.line)
-        await self._live().add_ice_candidate(candidate)
+        await _answered(self._live().add_ice_candidate(candidate))
 
     def _put(self, data: bytes, *, binary: bool) -> None:
         self._channel.send(data, binary)
@@ -223,12 +263,23 @@ class WebRtc(Peer):
             mid=candidate.sdp_mid,
             line=candidate.sdp_mline_index,
         )
-        self._spawn(self._signal(message))
+        make_room()
+        self._spawn(self._tell(message))
+
+    async def _tell(self, message: Candidate) -> None:
+        """Signal an address; again, if the server was just lost, as when the network changes."""
+        for _ in range(TELL_TIMES - 1):
+            with contextlib.suppress(NetworkError):
+                return await self._signal(message)
+            if self.closed:
+                return None
+        return await self._signal(message)
 
     def _state_changed(self, state: Any) -> None:
         name = str(state).rpartition(".")[2]
         logger.debug("connection {} to {}: {}", self.attempt[-8:], self._peer, name)
         if name == "Connected":
+            make_room()
             self._settle()
         elif name == "Disconnected":
             self._unsettled(True)
@@ -251,8 +302,7 @@ class WebRtc(Peer):
     async def _restart_ice(self) -> None:
         assert self._offer is not None  # noqa: S101
         logger.info("looking for another network path to {}", self._peer)
-        self._candidates = 0
-        description = await self._live().create_offer()
+        description = await _answered(self._live().create_offer())
         description = description.with_ice_credentials(secrets.token_hex(4), secrets.token_hex(16))
         offer = Offer(
             attempt=self.attempt,
@@ -266,5 +316,11 @@ class WebRtc(Peer):
         except NotFound:
             # The network is silent, and whoever was there has signed off or signed in anew.
             self.abandon("it is not online any more")
+            return
+        except NetworkError as error:
+            # The server may be out of reach as well, and comes back first.
+            logger.debug("{} can't be asked for another path yet: {}", self._peer, error)
+            if self._restart is None and not self.closed:
+                self._restart = self._loop.call_later(RESTART_AFTER_S, self._look_again)
             return
         await self._set_local("offer", description.sdp)
