@@ -229,7 +229,7 @@ class Two:
         self.rates, self.losses = [], 0
         self.wanted = 1
 
-    def window(self, rate, *, far):
+    def window(self, rate, *, far, ready):
         self.rates.append(rate)
         self.wanted = 2 if rate and not self.losses else self.wanted
         return self.wanted
@@ -264,7 +264,7 @@ async def test_more_connections_for_content_come_and_go_as_they_are_wanted(pair,
         third = asyncio.create_task(pair.sources.get())
         while not third.done():
             await fetch(first, made)
-        two.window = lambda _rate, *, far: 1
+        two.window = lambda _rate, *, far, ready: 1
         its = pair.worker.channels[-1]
         await pair.worker.ended[its].wait()
         assert "fewer connections are enough" in str(its.ended_by)

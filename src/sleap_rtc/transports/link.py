@@ -140,6 +140,12 @@ class Link:
         """Open a block connection where there is none, to fetch through ``on_blocks``."""
         self._keep("blocks")
 
+    @property
+    def block_connections(self) -> int:
+        """How many connections carry content now."""
+        beside = sum(channel is not None for channel in self._beside.values())
+        return ("blocks" in self._at) + beside
+
     def look_again(self) -> None:
         """The peer may be somewhere else now: dial at once instead of after the pause."""
         for look in self._look.values():
@@ -358,7 +364,8 @@ class Link:
                 open_ = [first, *(c for c in map(self._beside.get, beside) if c is not None)]
                 before, moved = moved, {channel: channel.moved for channel in open_}
                 passed = sum(now - before.get(channel, now) for channel, now in moved.items())
-                wanted = widening.window(passed / WINDOW_S, far=self._far()) - 1
+                rate = passed / WINDOW_S
+                wanted = widening.window(rate, far=self._far(), ready=len(open_)) - 1
                 while len(beside) > wanted:
                     beside.pop().cancel()
                 while len(beside) < wanted:

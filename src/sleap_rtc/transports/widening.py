@@ -2,12 +2,15 @@
 
 Each connection waits for the other side's word on what arrived, and slows down
 with every loss. On a long or lossy line one alone leaves most of it unused;
-where peers are near, one is best. So they are doubled as long as the speed
-grows by a tenth, and the last doubling is taken back when it doesn't::
+where peers are near, one is best. So they are multiplied as long as the speed
+grows by a tenth, and the last step is taken back when it doesn't::
 
-    1 ──► 2 ──► 4 ──► 8      faster each time
-                4 ◄── 8      no faster: back, and not tried again for a while
+    1 ──► 4 ──► 8 ──► 16     faster each time
+                8 ◄── 16     no faster: back, and not tried again for a while
     1 ◄────────── n          nothing moves any more, or connections were lost
+
+A step is judged once its connections are open and have had a moment to find
+their speed, by the mean of a few windows: losses make single ones uneven.
 
 Pure: its user measures, waits and connects.
 """
@@ -17,23 +20,26 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
-WINDOW_S: Final = 1.0
+WINDOW_S: Final = 0.5
 """Seconds over which a speed is measured."""
-MOST: Final = 8
-"""Connections at most: a worker has room for those of several people."""
+STEPS: Final = (1, 4, 8, 16)
+"""So many connections there may be. A worker has room for those of several people."""
+MOST: Final = STEPS[-1]
 GROWTH: Final = 1.1
 FAR_S: Final = 0.008
 """Seconds of a round trip from which a line is long."""
-_SETTLE: Final = 4
-"""Windows that new connections get to come up and find their speed."""
-_MEAN: Final = 2
-"""Windows over whose mean it is judged: losses make single ones uneven."""
+_OPEN_WITHIN: Final = 30
+"""Windows that new connections get to come up."""
+_SETTLE: Final = 2
+"""Windows that they get to find their speed, once they are open."""
+_MEAN: Final = 3
+"""Windows over whose mean it is judged."""
 _HOLD: Final = 20
-_LONGEST_HOLD: Final = 160
+_LONGEST_HOLD: Final = 320
 """Windows until it is tried again, doubled each time that it was in vain."""
 _LEAST: Final = 100_000.0
 """Bytes per second below which nothing counts as moving."""
-_QUIET: Final = 10
+_QUIET: Final = 20
 """Windows without movement after which one connection is enough."""
 
 
@@ -41,23 +47,30 @@ class Widening:
     """The hill climb. :attr:`wanted` is how many connections there should be."""
 
     def __init__(self) -> None:
-        self.wanted = 1
+        self._step = 0
         self._rates: deque[float] = deque(maxlen=_MEAN)
-        self._before: tuple[int, float] | None = None
+        self._slower: float | None = None
+        self._opening = 0
         self._settling = 0
         self._hold = 0
         self._next_hold = _HOLD
         self._quiet = 0
 
-    def window(self, rate: float, *, far: bool) -> int:
+    @property
+    def wanted(self) -> int:
+        """How many connections there should be."""
+        return STEPS[self._step]
+
+    def window(self, rate: float, *, far: bool, ready: int) -> int:
         """Take the speed of one window.
 
         Args:
             rate: Bytes per second, of all connections together.
             far: Whether the line is long.
+            ready: How many connections are open.
 
         Returns:
-            How many connections there should be, 1 to :data:`MOST`.
+            How many connections there should be, one of :data:`STEPS`.
         """
         if rate < _LEAST:
             self._quiet += 1
@@ -66,36 +79,44 @@ class Widening:
             return self.wanted
         self._quiet = 0
         self._rates.append(rate)
-        rate = sum(self._rates) / len(self._rates)
-        if self._settling:
-            self._settling -= 1
-        elif self._before is not None:
-            self._judge(rate)
+        if self._slower is not None:
+            self._try(self._slower, ready)
         elif self._hold:
             self._hold -= 1
-        if not (self._settling or self._hold or self._before) and far and self.wanted < MOST:
-            self._before = self.wanted, rate
-            self.wanted = min(MOST, 2 * self.wanted)
-            self._settling = _SETTLE
+        elif far and self._step + 1 < len(STEPS) and len(self._rates) == _MEAN:
+            self._slower = self._mean()
+            self._step += 1
+            self._opening, self._settling = _OPEN_WITHIN, _SETTLE + _MEAN
         return self.wanted
 
     def lost(self) -> None:
         """A connection that was wanted didn't come about, or has ended."""
-        self.wanted = max(1, self.wanted // 2)
-        self._before, self._settling = None, 0
-        self._wait()
+        self._back()
 
-    def _judge(self, rate: float) -> None:
-        assert self._before is not None  # noqa: S101
-        (fewer, slower), self._before = self._before, None
-        if rate < GROWTH * slower:
-            self.wanted = fewer
-            self._wait()
+    def _try(self, slower: float, ready: int) -> None:
+        """One more window of a step whose worth isn't known yet."""
+        if ready < self.wanted:
+            self._opening -= 1
+            if not self._opening:
+                self._back()
+            return
+        self._settling -= 1
+        if self._settling:
+            return
+        if self._mean() < GROWTH * slower:
+            self._back()
         else:
-            self._next_hold = _HOLD
+            # Straight on: what was measured now is what the next step is compared with.
+            self._slower, self._next_hold = None, _HOLD
 
-    def _wait(self) -> None:
+    def _back(self) -> None:
+        self._step = max(0, self._step - 1)
+        self._slower = None
         self._hold, self._next_hold = self._next_hold, min(2 * self._next_hold, _LONGEST_HOLD)
 
     def _start_anew(self) -> None:
-        self.wanted, self._before, self._settling = 1, None, 0
+        self._step, self._slower = 0, None
+        self._rates.clear()
+
+    def _mean(self) -> float:
+        return sum(self._rates) / len(self._rates)
