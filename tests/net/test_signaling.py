@@ -368,6 +368,24 @@ async def test_who_lost_the_cable_takes_its_own_place_again(tmp_path: Path) -> N
                     assert present.presence.connection == worker.connected.connection
 
 
+@pytest.mark.usefixtures("no_waiting")
+async def test_a_machine_that_lost_its_address_signs_in_from_the_new_one(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(signaling, "LOOK_S", 0.01)
+    gone = False
+    monkeypatch.setattr(signaling.WebSocket, "uprooted", property(lambda _: gone))
+    async with lab.owner() as owner:
+        before = owner.connected
+        gone = True
+        await wait_for(owner, Disconnected)
+        gone = False
+        await wait_for(owner, RoomEntered)
+        assert before is not None
+        assert owner.connected is not None
+        assert owner.connected.connection != before.connection
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("no_waiting")
 async def test_events_that_nobody_reads_do_not_fill_memory(

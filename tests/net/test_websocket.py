@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.frames import CloseCode
 
 from sleap_rtc.errors import LinkLost, ServerUnreachable
+from sleap_rtc.net import websocket
 from sleap_rtc.net.address import ServerAddress
 from sleap_rtc.net.websocket import WebSocket
 
@@ -172,3 +175,27 @@ async def test_a_cancelled_close_still_frees_the_socket() -> None:
         with pytest.raises(LinkLost):
             await link.receive()
         over.set()
+
+
+class At:
+    """A connection that was made from some address."""
+
+    def __init__(self, *address: object) -> None:
+        self.local_address = address
+
+
+class Homeless(socket.socket):
+    """What binding says on a machine that hasn't the address."""
+
+    def bind(self, address: Any) -> None:
+        raise OSError(errno.EADDRNOTAVAIL, f"{address} is gone")
+
+
+def test_an_address_that_the_machine_has_no_more_is_noticed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server = ServerAddress(host="127.0.0.1", port=1, secure=False)
+    here = [WebSocket(At(*address), server) for address in (("127.0.0.1", 5), ("::1", 5, 0, 0))]  # type: ignore[arg-type]
+    assert [each.uprooted for each in here] == [False, False]
+    monkeypatch.setattr(websocket.socket, "socket", Homeless)
+    assert [each.uprooted for each in here] == [True, True]

@@ -15,7 +15,7 @@ from sleap_rtc.auth.membership import ListedMember, Membership, open_membership,
 from sleap_rtc.domain.places import WorkerInfo
 from sleap_rtc.errors import NotPermitted, NotTrusted, PeerUnreachable, WorkerChanged
 from sleap_rtc.protocol.link import Describe, Description
-from sleap_rtc.protocol.peering import Decline, Offer, peering
+from sleap_rtc.protocol.peering import Candidate, Decline, Offer, peering
 from sleap_rtc.protocol.signaling import Relayed
 from sleap_rtc.transports import switchboard as module
 from sleap_rtc.transports.link import Link
@@ -287,6 +287,37 @@ async def test_what_a_stranger_relays_about_others_attempts_is_ignored(lab):
             )
         )
         await link.request(Describe(), within_s=5)
+
+
+async def test_a_peer_that_signs_in_anew_goes_on_with_what_it_has_open(lab):
+    """A laptop that comes to another network has another connection to the server there."""
+    said = []
+    async with lab.link() as link:
+        await linked(link, lab)
+        ((id_, attempt),) = lab.worker.switchboard._attempts.items()
+
+        async def handle(message):
+            said.append(message)
+            await attempt.connection._signal(message)
+
+        attempt.connection.handle = handle
+        relayed_to = []
+
+        async def relay(room, to, payload):
+            relayed_to.append(to)
+
+        lab.worker.relay = relay
+        lab.worker.switchboard.handle(
+            Relayed(
+                room=lab.rig.room,
+                sender="laptop-again",
+                device=lab.client.trust.key.device,
+                payload=peering.encode(Candidate(attempt=id_, candidate="x")).decode(),
+            )
+        )
+        await settle()
+        assert [type(message) for message in said] == [Candidate]
+        assert relayed_to == ["laptop-again"]
 
 
 async def test_what_is_no_message_is_only_logged(lab):

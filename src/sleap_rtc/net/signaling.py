@@ -73,6 +73,8 @@ from sleap_rtc.protocol.signaling import (
     from_server,
 )
 
+LOOK_S: Final = 1.0
+"""Seconds between two looks whether this machine still has the address that it speaks from."""
 DEADLINE: Final = 10.0
 """Seconds that a request may take, unless its caller says otherwise."""
 MAX_PRESENT: Final = 10_000
@@ -90,6 +92,16 @@ _FROM_OUTSIDE: Final = (Present, Absent, Relayed, MembershipNews)
 
 Answer = Done | Joined | Entered | MembershipTold | MembersTold | ChainTold | Refused
 A = TypeVar("A", Done, Joined, Entered, MembershipTold, MembersTold, ChainTold)
+
+
+async def _leave_with_address(socket: WebSocket) -> None:
+    """End a connection when this machine moves to another network: it would only fall silent."""
+    while True:
+        await asyncio.sleep(LOOK_S)
+        if socket.uprooted:
+            break
+    logger.info("this machine's address has changed")
+    socket.abandon()
 
 
 class _Call(msgspec.Struct):
@@ -242,6 +254,7 @@ class SignalingClient:
         self._socket, self._connected = socket, connected
         self._emit(connected)
         reader = asyncio.create_task(self._read(socket))
+        looking = asyncio.create_task(_leave_with_address(socket))
         try:
             await self._enter_again()
             self._online.set()
@@ -251,7 +264,8 @@ class SignalingClient:
             return error
         finally:
             reader.cancel()
-            await asyncio.wait([reader])
+            looking.cancel()
+            await asyncio.wait([reader, looking])
             self._fail_calls(LinkLost(peer=self.server.url, why="it was closed here"))
             await socket.close()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import socket
 import ssl
 from typing import Final
 
@@ -85,6 +86,25 @@ class WebSocket:
             return await self._connection.recv()
         except ConnectionClosed as error:
             raise self._lost(error) from error
+
+    @property
+    def uprooted(self) -> bool:
+        """Whether this machine has lost the address from which the connection was made.
+
+        Nothing arrives any more then, and the system says nothing: it goes on sending for minutes.
+        """
+        local = self._connection.local_address
+        family = socket.AF_INET6 if len(local) > 2 else socket.AF_INET
+        try:
+            with socket.socket(family, socket.SOCK_DGRAM) as probe:
+                probe.bind((local[0], 0, *local[2:]))
+        except OSError as error:
+            return error.errno == errno.EADDRNOTAVAIL
+        return False
+
+    def abandon(self) -> None:
+        """End the connection at once, without a word to the server."""
+        self._connection.transport.abort()
 
     async def close(self) -> None:
         """End the connection; at once, when whoever waits for that is cancelled."""

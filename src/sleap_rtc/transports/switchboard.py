@@ -75,6 +75,15 @@ class _Attempt(msgspec.Struct):
     connection: Peer
     proven: Authenticated | None = None
 
+    def speaks(self, relayed: Relayed, message: Peering) -> bool:
+        """Whether a message is its peer's.
+
+        A peer that comes to another network signs in anew, and goes on with what it has open.
+        """
+        if relayed.sender == self.peer:
+            return True
+        return relayed.device == self.device and not isinstance(message, Decline)
+
 
 class Switchboard:
     """Dials peers and answers their calls.
@@ -171,7 +180,8 @@ class Switchboard:
             logger.warning("{}", error)
             return
         known = self._attempts.get(message.attempt)
-        if known is not None and known.peer == relayed.sender:
+        if known is not None and known.speaks(relayed, message):
+            known.peer = relayed.sender
             if not known.connection.closed:
                 self._spawn(self._pass_on(known.connection, message))
         elif isinstance(message, Offer) and not message.restart and known is None:
@@ -241,7 +251,7 @@ class Switchboard:
         self._forget_closed()
 
         async def signal(message: Peering) -> None:
-            await self._relay.relay(room, to, peering.encode(message).decode())
+            await self._relay.relay(room, attempt.peer, peering.encode(message).decode())
 
         connection = shell(self._library)(
             attempt=id_, peer=name, signal=signal, ice_servers=self._relay.ice_servers
