@@ -68,41 +68,17 @@ LONG = 1_000
 class EngineConformance:
     """Tests of one engine; subclasses give the fixtures ``engine`` and ``work``."""
 
-    async def test_trains_paused_in_between_and_tracks(
+    async def test_killed_twice_and_cancelled_it_goes_on_to_its_end_and_tracks(
         self, engine: Engine, work: EngineWork, tmp_path: Path
     ) -> None:
-        async with _running(engine, _plan(work, tmp_path / "a", epochs=2)) as run:
-            events = await _until(run, lambda e: isinstance(e, Stepped))
-            run.pause()
-            run.pause()
-            await _frozen(run.pid)
-            run.resume()
-            events += [event async for event in run.events()]
-            outcome = await run.outcome()
-        assert outcome.kind == "succeeded", outcome
-        _check_epochs(events, first=0, epochs=2)
-        _check_model(outcome, tmp_path / "a", epochs=2)
-        ended = [event for event in events if isinstance(event, EpochDone)]
-        assert all(event.learning_rate is not None for event in ended)
-        assert outcome.metrics.best_val_loss is not None
-        assert outcome.hyperparameters["max_epochs"] == 2
-
-        output = tmp_path / "predictions.slp"
-        plan = TrackPlan(
-            models=(tmp_path / "a",),
-            video=work.video,
-            output=output,
-            frames=(0, work.frames - 1),
-            device="cpu",
-            provenance={"model_id": "3f2a9c01"},
+        # One story, since some engines take long to start.
+        done = await _killed_after_a_pause(engine, work, tmp_path / "a")
+        await _killed_at_its_start(engine, work, tmp_path / "b", after=tmp_path / "a", done=done)
+        done = await _cancelled_in_a_pause(
+            engine, work, tmp_path / "c", after=tmp_path / "b", done=done
         )
-        tracking = await engine.start_tracking(plan)
-        steps = [event async for event in tracking.events() if isinstance(event, Stepped)]
-        assert (await tracking.outcome()).kind == "succeeded"
-        assert steps[-1].done == steps[-1].total == work.frames
-        assert output.read_bytes()[:4] == b"\x89HDF"
-        assert b"3f2a9c01" in output.read_bytes()
-        assert [path.name for path in tmp_path.glob(".part-*")] == []
+        await _to_its_end(engine, work, tmp_path / "d", after=tmp_path / "c", done=done)
+        await _tracks(engine, work, tmp_path / "d", tmp_path / "predictions.slp")
 
     async def test_stopping_early_keeps_the_best(
         self, engine: Engine, work: EngineWork, tmp_path: Path
@@ -117,64 +93,6 @@ class EngineConformance:
         assert outcome.epochs is not None
         assert 1 <= outcome.epochs < LONG
         _check_model(outcome, tmp_path / "a", epochs=outcome.epochs)
-
-    async def test_killed_it_goes_on_from_the_checkpoint(
-        self, engine: Engine, work: EngineWork, tmp_path: Path
-    ) -> None:
-        async with _running(engine, _plan(work, tmp_path / "a", epochs=LONG)) as run:
-            seen = await _until(run, lambda e: isinstance(e, CheckpointWritten) and e.epochs >= 2)
-            os.killpg(run.pid, signal.SIGKILL)
-            seen += [event async for event in run.events()]
-            outcome = await run.outcome()
-        assert outcome.kind == "died", outcome
-        assert "signal 9" in outcome.reason
-        done = outcome.epochs
-        assert done is not None
-        # It may have got a little further than it had said.
-        assert done >= max(e.epochs for e in seen if isinstance(e, CheckpointWritten))
-        assert outcome.last is not None
-        left = engine.inspect(_plan(work, tmp_path / "a", epochs=LONG))
-        assert (left.kind, left.epochs, left.last) == ("died", done, outcome.last)
-        assert left.files == outcome.files
-
-        # Killed before its first checkpoint, the second attempt still stands for both.
-        plan = _plan(work, tmp_path / "b", epochs=LONG, resume_from=tmp_path / "a")
-        async with _running(engine, plan) as run:
-            await _until(run, lambda e: isinstance(e, Began))
-            os.killpg(run.pid, signal.SIGKILL)
-            outcome = await run.outcome()
-        assert (outcome.kind, outcome.epochs) == ("died", done), outcome
-        assert outcome.last is not None
-        assert outcome.best is not None
-        for name in (outcome.last.name, outcome.best.name):
-            assert name in outcome.files
-
-        goal = done + 2
-        plan = _plan(work, tmp_path / "c", epochs=goal, resume_from=tmp_path / "b")
-        run = await engine.start_training(plan)
-        events = [event async for event in run.events()]
-        outcome = await run.outcome()
-        assert outcome.kind == "succeeded", outcome
-        _check_epochs(events, first=done, epochs=goal)
-        _check_model(outcome, tmp_path / "c", epochs=goal)
-        log = (tmp_path / "c" / "training_log.csv").read_text(encoding="utf-8").splitlines()
-        assert [int(float(line.split(",")[0])) for line in log[1:]] == list(range(goal))
-
-    async def test_cancelled_it_keeps_its_checkpoint(
-        self, engine: Engine, work: EngineWork, tmp_path: Path
-    ) -> None:
-        async with _running(engine, _plan(work, tmp_path / "a", epochs=LONG)) as run:
-            await _until(run, lambda e: isinstance(e, CheckpointWritten))
-            run.pause()
-            await run.cancel(grace_s=20)
-            await run.cancel()
-            outcome = await run.outcome()
-            assert identify(run.pid) is None
-        assert outcome.kind == "cancelled"
-        assert outcome.epochs is not None
-        assert outcome.last is not None
-        assert outcome.last.is_file()
-        assert str(outcome.last.relative_to(tmp_path / "a")) in outcome.files
 
     async def test_a_bad_configuration_is_refused(
         self, engine: Engine, work: EngineWork, tmp_path: Path
@@ -216,6 +134,105 @@ class EngineConformance:
             await engine.start_tracking(plan)
         with pytest.raises(FilesMissing):
             await engine.start_training(_plan(work, tmp_path / "b", epochs=1, resume_from=tmp_path))
+
+
+async def _killed_after_a_pause(engine: Engine, work: EngineWork, directory: Path) -> int:
+    """Killed, it leaves a checkpoint to go on from: of so many epochs."""
+    async with _running(engine, _plan(work, directory, epochs=LONG)) as run:
+        seen = await _until(run, lambda e: isinstance(e, Stepped))
+        run.pause()
+        run.pause()
+        await _frozen(run.pid)
+        run.resume()
+        seen += await _until(run, lambda e: isinstance(e, CheckpointWritten) and e.epochs >= 2)
+        os.killpg(run.pid, signal.SIGKILL)
+        seen += [event async for event in run.events()]
+        outcome = await run.outcome()
+    assert outcome.kind == "died", outcome
+    assert "signal 9" in outcome.reason
+    assert all(e.learning_rate is not None for e in seen if isinstance(e, EpochDone))
+    done = outcome.epochs
+    assert done is not None
+    # It may have got a little further than it had said.
+    assert done >= max(e.epochs for e in seen if isinstance(e, CheckpointWritten))
+    assert outcome.last is not None
+    left = engine.inspect(_plan(work, directory, epochs=LONG))
+    assert (left.kind, left.epochs, left.last) == ("died", done, outcome.last)
+    assert left.files == outcome.files
+    return done
+
+
+async def _killed_at_its_start(
+    engine: Engine, work: EngineWork, directory: Path, *, after: Path, done: int
+) -> None:
+    """Killed before its first checkpoint, an attempt stands for the one before it too."""
+    plan = _plan(work, directory, epochs=LONG, resume_from=after)
+    async with _running(engine, plan) as run:
+        await _until(run, lambda e: isinstance(e, Began))
+        os.killpg(run.pid, signal.SIGKILL)
+        outcome = await run.outcome()
+    assert (outcome.kind, outcome.epochs) == ("died", done), outcome
+    assert outcome.last is not None
+    assert outcome.best is not None
+    for name in (outcome.last.name, outcome.best.name):
+        assert name in outcome.files
+
+
+async def _cancelled_in_a_pause(
+    engine: Engine, work: EngineWork, directory: Path, *, after: Path, done: int
+) -> int:
+    """Cancelled while it is paused, it keeps its checkpoint: of so many epochs."""
+    plan = _plan(work, directory, epochs=LONG, resume_from=after)
+    async with _running(engine, plan) as run:
+        await _until(run, lambda e: isinstance(e, CheckpointWritten))
+        run.pause()
+        await run.cancel(grace_s=20)
+        await run.cancel()
+        outcome = await run.outcome()
+        assert identify(run.pid) is None
+    assert outcome.kind == "cancelled"
+    assert outcome.epochs is not None
+    assert outcome.epochs > done
+    assert outcome.last is not None
+    assert outcome.last.is_file()
+    assert str(outcome.last.relative_to(directory)) in outcome.files
+    return outcome.epochs
+
+
+async def _to_its_end(
+    engine: Engine, work: EngineWork, directory: Path, *, after: Path, done: int
+) -> None:
+    """It goes on from a checkpoint, reaches its goal, and knows of all epochs."""
+    goal = done + 2
+    run = await engine.start_training(_plan(work, directory, epochs=goal, resume_from=after))
+    events = [event async for event in run.events()]
+    outcome = await run.outcome()
+    assert outcome.kind == "succeeded", outcome
+    _check_epochs(events, first=done, epochs=goal)
+    _check_model(outcome, directory, epochs=goal)
+    assert outcome.metrics.best_val_loss is not None
+    assert outcome.hyperparameters["max_epochs"] == goal
+    log = (directory / "training_log.csv").read_text(encoding="utf-8").splitlines()
+    assert [int(float(line.split(",")[0])) for line in log[1:]] == list(range(goal))
+
+
+async def _tracks(engine: Engine, work: EngineWork, model: Path, output: Path) -> None:
+    """A model tracks a video, and its predictions say which it was."""
+    plan = TrackPlan(
+        models=(model,),
+        video=work.video,
+        output=output,
+        frames=(0, work.frames - 1),
+        device="cpu",
+        provenance={"model_id": "3f2a9c01"},
+    )
+    run = await engine.start_tracking(plan)
+    steps = [event async for event in run.events() if isinstance(event, Stepped)]
+    assert (await run.outcome()).kind == "succeeded"
+    assert steps[-1].done == steps[-1].total == work.frames
+    assert output.read_bytes()[:4] == b"\x89HDF"
+    assert b"3f2a9c01" in output.read_bytes()
+    assert [path.name for path in output.parent.glob(".part-*")] == []
 
 
 def _plan(
