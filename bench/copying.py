@@ -10,8 +10,8 @@ Python starting and two people typing.
 from __future__ import annotations
 
 import contextlib
-import getpass
 import os
+import pwd
 import re
 import shutil
 import subprocess
@@ -208,7 +208,7 @@ def _ssh_server(folder: Path) -> Iterator[tuple[Program, _Ssh]]:
     reached = _Ssh(
         ssh=[*options, "-p", str(port)],
         scp=[*options, "-P", str(port)],
-        who=f"{getpass.getuser()}@127.0.0.1",
+        who=f"{pwd.getpwuid(os.getuid()).pw_name}@127.0.0.1",
     )
     with Program([sshd, "-D", "-e", "-f", folder / "sshd_config"], cwd=folder) as server:
         server.listening(port)

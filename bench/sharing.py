@@ -38,6 +38,8 @@ Say = Callable[[str], None]
 
 FILTERS: Final = {"tiny": None, "sleap-nn": 24}
 """Filters of the first layer, where the demo's own would make a checkpoint of one block."""
+STEPS: Final = 5
+"""Of each epoch: that weights move is enough."""
 _SMALLER: Final = 64 * 1024
 """Bytes of blocks that are counted beside, to see whether smaller ones would share more."""
 
@@ -86,14 +88,15 @@ def measure(folder: Path, *, frames: int, epochs: int, say: Say) -> dict[str, An
         }
         say(f"  {name}: {found[name]['shared']:.0%} of {found[name]['bytes'] / MB:.1f} MB")
 
-    labels = _saved_again(folder, frames, compare)
+    _saved_again(folder, frames, compare)
+    labels = make_dataset(folder / "small").package
     for name in sorted(available()):
         say(f"training by {name}")
         asyncio.run(_trained_again(folder / name, name, labels, epochs, compare))
     return found
 
 
-def _saved_again(folder: Path, frames: int, compare: Callable[[str, Path, Path], None]) -> Path:
+def _saved_again(folder: Path, frames: int, compare: Callable[[str, Path, Path], None]) -> None:
     """Labels with images, saved again in the ways that people do."""
     import sleap_io as sio  # noqa: PLC0415 - takes its time
 
@@ -127,7 +130,6 @@ def _saved_again(folder: Path, frames: int, compare: Callable[[str, Path, Path],
     appended = folder / "appended"
     grown = SyntheticSpec(size=(512, 512), labelled=frames + frames // 10, frames=1)
     compare("labels, a tenth more frames", first, make_dataset(appended, grown).package)
-    return first
 
 
 async def _trained_again(
@@ -153,9 +155,13 @@ async def _trained_again(
             device="cpu",
         )
         training = await trainer.start_training(plan)
-        async for _ in training.events():
-            pass
-        outcome = await training.outcome()
+        try:
+            async for _ in training.events():
+                pass
+            outcome = await training.outcome()
+        except BaseException:
+            await training.cancel(grace_s=0)
+            raise
         if outcome.kind != "succeeded":
             raise RuntimeError(f"{name} couldn't train: {outcome.reason}")
         return plan.directory
@@ -187,7 +193,11 @@ def _changed(text: str, *, seed: int, epochs: int, filters: int | None) -> str:
     import yaml  # noqa: PLC0415 - takes its time
 
     config = yaml.safe_load(text)
-    config["trainer_config"] |= {"seed": seed, "max_epochs": epochs}
+    config["trainer_config"] |= {
+        "seed": seed,
+        "max_epochs": epochs,
+        "train_steps_per_epoch": STEPS,
+    }
     if filters is not None:
         config["model_config"]["backbone_config"]["unet"]["filters"] = filters
     return dump_config(config)

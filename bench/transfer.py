@@ -81,6 +81,8 @@ def measure(folder: Path, given: argparse.Namespace, say: Say) -> dict[str, Any]
     rows = chosen(given.rows)
     table = _Table(folder, until=time.monotonic() + given.minutes * 60, say=say)
     size, large, small = given.size * MB, given.large * MB, given.small
+    # The file, what arrives of it, and in a store what every client sent.
+    _check_room(folder, max(3 * large, (2 + sum(row.group == "up" for row in rows)) * size))
     for count, stored in ((small, False), (small // STORED_PART, True)):
         fitting = [row for row in rows if row.small and row.stores is stored]
         if count and fitting:
@@ -194,6 +196,13 @@ class _Table:
             shutil.rmtree(place, ignore_errors=True)
 
 
+def _check_room(folder: Path, need: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < need * 1.1:
+        gb, least = free / (1000 * MB), need * 1.1 / (1000 * MB)
+        raise SystemExit(f"{folder.parent} has {gb:.1f} GB free, and {least:.1f} are needed: --dir")
+
+
 @contextmanager
 def _made(path: Path) -> Iterator[Path]:
     """Something that was made, and is removed again."""
@@ -260,6 +269,8 @@ def scratch(folder: Path | None) -> Iterator[Path]:
     try:
         with tempfile.TemporaryDirectory(dir=folder, prefix="bench-") as name:
             yield Path(name)
+    except KeyboardInterrupt:
+        raise SystemExit("interrupted; what was made is removed") from None
     finally:
         signal.signal(signal.SIGTERM, before)
 
