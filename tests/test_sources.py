@@ -38,7 +38,7 @@ TESTED_BY: Final = {
     "cli/cleaning.py": "cli/test_clean.py",
     "cli/demo.py": "endtoend/test_demo.py",
     "cli/repairing.py": "cli/test_repair.py",
-    "cli/sending.py": "cli/test_training.py",
+    "cli/sending.py": "cli/test_whole_job.py",
     "cli/storage_documents.py": "cli/test_documents.py",
     "cli/sync.py": "endtoend/test_library.py",
     "cli/syncing.py": "endtoend/test_library.py",

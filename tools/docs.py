@@ -23,7 +23,7 @@ from sleap_rtc import errors
 from sleap_rtc.cli import reference
 from sleap_rtc.config import all_settings
 from sleap_rtc.domain import packages
-from sleap_rtc.jobs import events, lifecycle, spec
+from sleap_rtc.jobs import datasets, events, lifecycle, spec
 from sleap_rtc.protocol import codec, direct, frames, handshake, library, link, peering, signaling
 from sleap_rtc.server import api, openapi
 
@@ -251,6 +251,7 @@ PARTS: dict[str, Callable[[], str]] = {
         spec.ModelRef,
         packages.PackageRef,
     ),
+    "jobs.datasets": lambda: messages(datasets.Dataset),
     "jobs.events": lambda: messages(events.Body),
     "server.api": endpoints,
     "limits": limits,

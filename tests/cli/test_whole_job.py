@@ -23,6 +23,7 @@ from sleap_rtc.cli.documents import (
     TrackDocument,
     TrainDocument,
 )
+from sleap_rtc.cli.storage_documents import PlanDocument
 from sleap_rtc.testing import netns
 
 pytestmark = [
@@ -167,8 +168,18 @@ def test_ctrl_c_lets_go_and_attach_takes_up(lab, data, write_config):
 def test_detached_paused_resumed_and_cancelled(lab, data, write_config):
     config = write_config(epochs=40, steps=250)
     training = ("train", data.package, "-c", config, "--engine", "tiny", "--yes", "--detach")
-    told = lab.document(TrainDocument, *training)
-    assert told.state == "running"
+    done = lab.typed(*training[:-1], "--explain", "--transport", "s3", "--json")
+    plan = msgspec.convert(json.loads(done.out), PlanDocument)
+    assert [way.way for way in plan.ways] == ["s3", "webrtc"]
+    assert plan.stored == 0
+    assert "Nothing was sent." in done.err
+
+    done = lab.typed(*training, "--json")
+    told = msgspec.convert(json.loads(done.out), TrainDocument)
+    # The data is stored: nobody has to wait until the worker has it.
+    assert told.state in ("queued", "assigned", "preparing", "running")
+    assert "by the room's storage" in done.err
+    assert re.search(r"Stored   .* sent; kept for a day as\n +uploads/", done.err)
     name = told.job[-8:]
     for command in ("pause", "resume"):
         assert f"Job {name}" in lab.typed("jobs", command, name).err

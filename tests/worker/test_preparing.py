@@ -356,7 +356,7 @@ async def test_one_that_isnt_permitted_comes_from_who_offers_it(make, job, tmp_p
         await make()(job, spec, log, lambda: None)
     assert await make(video)(job, spec, log, lambda: None) == "ready"
     [said] = log.lines
-    assert said.endswith("The data comes over the link instead.")
+    assert said.endswith("The data has to come over the link.")
     assert make().weigh(WeighData(package=spec.inputs, datasets=spec.datasets)).seen == ()
 
 

@@ -148,7 +148,6 @@ class _Worker:
             cache=self._kept,
             cache_size=settings.cache_size,
             hashes=cache,
-            in_flight=settings.max_concurrent_parts,
         )
         preparer = Preparer(
             root=root,

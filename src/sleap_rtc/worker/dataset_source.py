@@ -4,7 +4,7 @@
 
     in the cache            read here           fetched for another job, whichever way
     ``local``               read here           on a disk that whoever submitted the job sees too
-    ``s3``                  asked of storage    in ranges, of one content
+    ``s3``                  asked of storage    a source of its own: ``transports/stored.py``
     ``webrtc``              asked of peers      who offer the package
 
 To a transfer all of it is one source. When one of its places fails, it is lost as a
@@ -17,9 +17,9 @@ import asyncio
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final, Protocol, TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -27,6 +27,7 @@ from sleap_rtc.client.room_storage import RoomStorage
 from sleap_rtc.domain.ids import PackageId
 from sleap_rtc.domain.packages import BLOCK, FileEntry, PackageRef, listing_of, package
 from sleap_rtc.errors import (
+    Cancelled,
     Damaged,
     LinkLost,
     SleapRtcError,
@@ -34,17 +35,21 @@ from sleap_rtc.errors import (
     StorageUnreachable,
     UsageError,
 )
+from sleap_rtc.files.buffers import Content
 from sleap_rtc.files.hashcache import HashCache
 from sleap_rtc.files.hashing import FileHashes, hash_open, stamp_of
-from sleap_rtc.jobs.datasets import Dataset, LinkedFile, SharedFile, StoredFile, in_order
+from sleap_rtc.jobs.datasets import Dataset, SharedFile, StoredFile, in_order
 from sleap_rtc.storage.cache import FileCache
-from sleap_rtc.storage.download import RangeReader, Stopped
+from sleap_rtc.storage.objects import SignedRequest
 from sleap_rtc.storage.upload import Patience
 from sleap_rtc.transports.base import BlockSource, Sources
+from sleap_rtc.transports.stored import StorageSource
 from sleap_rtc.worker.shared import SharedFolders
 
 QUICKLY: Final = Patience(attempts=4, base=0.25, cap=5.0)
-"""With which one range is asked for: whoever uses the source is patient beyond that."""
+"""With storage: whoever uses the source is patient beyond that."""
+_READERS: Final = 4
+"""Threads that read this machine's files."""
 
 T = TypeVar("T")
 
@@ -58,7 +63,6 @@ class Places(msgspec.Struct, frozen=True):
         cache: What was fetched before.
         cache_size: Bytes that it may have.
         hashes: Of unchanged files.
-        in_flight: Ranges that storage is asked for at once.
     """
 
     storage: RoomStorage
@@ -66,15 +70,10 @@ class Places(msgspec.Struct, frozen=True):
     cache: FileCache
     cache_size: int
     hashes: HashCache | None = None
-    in_flight: int = 10
 
     def has(self, each: Dataset) -> bool:
         """Whether a file was fetched before, and is kept."""
         return bool(each.size_bytes) and self.cache.has(each.checksum, each.size_bytes)
-
-
-class _Reader(Protocol):
-    def read(self, offset: int, size: int) -> bytes: ...
 
 
 class _OnDisk:
@@ -125,16 +124,27 @@ class DatasetSource:
         self._places = places
         self._peers = peers
         self._undo = contextlib.ExitStack()
-        self._readers: list[_Reader | None] = []
+        self._readers: list[_OnDisk | None] = []
         self._known: list[FileEntry | None] = []
-        self._ranges: list[RangeReader] = []
-        self._pool = ThreadPoolExecutor(places.in_flight, thread_name_prefix="datasets")
+        self._stored = StorageSource(
+            inputs.id,
+            [each.checksum for each in self._datasets],
+            self._link,
+            name="the room's storage",
+            patience=QUICKLY,
+        )
+        self._pool = ThreadPoolExecutor(_READERS, thread_name_prefix="datasets")
         self._opened: asyncio.Future[None] | None = None
 
     @property
     def name(self) -> str:
         """Names it in messages and logs."""
         return "the job's files"
+
+    @property
+    def stores(self) -> bool:
+        """Whether storage has to be asked for any of it."""
+        return any(isinstance(each, StoredFile) for each in self._datasets)
 
     async def listing(self, ref: PackageRef) -> bytes:
         """The package's listing: made here if all files are, else from storage or from a peer."""
@@ -144,31 +154,30 @@ class DatasetSource:
         known = [entry for entry in self._known if entry is not None]
         if len(known) == len(self._datasets):
             return await self._in_thread(lambda: listing_of(package(known).files))
-        if any(isinstance(each, StoredFile) for each in self._datasets):
-            return await self._in_thread(self._stored_listing)
+        if self.stores:
+            return await self._noted(self._stored.listing(ref))
         return await self._peer().listing(ref)
 
-    async def block(self, package: PackageId, file: int, block: int, size: int) -> bytes:
+    async def block(self, package: PackageId, file: int, block: int, size: int) -> Content:
         """The content of one block."""
         await self._open()
         reader = self._readers[file]
-        if reader is None:
-            return bytes(await self._peer().block(package, file, block, size))
-        return await self._in_thread(lambda: reader.read(block * BLOCK, size))
+        if reader is not None:
+            return await self._in_thread(lambda: reader.read(block * BLOCK, size))
+        if isinstance(self._datasets[file], StoredFile):
+            return await self._noted(self._stored.block(package, file, block, size))
+        return await self._peer().block(package, file, block, size)
 
     async def close(self) -> None:
         """End what is being read, and close the files."""
         self._closing.set()
-        for reader in self._ranges:
-            reader.stop(at_once=True)
         # Threads can't be ended, but what they wait for can.
+        self._stored.close()
         await asyncio.to_thread(self._places.storage.close)
         await asyncio.to_thread(self._pool.shutdown, cancel_futures=True)
         if self._opened is not None:
             await asyncio.wait([self._opened])
             self._opened.cancelled() or self._opened.exception()  # seen, or it would be reported
-        for reader in self._ranges:
-            reader.close()
         self._undo.close()
 
     # ── opening ──────────────────────────────────────────────────────────────
@@ -185,19 +194,13 @@ class DatasetSource:
             self._readers.append(reader)
             self._known.append(entry)
 
-    def _opening(self, each: Dataset) -> tuple[_Reader | None, FileEntry | None]:
+    def _opening(self, each: Dataset) -> tuple[_OnDisk | None, FileEntry | None]:
         if not each.size_bytes:
             return None, FileEntry(path=each.name, size=0, hashes=b"")
         cached = self._cached(each) if self._use_cache else None
         if cached is not None:
             return cached, None
-        match each:
-            case SharedFile():
-                return self._shared(each)
-            case StoredFile():
-                return self._stored(each.checksum, each.name), None
-            case LinkedFile():
-                return None, None
+        return self._shared(each) if isinstance(each, SharedFile) else (None, None)
 
     def _cached(self, each: Dataset) -> _OnDisk | None:
         """A file that was fetched before; its blocks are checked like any others."""
@@ -213,7 +216,7 @@ class DatasetSource:
         self.cached.append(each.name)
         return _OnDisk(fd, str(path))
 
-    def _shared(self, each: SharedFile) -> tuple[_Reader, FileEntry]:
+    def _shared(self, each: SharedFile) -> tuple[_OnDisk, FileEntry]:
         fd = self._places.folders.open(each.path)
         self._undo.callback(os.close, fd)
         if os.fstat(fd).st_size != each.size_bytes:
@@ -228,13 +231,6 @@ class DatasetSource:
         entry = FileEntry(path=each.name, size=each.size_bytes, hashes=hashes.blocks)
         return _OnDisk(fd, each.path), entry
 
-    def _stored(self, blake3: str, name: str) -> RangeReader:
-        store = self._places.storage.open()
-        key = store.key(blake3)
-        reader = RangeReader(lambda: store.download_request(key), name=name, patience=QUICKLY)
-        self._ranges.append(reader)
-        return reader
-
     def _hashed(self, fd: int, name: str) -> FileHashes:
         cache = self._places.hashes
         stamp = stamp_of(fd)
@@ -247,11 +243,11 @@ class DatasetSource:
 
     def _check_open(self, _size: int) -> None:
         if self._closing.is_set():
-            raise Stopped
+            raise Cancelled(what="Reading the job's files")
 
-    def _stored_listing(self) -> bytes:
-        reader = self._stored(self._inputs.id, "the list of the job's files")
-        return reader.read(0, self._inputs.listing)
+    def _link(self, blake3: str) -> SignedRequest:
+        store = self._places.storage.open()
+        return store.download_request(store.key(blake3))
 
     # ── the rest ─────────────────────────────────────────────────────────────
 
@@ -268,11 +264,13 @@ class DatasetSource:
         return found
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
-        """Do something that blocks; what fails is kept as the reason."""
+        """Do something that blocks."""
+        return await self._noted(asyncio.get_running_loop().run_in_executor(self._pool, work))
+
+    async def _noted(self, work: Awaitable[T]) -> T:
+        """Wait for something; why it fails is kept as the reason."""
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, work)
-        except Stopped:
-            raise LinkLost(peer=self.name, why="it is closed") from None
+            return await work
         except SleapRtcError as error:
             self.failure = error
             raise

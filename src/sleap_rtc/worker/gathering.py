@@ -4,7 +4,7 @@
 
     the job's files ──► all here
         │   ▲
-        │   └── after a growing wait, while nobody else offers them ──┐
+        │   └── after a growing wait, a short one if a peer has them ─┐
         ├── storage, or a shared disk, can't be reached ──────────────┘  for ``patience`` seconds
         ├── a peer has to bring a part, and is away ──► LinkLost: the job waits for it
         └── gone, damaged, not permitted ──► that error
@@ -33,13 +33,16 @@ from sleap_rtc.files.staged import Staged
 from sleap_rtc.jobs.datasets import Dataset, LinkedFile
 from sleap_rtc.net import backoff
 from sleap_rtc.transfer.progress import Progress
-from sleap_rtc.transports.base import Sources
+from sleap_rtc.transports.base import Manner, Sources
+from sleap_rtc.transports.stored import MANNER
 from sleap_rtc.worker.dataset_source import DatasetSource, Places
 from sleap_rtc.worker.peers import Peers
 
 LOST_S: Final = 1.0
 """Seconds without a source after which one attempt ends: the only one there is doesn't come back
 by itself."""
+TAKEN_OVER_S: Final = 15.0
+"""Seconds without any progress after which a peer who offers the same takes over."""
 FIRST_S: Final = 1.0
 MOST_S: Final = 30.0
 """Seconds that the first, and any, wait between two attempts may last."""
@@ -99,7 +102,7 @@ class Gathering:
 
         Raises:
             LinkLost: A part has to come from a peer, and none is there.
-            NetworkError: Storage can't be reached for longer than patience lasts; or for a moment,
+            NetworkError: Storage can't be reached for longer than patience lasts; or for a while,
                 and a peer offers the package.
             SleapRtcError: The files can't be had there.
         """
@@ -117,8 +120,10 @@ class Gathering:
                 source = DatasetSource(
                     inputs, datasets, places=self._places, peers=peers, use_cache=use_cache
                 )
+                sources = Sources()
+                sources.add(source, MANNER if source.stores else Manner())
                 try:
-                    return await bring(Sources(source), LOST_S, progress)
+                    return await bring(sources, LOST_S, progress)
                 except SleapRtcError as error:
                     failure = source.failure or error
                 finally:
@@ -129,7 +134,9 @@ class Gathering:
                     continue
                 if not isinstance(failure, NetworkError) or isinstance(failure, LinkLost):
                     raise failure
-                if self._peers.has_source(inputs.id) or self._clock() - since >= self._patience:
+                peer = self._peers.has_source(inputs.id)
+                patience = min(TAKEN_OVER_S, self._patience) if peer else self._patience
+                if self._clock() - since >= patience:
                     raise failure
                 failures += 1
                 if failures == 1:

@@ -27,7 +27,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Final
 
 from loguru import logger
 
@@ -264,19 +264,16 @@ class Preparer:
             except (LinkLost, OutOfSpace, Busy):
                 raise
             except SleapRtcError as error:
-                if not self._peers.has_source(inputs.id):
-                    self._give_up(inputs.id, error)
-                self._note(f"{error.message} The data comes over the link instead.", log, tell)
+                offered = self._peers.has_source(inputs.id)
+                if not offered and not isinstance(error, NotFound):
+                    raise
+                self._note(f"{error.message} The data has to come over the link.", log, tell)
+                if not offered:  # nothing is kept for ever: the job waits for who submitted it
+                    self._gone.add(inputs.id)
+                    raise LinkLost(peer="the job's files", why=error.message) from None
                 place = await self._offered(inputs, log, tell)
         await self._gathering.keep(place, datasets)
         return place
-
-    def _give_up(self, inputs: PackageId, error: SleapRtcError) -> NoReturn:
-        """End the job, or let it wait for whoever submitted it where that may help."""
-        if isinstance(error, NotFound):  # storage keeps nothing for ever
-            self._gone.add(inputs)
-            raise LinkLost(peer="the room's storage", why=error.message) from None
-        raise error
 
     async def _gathered(self, spec: JobSpec, log: LogWriter, tell: Callable[[], None]) -> Path:
         """Fetch a job's inputs from storage, and from disks that are shared."""
