@@ -169,6 +169,20 @@ async def test_a_piece_out_of_place_breaks_the_protocol(piece, why):
         await task
 
 
+async def test_what_was_never_asked_for_is_put_up_with_twice():
+    pipe = Pipe()
+    client = BlockClient(pipe, name="peer")
+    task, number = await ask(pipe, client, 6)
+    for frame in (data(number + 1, 0, b"abc"), frames.End(number + 7, 3)):
+        client.handle(frame)
+    client.handle(data(number, 0, b"abcdef"))
+    client.handle(frames.End(number, 6))
+    assert await task == b"abcdef"
+    client.handle(frames.End(number, 6))  # what was asked for once may come again
+    with pytest.raises(ProtocolError, match="never asked for"):
+        client.handle(frames.Refuse(number + 1, "not_found", "There is none."))
+
+
 async def test_a_refusal_is_raised_as_the_peers_error():
     pipe = Pipe()
     client = BlockClient(pipe, name="peer")

@@ -65,6 +65,8 @@ Shelf = Callable[[PackageId], Served | None]
 _TURN_S: Final = 0.003
 """Seconds of sending after which others get a turn: an answer on the control connection, say."""
 
+MAX_UNASKED: Final = 3
+"""Pieces that were never asked for, after which a peer isn't used any more."""
 STALLED_S: Final = 120.0
 _STEP: Final = 64 * 1024
 """A peer that sends less than a step of what it was asked for in so many seconds is given up. It
@@ -114,6 +116,8 @@ class BlockClient:
         self._connection = connection
         self._faster = faster
         self._numbers = itertools.count(1)
+        self._highest = 0
+        self._unasked = 0
         self._wanted: dict[int, _Wanted] = {}
         self._window = asyncio.Semaphore(frames.MAX_OUTSTANDING)
         self._lost: LinkLost | None = None
@@ -165,7 +169,7 @@ class BlockClient:
             await self._connection.room()
             if self._lost is not None:
                 raise self._lost
-            number = next(self._numbers)
+            number = self._highest = next(self._numbers)
             if not self._wanted:
                 self._moved_at = time.monotonic()
             wanted = self._wanted[number] = _Wanted(limit)
@@ -204,11 +208,16 @@ class BlockClient:
         """Take a piece of an answer.
 
         Raises:
-            ProtocolError: A piece out of place, or more than was asked for.
+            ProtocolError: A piece out of place, more than was asked for, or again and again
+                something that never was.
         """
         wanted = self._wanted.get(frame.request)
         if wanted is None or wanted.done.done():
-            return  # withdrawn; what was under way still arrives
+            # What was withdrawn still arrives; what was never asked for is somebody's mischief.
+            self._unasked += frame.request > self._highest
+            if self._unasked >= MAX_UNASKED:
+                raise ProtocolError(peer=self.name, why="content that was never asked for")
+            return
         match frame:
             case frames.Data():
                 if frame.offset != wanted.size:
