@@ -135,7 +135,7 @@ def case(tmp_path):
 
 
 async def test_storage_and_a_peer_share(case) -> None:
-    supply = Supply([Sources(case.peer)], case.store, say=case.said.append)
+    supply = Supply([Sources(case.peer)], case.store, size=12 * BLOCK, say=case.said.append)
     await case.fetch(supply)
     assert case.ways(supply) == {"s3", "webrtc"}
     assert supply.counted.received >= case.packed.package.size
@@ -143,11 +143,15 @@ async def test_storage_and_a_peer_share(case) -> None:
 
 
 async def test_alone_until_it_fails(case) -> None:
-    supply = Supply([Sources(case.peer)], case.store, alone=True, say=case.said.append)
+    supply = Supply(
+        [Sources(case.peer)], case.store, alone=True, size=12 * BLOCK, say=case.said.append
+    )
     await case.fetch(supply)
     assert case.ways(supply) == {"s3"}
 
-    supply = Supply([Sources(case.peer)], Store(case.packed), alone=True, say=case.said.append)
+    supply = Supply(
+        [Sources(case.peer)], Store(case.packed), alone=True, size=12 * BLOCK, say=case.said.append
+    )
     case.store = supply._stored
     case.store.errors = [NotFound(message="There is no content in the storage.")]
     await case.fetch(supply)
@@ -159,7 +163,7 @@ async def test_alone_until_it_fails(case) -> None:
 async def test_what_was_away_is_tried_again_and_what_refuses_is_not(case, monkeypatch) -> None:
     monkeypatch.setattr(supplying, "AGAIN_S", 0.01)
     case.store.errors = [StorageUnreachable(store="lab", why="it hung up")]
-    supply = Supply([], case.store, say=case.said.append)
+    supply = Supply([], case.store, size=12 * BLOCK, say=case.said.append)
     fetching = asyncio.create_task(case.fetch(supply))
     await asyncio.sleep(0.05)
     assert not fetching.done()
@@ -169,6 +173,6 @@ async def test_what_was_away_is_tried_again_and_what_refuses_is_not(case, monkey
 
     store = Store(case.packed)
     store.errors = [NotFound(message="There is none.")]
-    supply = Supply([Sources(case.peer)], store, say=case.said.append)
+    supply = Supply([Sources(case.peer)], store, size=12 * BLOCK, say=case.said.append)
     await case.fetch(supply)
     assert case.said == ["Storage isn't used any more: there is none."]

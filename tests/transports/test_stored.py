@@ -18,10 +18,10 @@ from sleap_rtc.files.packing import Packed, pack
 from sleap_rtc.storage.objects import SignedRequest
 from sleap_rtc.storage.upload import Patience, upload_file
 from sleap_rtc.testing.store_endpoint import StoreEndpoint
-from sleap_rtc.transports.base import Sources
+from sleap_rtc.transports.base import Manner, Sources
 from sleap_rtc.transports.fetch import fetch
 from sleap_rtc.transports.local import LocalSource
-from sleap_rtc.transports.stored import MANNER, RUN, StorageSource
+from sleap_rtc.transports.stored import MANNER, RUN, StorageSource, manner_beside
 
 SIZES = {"best.ckpt": 20 * BLOCK + 17, "config.yaml": 100, "empty": 0}
 QUICK = Patience(attempts=2, base=0.0, cap=0.0)
@@ -122,11 +122,17 @@ async def test_neighbours_that_are_asked_together_are_read_together(
 
 async def test_storage_and_a_peer_share_one_download(case: Case, source: StorageSource) -> None:
     peer = LocalSource(case.packed)
-    sources = Sources(peer)
-    sources.add(source, MANNER)
+    sources = Sources()
+    sources.add(source, manner_beside(case.ref.size))
+    sources.add(peer)
     await case.fetch(sources)
     assert case.reads
     peer.close()
+
+
+@pytest.mark.parametrize(("size", "runs"), [(0, 1), (60 * BLOCK, 1), (70 * BLOCK, 2), (2**40, 6)])
+def test_beside_others_it_doesnt_take_all_of_a_small_package(size: int, runs: int) -> None:
+    assert manner_beside(size) == Manner(window=runs * RUN, run=RUN)
 
 
 async def test_blocks_that_are_wrong_come_from_another_source(

@@ -163,7 +163,7 @@ async def pull_model(
         stored = None
         if mover.ways.storage is not None and "s3" in kinds[: kinds.index("webrtc")]:
             stored = storage_source(mover.ways.storage, package, contents_of(record.files))
-        supply = Supply(links, stored, alone=kinds[0] == "s3", say=mover.say)
+        supply = Supply(links, stored, size=package.size, alone=kinds[0] == "s3", say=mover.say)
         with supply.sources() as sources:
             staged = await fetch(
                 package,

@@ -198,6 +198,7 @@ class Supply:
     Args:
         links: Those of peers that have it.
         stored: Storage, if that is used; closed at the end.
+        size: Bytes of the package.
         alone: Whether peers are asked only when storage fails.
         say: Told when one way takes the place of another.
 
@@ -210,10 +211,11 @@ class Supply:
         links: Sequence[Sources],
         stored: StorageSource | None,
         *,
+        size: int,
         alone: bool = False,
         say: Say,
     ) -> None:
-        self._stored, self._alone = stored, alone
+        self._stored, self._size, self._alone = stored, size, alone
         self._links = links
         self._say = say
         self._failing = False
@@ -237,9 +239,11 @@ class Supply:
     def _add_storage(self) -> None:
         self._failing = False
         if self._stored is not None:
-            from sleap_rtc.transports.stored import MANNER  # noqa: PLC0415 - behind an extra
+            from sleap_rtc.transports import stored  # noqa: PLC0415 - behind an extra
 
-            self.counted.add(self._stored, MANNER)
+            beside = self._links and not self._alone
+            manner = stored.manner_beside(self._size) if beside else stored.MANNER
+            self.counted.add(self._stored, manner)
 
     def _failed(self, source: BlockSource, error: SleapRtcError) -> None:
         if source is not self._stored or self._failing:

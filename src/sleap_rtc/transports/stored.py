@@ -39,7 +39,18 @@ RUN: Final = 8 * BLOCK
 IN_FLIGHT: Final = 6
 """Reads at a time."""
 MANNER: Final = Manner(window=IN_FLIGHT * RUN, run=RUN)
-"""How a transfer asks this source."""
+"""How a transfer asks this source, if it is the only one."""
+
+
+def manner_beside(size: int) -> Manner:
+    """How it is asked beside others: of a small package it doesn't take all at once.
+
+    Args:
+        size: Bytes of the package.
+    """
+    runs = size // (4 * RUN)
+    return Manner(window=min(max(runs, 1), IN_FLIGHT) * RUN, run=RUN)
+
 
 Link = Callable[[str], SignedRequest]
 """Gives a fresh link to the content with a BLAKE3. Blocking; called in threads.

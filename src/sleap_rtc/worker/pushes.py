@@ -310,7 +310,7 @@ class Pushes:
         near = await asyncio.to_thread(self._near, asker, body)
         try:
             with self._peers.sources(package.id) as peers:
-                supply = Supply([peers], self._storage_of(body), say=logger.info)
+                supply = Supply([peers], self._storage_of(body), size=package.size, say=logger.info)
                 with supply.sources() as sources:
                     staged = await fetch(
                         package,
