@@ -79,6 +79,20 @@ def test_the_client_is_made_once_and_closed(make_output, tmp_path):
     app.close()
 
 
+def test_an_end_that_is_interrupted_says_that_the_change_is_kept(cli, home, monkeypatch):
+    model = home.model("a")
+
+    def interrupted(_registry):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sleap_rtc.library.registry.Registry.write_manifest", interrupted)
+    done = cli("tag-model", model.id, "fly")
+    monkeypatch.undo()
+    assert done.code == 0
+    assert "what was changed is kept" in done.err
+    assert cli("list-models", "--quiet").out == "fly\n"
+
+
 def test_the_library_needs_nothing_of_the_network(tmp_path):
     code = (
         "import sys; from pathlib import Path; from sleap_rtc.cli.app import App; app = App();"

@@ -95,7 +95,10 @@ class App:
         """Close what was opened."""
         self.out.live.clear()
         if self._library is not None:
-            self._library.close()
+            try:
+                self._library.close()
+            except KeyboardInterrupt:
+                self.out.say("Interrupted: what was changed is kept, manifest.json isn't new yet.")
             recovered = self._library.recovered
             if recovered is not None:
                 self.out.warn(

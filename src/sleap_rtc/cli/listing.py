@@ -15,7 +15,7 @@ from sleap_rtc.cli.app import App
 from sleap_rtc.cli.documents import ModelsDocument, ModelShown, Shown, model_shown
 from sleap_rtc.cli.text import Cell, Column, loss
 from sleap_rtc.domain.units import format_bytes
-from sleap_rtc.library.entries import MAX_LIMIT, Entry, Query
+from sleap_rtc.library.entries import MAX_LIMIT, Query
 from sleap_rtc.library.layout import KNOWN_TYPES
 from sleap_rtc.library.registry import Registry
 from sleap_rtc.library.rows import Known
@@ -62,8 +62,7 @@ def list_all(app: App, *, csv: bool, **filters: Any) -> None:
     """
     query = Query(**asked(filters))
     library = app.library()
-    entries, more = _first(library, query, filters["limit"])
-    shown = tuple(model_shown(entry) for entry in entries)
+    shown, more = _first(library, query, filters["limit"])
     document = ModelsDocument(models=shown, more=more)
     none = NONE_HERE if shown or library.list(Query(limit=1)).entries else NONE_AT_ALL
     show_models(app, document, shown, more=more, csv=csv, none=none)
@@ -71,20 +70,20 @@ def list_all(app: App, *, csv: bool, **filters: Any) -> None:
         _say_what_there_is(app, library, query)
 
 
-def _first(library: Registry, query: Query, limit: int) -> tuple[list[Entry], int]:
+def _first(library: Registry, query: Query, limit: int) -> tuple[tuple[ModelShown, ...], int]:
     """The first models, and how many there are besides."""
-    found: list[Entry] = []
+    found: list[ModelShown] = []
     cursor = None
     while True:
         query = replace(query, limit=min(limit - len(found), MAX_LIMIT), cursor=cursor)
         page = library.list(query)
-        found += page.entries
+        found += map(model_shown, page.entries)  # a record is several times as large
         cursor = page.cursor
         if cursor is None:
-            return found, 0
+            return tuple(found), 0
         if len(found) >= limit:
             # Of all: to count those after a cursor means to rank every one once more.
-            return found, max(library.count(replace(query, cursor=None)) - len(found), 1)
+            return tuple(found), max(library.count(replace(query, cursor=None)) - len(found), 1)
 
 
 def _say_what_there_is(app: App, library: Registry, query: Query) -> None:

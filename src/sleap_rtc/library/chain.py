@@ -72,7 +72,7 @@ def top(folder: Path) -> int:
 
 
 def read(
-    folder: Path, kind: type[D], *, fault: Callable[[D], str] = lambda _: ""
+    folder: Path | str, kind: type[D], *, fault: Callable[[D], str] = lambda _: ""
 ) -> Revision[D] | None:
     """The document in a folder, None if there is none.
 
@@ -96,7 +96,9 @@ def read(
             if error.errno not in (errno.ENOENT, errno.ESTALE):
                 raise
             continue
-        others = tuple(sorted(name for name in names if _NAME.fullmatch(name) is None))
+        others: tuple[str, ...] = ()
+        if len(numbers) < len(names):
+            others = tuple(sorted(name for name in names if _NAME.fullmatch(name) is None))
         return Revision(number=number, top=numbers[0], value=value, others=others)
     raise busy(folder)
 
@@ -142,7 +144,7 @@ def append(folder: Path, after: int, data: bytes) -> bool:
     return True
 
 
-def busy(folder: Path) -> Busy:
+def busy(folder: Path | str) -> Busy:
     """The error for a chain that never stands still."""
     return Busy(what=str(folder), by=", which changes it all the time")
 
@@ -164,7 +166,7 @@ def _numbers(names: list[str]) -> list[int]:
 
 
 def _highest(
-    folder: Path, numbers: list[int], kind: type[D], fault: Callable[[D], str]
+    folder: Path | str, numbers: list[int], kind: type[D], fault: Callable[[D], str]
 ) -> tuple[int, D]:
     first = ""
     for number in numbers:

@@ -63,7 +63,7 @@ def is_own(path: str) -> bool:
     return first == RECORD or (first == COPY and not rest)
 
 
-def listing(folder: Path) -> list[str]:
+def listing(folder: Path | str) -> list[str]:
     """The names in a folder, in no order; none if there is no such folder."""
     try:
         return os.listdir(folder)  # noqa: PTH208 - names are wanted, not thousands of paths

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -52,6 +52,7 @@ _KEY: Final[dict[str, str]] = {
     "rank": "fit",
 }
 _RECORDS: Final = msgspec.json.Decoder(ModelRecord)
+_PLAIN: Final = (str, int, float)
 _CROWD: Final = 1_024
 _LATEST: Final = 2**63 // _CROWD - 2_000_000
 _KNOWN: Final[dict[Known, tuple[str, str]]] = {
@@ -386,7 +387,7 @@ def _words(record: ModelRecord, alias: str | None) -> tuple[str, ...]:
         " ".join(record.tags),
         record.notes[:MAX_WORDS],
         family(record),
-        " ".join(_config(record))[:MAX_WORDS],
+        _config(record)[:MAX_WORDS],
     )
 
 
@@ -395,16 +396,13 @@ def _microseconds(moment: datetime) -> int:
     return round(moment.timestamp() * 1e6)
 
 
-def _config(record: ModelRecord) -> Iterator[str]:
+def _config(record: ModelRecord) -> str:
     """What is known of how a model was made, as words."""
     training = record.training
-    for text in (training.engine, training.dataset_name, training.device, training.worker):
-        if text:
-            yield text
-    yield from record.skeleton
-    for name, value in training.hyperparameters.items():
-        if isinstance(value, (str, int, float)):
-            yield f"{name} {value}"
+    told = (training.engine, training.dataset_name, training.device, training.worker)
+    settings = training.hyperparameters.items()
+    chosen = [f"{name} {value}" for name, value in settings if isinstance(value, _PLAIN)]
+    return " ".join([*filter(None, told), *record.skeleton, *chosen])
 
 
 def _loss(record: ModelRecord) -> float:

@@ -34,6 +34,12 @@ from sleap_rtc.errors import Busy, NewerFormat, OutOfSpace
 
 VAR_TMP: Final = Path("/var/tmp")  # noqa: S108 - who owns what is in it is checked
 
+_FILLING: Final = (
+    "journal_mode = OFF",
+    "synchronous = OFF",
+    "cache_size = -65536",
+    "mmap_size = 0",  # what was written stays in memory no longer than need be
+)
 _FILE: Final = re.compile(r"(\d{4})_\w+\.sql")
 _NETWORK: Final = frozenset(
     (
@@ -113,7 +119,7 @@ class Database:
         with self._writing, self._translated():
             self._close_readers()  # the log can only be left by the last one who reads it
             writer = self._writer
-            for setting in ("journal_mode = OFF", "synchronous = OFF", "cache_size = -65536"):
+            for setting in _FILLING:
                 writer.execute(f"PRAGMA {setting}")
             writer.execute("BEGIN IMMEDIATE")
             yield writer
@@ -124,7 +130,8 @@ class Database:
             finally:
                 os.close(fd)
             self._write_ahead()
-            for setting in (f"synchronous = {self._synchronous}", "cache_size = -2000"):
+            usual = ("cache_size = -2000", f"mmap_size = {self._mapped}")
+            for setting in (f"synchronous = {self._synchronous}", *usual):
                 writer.execute(f"PRAGMA {setting}")
 
     @contextlib.contextmanager
