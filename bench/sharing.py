@@ -38,6 +38,8 @@ Say = Callable[[str], None]
 
 FILTERS: Final = {"tiny": None, "sleap-nn": 24}
 """Filters of the first layer, where the demo's own would make a checkpoint of one block."""
+_CARRIED: Final = "carried"
+"""Where sleap-nn's engine keeps what an attempt was given to go on from."""
 STEPS: Final = 5
 """Of each epoch: that weights move is enough."""
 _SMALLER: Final = 64 * 1024
@@ -175,17 +177,16 @@ async def _trained_again(
         ("trained again, another seed", other),
         (f"trained {epochs} epochs further", longer),
     ):
-        for old in sorted(path for path in first.rglob("*") if _is_weights(path)):
-            new = directory / old.relative_to(first)
-            if not new.exists():  # the run's name is in the path
-                new = next(iter(sorted(directory.rglob(old.name))), new)
-            if new.exists():
-                compare(f"{name}: {old.name}, {what}", old, new)
+        for file, old in _weights(first).items():
+            compare(f"{name}: {file}, {what}", old, _weights(directory)[file])
     shutil.rmtree(folder)
 
 
-def _is_weights(path: Path) -> bool:
-    return path.is_file() and path.name in (tiny.BEST, tiny.LAST, sleap_nn.BEST, sleap_nn.LAST)
+def _weights(directory: Path) -> dict[str, Path]:
+    """The checkpoints that a run wrote, by name: not those that it was given to go on from."""
+    names = (tiny.BEST, tiny.LAST, sleap_nn.BEST, sleap_nn.LAST)
+    found = (path for name in names for path in sorted(directory.rglob(name)))
+    return {path.name: path for path in found if _CARRIED not in path.parts}
 
 
 def _changed(text: str, *, seed: int, epochs: int, filters: int | None) -> str:
