@@ -250,12 +250,14 @@ def test_two_workers_and_storage_share_one_download(lab) -> None:
         "TMPDIR": str(friend.home),  # as on another machine
     }
     pull = friend.do("pull", **asked, beside=["gpu-2"], env=everything)
-    pull.until(lambda line: line["kind"] == "moving" and line["done"] > 8_000_000)
+    pull.until(lambda line: line["kind"] == "moving" and line["done"] > 12_000_000)
     lab.worker.daemon.kill()
     end = pull.done()
     [moved] = end["moved"]
     came = {(way, source): count for way, source, count in moved["came"]}
-    assert {source for _, source in came} == {"gpu-1", "gpu-2", "the room's storage"}
+    # What the one that died had sent by then depends on who was connected first.
+    assert {source for _, source in came} >= {"gpu-2", "the room's storage"}
+    assert {source for _, source in came} <= {"gpu-1", "gpu-2", "the room's storage"}
     # Nothing twice but what a slow one was relieved of.
     assert size <= sum(came.values()) <= size + WINDOW
     assert friend.models()["centroid"].package == entry.record.package

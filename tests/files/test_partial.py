@@ -446,6 +446,36 @@ def test_what_another_transfer_has_so_far_is_copied(
     second.finish().release()
 
 
+def test_what_is_likely_right_is_copied_at_once_and_checked_at_the_end(
+    make_packed: MakePacked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed = make_packed({"a": 40 * BLOCK + 7, "b": 3 * BLOCK, "short": 5})
+    held = tmp_path / "theirs"
+    held.mkdir()
+    for entry in packed.package.files:
+        data = bytearray((tmp_path / "source" / entry.path).read_bytes())
+        if entry.path == "a":
+            data[20 * BLOCK] ^= 1
+        (held / entry.path).write_bytes(data)
+    told: list[int] = []
+    calls: list[int] = []
+    copy_range = partial.copy_range
+
+    def counted(source: int, target: int, offset: int, size: int) -> bool:
+        calls.append(size)
+        return copy_range(source, target, offset, size)
+
+    monkeypatch.setattr(partial, "copy_range", counted)
+    store = open_store(tmp_path / "incoming", packed)
+    assert store.fill([held], progress=told.append, likely=True) == packed.package.size
+    assert sum(told) == packed.package.size
+    assert sorted(calls) == [5, 3 * BLOCK, 8 * BLOCK + 7, 16 * BLOCK, 16 * BLOCK]
+    # The one block that is wrong there is wrong here, and is noticed.
+    assert store.verify() == [20]
+    assert store.done.count(0) == 1
+    store.discard()
+
+
 @pytest.mark.parametrize("kernel", [True, False])
 def test_a_copy_that_the_kernel_cant_make(
     make_packed: MakePacked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, kernel: bool

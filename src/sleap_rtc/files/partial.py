@@ -28,7 +28,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
@@ -59,6 +59,8 @@ _PER_FILE: Final = 4096
 """Bytes that a file may take on the disk beyond its content."""
 _SYNC_TOGETHER: Final = 32
 """From this many files on, one sync of the file system is cheaper than one each."""
+_COPIED_AT_ONCE: Final = 16
+"""Blocks that are copied by one call."""
 _CHECKED_AT_ONCE: Final = 64
 """Blocks that one thread checks before it takes others."""
 
@@ -185,6 +187,7 @@ class PartialStore:
         *,
         cache: HashCache | None = None,
         progress: Callable[[int], None] | None = None,
+        likely: bool = False,
     ) -> int:
         """Copy what this machine has already, under whatever name, and needn't be fetched.
 
@@ -193,6 +196,8 @@ class PartialStore:
 
         Args:
             folders: Where to look, beside the partial data of other transfers.
+            likely: Whether a file that begins as a wanted one is it: then it is copied as it is,
+                and `verify` tells, as it does of all that arrived.
             cache: Hashes of unchanged big files, which spare reading them.
             progress: Told of the bytes that were just copied; what it raises ends this.
 
@@ -205,10 +210,13 @@ class PartialStore:
         lacking = {file for file in range(len(self._package.files)) if self._missing(file)}
         own = self._claim.directory
         others = [path for path in sorted(own.parent.iterdir()) if path != own and path.is_dir()]
+        if likely:  # what is arriving elsewhere isn't whole
+            others = []
         copied = 0
         for file, fd in candidates(self._package, lacking, folders, partial=others, cache=cache):
-            for block in self._missing(file):
-                size = self._copy_block(file, block, fd)
+            for run in self._missing_runs(file, _COPIED_AT_ONCE if likely else 1):
+                size = self._copy_run(file, run, fd) if likely else 0
+                size = size or sum(self._copy_block(file, block, fd) for block in run)
                 copied += size
                 if size and progress is not None:
                     progress(size)
@@ -221,6 +229,28 @@ class PartialStore:
         numbers = self.layout.numbers(file)
         here = self.done[numbers.start : numbers.stop]
         return [block for block, there in enumerate(here) if not there]
+
+    def _missing_runs(self, file: int, most: int) -> Iterator[range]:
+        """The blocks of a file that aren't here, neighbours together."""
+        missing = self._missing(file)
+        start = 0
+        for at, block in enumerate(missing, 1):
+            last = at == len(missing) or missing[at] != block + 1
+            if last or at - start == most:
+                yield range(missing[start], block + 1)
+                start = at
+
+    def _copy_run(self, file: int, run: range, source: int) -> int:
+        """Copy neighbours from another file as they are; returns their bytes, or 0."""
+        entry = self._package.files[file]
+        offset = run.start * BLOCK
+        size = min(len(run) * BLOCK, entry.size - offset)
+        with self._disk(size), self._handles.use(file) as fd:
+            if not copy_range(source, fd, offset, size):
+                return 0
+        for block in run:
+            self._keep(file, self.layout.number(file, block), entry.block_size(block))
+        return size
 
     def _copy_block(self, file: int, block: int, source: int) -> int:
         """Copy a block from another file if it is right there; returns its bytes, or 0."""

@@ -92,7 +92,7 @@ async def fetch(
         store = await _make(undo, PartialStore.close, PartialStore, claim, package)
         await _reuse(store, held, cache, on_progress)
         if near is not None and store.here < package.size:
-            on_near(await _reuse(store, (near,), cache, on_progress))
+            on_near(await _reuse(store, (near,), cache, on_progress, likely=True))
         receiving = Receiving(
             store,
             sources,
@@ -112,6 +112,8 @@ async def _reuse(
     held: Sequence[Path],
     cache: HashCache | None,
     on_progress: OnProgress | None,
+    *,
+    likely: bool = False,
 ) -> int:
     """Copy what this machine has already, and tell how far that is; returns the bytes."""
     total = store.layout.package.size
@@ -126,7 +128,7 @@ async def _reuse(
         done += size
 
     copying = asyncio.ensure_future(
-        asyncio.to_thread(store.fill, held, cache=cache, progress=copied)
+        asyncio.to_thread(store.fill, held, cache=cache, progress=copied, likely=likely)
     )
     try:
         while not (await asyncio.wait([copying], timeout=REPORT_SECONDS))[0]:
