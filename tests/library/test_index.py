@@ -1,3 +1,5 @@
+import errno
+import fcntl
 import os
 import shutil
 import sqlite3
@@ -386,6 +388,71 @@ def test_an_index_held_for_too_long_is_busy_not_damaged(
         db.execute("ROLLBACK")
         db.close()
         assert listed(registry) == ["a", "b"]
+
+
+# Building
+
+
+def test_it_is_told_how_far_a_new_index_is(
+    models: Path, tmp_path: Path, record_of: RecordOf
+) -> None:
+    with Registry(models, index_dir=tmp_path / "index") as registry:
+        for n in range(3):
+            registry.register(record_of(str(n)))
+    told: list[tuple[int, int]] = []
+    other = tmp_path / "other"
+    with Registry(models, index_dir=other, told=lambda *far: told.append(far)) as registry:
+        assert len(listed(registry)) == 3
+        assert told[:2] == [(1, 1), (0, 6)]
+        assert told[-1] == (6, 6)
+        told.clear()
+        assert len(listed(registry)) == 3
+        assert told == []
+
+
+def test_whoever_waits_for_another_process_is_told_so(
+    models: Path, tmp_path: Path, record_of: RecordOf
+) -> None:
+    with Registry(models, index_dir=tmp_path / "index") as registry:
+        registry.register(record_of("a"))
+        listed(registry)
+    path = database(tmp_path)
+    path.unlink()
+    held = os.open(path.with_name("lock"), os.O_RDWR)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    told: list[tuple[int, int]] = []
+
+    def tell(done: int, of: int) -> None:
+        told.append((done, of))
+        if len(told) == 2:
+            fcntl.flock(held, fcntl.LOCK_UN)
+
+    with Registry(models, index_dir=tmp_path / "index", told=tell) as registry:
+        assert listed(registry) == ["a"]
+    os.close(held)
+    assert told[:3] == [(0, 1), (0, 1), (1, 1)]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(errno.EIO, "bad disk")])
+def test_an_index_that_was_not_finished_is_removed(
+    models: Path, tmp_path: Path, record_of: RecordOf, error: Any
+) -> None:
+    with Registry(models, index_dir=tmp_path / "index") as registry:
+        registry.register(record_of("a"))
+
+    def stop(done: int, of: int) -> None:
+        if (done, of) == (0, 2):
+            raise error
+
+    other = tmp_path / "other"
+    with (
+        Registry(models, index_dir=other, told=stop) as registry,
+        pytest.raises((KeyboardInterrupt, OSError)),
+    ):
+        registry.list()
+    assert [path.name for path in other.rglob("*") if path.is_file()] == ["lock"]
+    with Registry(models, index_dir=other) as registry:
+        assert listed(registry) == ["a"]
 
 
 def test_threads_share_an_index(registry: Registry, record_of: RecordOf) -> None:

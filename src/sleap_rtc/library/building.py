@@ -34,8 +34,8 @@ _AHEAD: Final = 2
 """Batches that each thread may be ahead."""
 _PIECE: Final = 10_000
 """Models of which the words are written together: some 20 MB of memory."""
-_HELD: Final = 256 * 1024 * 1024
-"""Bytes of words that are held in memory at most; a piece has less."""
+_HELD: Final = 64 * 1024 * 1024
+"""Bytes of words that are held in memory at most; a piece has less, unless models say much."""
 
 _INDEXES: Final = "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL"
 _USUAL: Final = {"hashsize": 1024 * 1024, "automerge": 4, "crisismerge": 16}

@@ -58,6 +58,8 @@ _SMALL: Final = 5_000
 """Models up to which the tree is looked through at once: some 50 ms."""
 _BATCH: Final = 200
 """Models that are taken in by one transaction, for whose time no other process can write."""
+_WAIT_S: Final = 0.05
+"""Seconds between looks whether another process has built the index."""
 _DAMAGED: Final = "damaged-"
 _KEPT_DAMAGED: Final = 3
 _MAPPED: Final = 4 * 10**9
@@ -257,7 +259,7 @@ class Index:
         folder = self._place()
         with disk_errors(folder):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with self._opening, _locked(folder / "lock"):
+        with self._opening, _locked(folder / "lock", self._told):
             name = self._current()
             if name not in ("", instead_of) and (folder / name).is_file():
                 with contextlib.suppress(sqlite3.Error, NewerFormat):
@@ -426,12 +428,24 @@ def _batches(items: Iterable[str], most: int) -> Iterator[list[str]]:
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def _locked(path: Path, told: Told) -> Iterator[None]:
     """Hold a lock among the processes of this host; its file is on a local disk."""
     with disk_errors(path):
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
+        while not _is_free(fd):
+            told(0, 1)  # how far the other process is, it doesn't say
+            time.sleep(_WAIT_S)
+        told(1, 1)
         yield
     finally:
         os.close(fd)
+
+
+def _is_free(fd: int) -> bool:
+    """Whether nobody else has the lock, which is then had."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
