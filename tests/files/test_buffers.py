@@ -53,6 +53,8 @@ def test_no_more_is_kept_than_a_few() -> None:
     for memory in [buffers.take(BLOCK) for _ in range(3 * buffers.KEPT)]:
         buffers.give_back(memory)
     assert len(buffers._free) == buffers.KEPT
+    buffers.drop()
+    assert not buffers._free
 
 
 def test_threads_never_share_memory() -> None:

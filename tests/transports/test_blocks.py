@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 
 import pytest
 
@@ -10,7 +11,7 @@ from sleap_rtc.domain.packages import BLOCK, PackageRef
 from sleap_rtc.errors import LinkLost, NotFound, ProtocolError, SourceChanged
 from sleap_rtc.files import buffers
 from sleap_rtc.protocol import frames
-from sleap_rtc.transports import blocks
+from sleap_rtc.transports import blocks, channel
 from sleap_rtc.transports.blocks import BlockClient, BlockServer
 from sleap_rtc.transports.throttle import Throttle
 
@@ -135,6 +136,90 @@ async def test_a_listing_is_asked_for_by_its_package():
     client.handle(data(asked.request, 0, b"123456789"))
     client.handle(frames.End(asked.request, 9))
     assert await task == b"123456789"
+
+
+def raw(number, offset, content):
+    return frames.data_frame(number, memoryview(content), offset)
+
+
+async def test_pieces_may_come_past_the_event_loop():
+    pipe = Pipe()
+    client = BlockClient(pipe, name="peer")
+    task, number = await ask(pipe, client, 9)
+    assert await asyncio.to_thread(client.take, raw(number, 0, b"abc"))
+    client.handle(data(number, 3, b"def"))  # one that didn't
+    assert await asyncio.to_thread(client.take, raw(number, 6, b"ghi"))
+    assert not client.take(frames.encode(frames.End(number, 9)))
+    client.handle(frames.End(number, 9))
+    assert await task == b"abcdefghi"
+
+
+async def test_what_isnt_the_next_piece_is_for_the_event_loop():
+    pipe = Pipe()
+    client = BlockClient(pipe, name="peer")
+    task, number = await ask(pipe, client, 6)
+    for other in (
+        b"",
+        b"\x03",
+        raw(number + 1, 0, b"abc"),
+        raw(number, 1, b"abc"),
+        raw(number, 0, b"abcdefg"),
+        raw(number, 0, bytes(frames.MAX_CHUNK + 8)),
+        frames.encode(frames.Refuse(number, "not_found", "no")),
+        frames.encode(frames.GetBlock(number, PACKAGE, 0, 0)),
+    ):
+        assert not client.take(other)
+    assert client.take(raw(number, 0, b"abc"))
+    assert not client.take(raw(number, 0, b"abc"))
+    # Behind the end of an answer nothing is written any more, though there would be room.
+    assert not client.take(frames.encode(frames.End(number, 3)))
+    assert not client.take(raw(number, 3, b"def"))
+    client.handle(frames.End(number, 3))
+    assert await task == b"abc"
+    assert not client.take(raw(number, 3, b"def"))
+
+
+async def test_content_past_the_event_loop_is_a_sign_of_life_and_counts(monkeypatch):
+    taps = []
+
+    class Tapped(Pipe):
+        moved = 5
+
+        def tap(self, take):
+            taps.append(take)
+
+        def send_text(self, data):
+            pass
+
+        async def receive(self):
+            await asyncio.Event().wait()
+
+        async def close(self):
+            self.closed = True
+
+    monkeypatch.setattr(channel, "TICK_S", 0.01)
+    pipe = Tapped()
+    proven = SimpleNamespace(
+        purpose="blocks", peer=SimpleNamespace(name="peer"), session="s", features=()
+    )
+    at_work = channel.Channel(pipe, proven)
+    heard = []
+    monkeypatch.setattr(at_work._session, "heard", lambda now: heard.append(now) or [])
+    running = asyncio.create_task(at_work.run())
+    task, number = await ask(pipe, at_work.blocks, 3)
+    assert not heard
+    (take,) = taps
+    piece = raw(number, 0, b"abc")
+    assert await asyncio.to_thread(take, piece)
+    assert not take(frames.encode(frames.End(number, 3)))
+    assert at_work.moved == 5 + len(piece)
+    async with asyncio.timeout(5):
+        while not heard:  # noqa: ASYNC110 - until the next look at the clock
+            await asyncio.sleep(0.01)
+    at_work.abandon("the test is over")
+    await running
+    with pytest.raises(LinkLost):
+        await task
 
 
 async def test_a_long_listing_takes_memory_as_it_comes():

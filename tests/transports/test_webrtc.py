@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 
 import pytest
@@ -54,3 +55,44 @@ async def test_a_peer_that_reads_may_be_sent_any_amount(address):
         connection.send_text(bytes(60_000))
         channel.queued = 0
     connection.abandon("done")
+
+
+class Speaking(Deaf):
+    """A data channel whose messages a test makes."""
+
+    def label(self):
+        return "blocks"
+
+    def state(self):
+        return "State.Open"
+
+    def set_buffered_amount_low_threshold(self, threshold):
+        pass
+
+    def on_buffered_amount_low(self, call):
+        pass
+
+    on_open = on_close = on_buffered_amount_low
+
+    def on_message(self, call):
+        self.say = call
+
+
+async def test_what_a_tap_takes_isnt_received(address):
+    async def signal(_message):
+        pass
+
+    connection = webrtc.WebRtc(attempt=str(uuid.uuid4()), peer="ann", signal=signal)
+    channel, taken = Speaking(), []
+    connection._take_channel(channel)
+    connection.tap(lambda data: data[:1] == b"t" and taken.append(data) is None)
+    await asyncio.to_thread(channel.say, b"taken", True)
+    await asyncio.to_thread(channel.say, b"other", True)
+    await asyncio.to_thread(channel.say, b"text", False)
+    async with asyncio.timeout(5):
+        assert await connection.receive() == seam.Arrived(b"other", True)
+        assert await connection.receive() == seam.Arrived(b"text", False)
+    assert taken == [b"taken"]
+    connection.abandon("done")
+    channel.say(b"too late", True)
+    assert taken == [b"taken"]

@@ -17,8 +17,8 @@ from sleap_rtc.domain.packages import BLOCK
 Content = bytes | memoryview
 """The bytes of a block."""
 
-KEPT: Final = 8
-"""Blocks of memory that are kept for the next ones."""
+KEPT: Final = 12
+"""Blocks of memory that are kept for the next ones: what is under way from one source."""
 
 _free: Final[deque[bytearray]] = deque(maxlen=KEPT)
 
@@ -50,6 +50,11 @@ def give_back(content: Content) -> None:
         content.release()
         if isinstance(memory, bytearray) and len(memory) == BLOCK:
             _free.append(memory)  # one too many is dropped
+
+
+def drop() -> None:
+    """Leave what is kept to the system; for when nothing more is moved for a while."""
+    _free.clear()
 
 
 def read_at(fd: int, into: memoryview, offset: int) -> int:

@@ -20,7 +20,8 @@ from sleap_rtc.domain.packages import BLOCK, PackageRef
 from sleap_rtc.errors import LinkLost, NotFound, ProtocolError, SleapRtcError, from_wire
 from sleap_rtc.files import buffers
 from sleap_rtc.files.buffers import Content
-from sleap_rtc.protocol import frames
+from sleap_rtc.protocol import direct, frames
+from sleap_rtc.protocol.codec import MAX_MESSAGE
 from sleap_rtc.transfer.choice import Kind
 from sleap_rtc.transports.base import BlockSource
 from sleap_rtc.transports.connection import Connection
@@ -67,6 +68,11 @@ _TURN_S: Final = 0.003
 
 MAX_UNASKED: Final = 3
 """Pieces that were never asked for, after which a peer isn't used any more."""
+
+_DATA: Final = 3
+_END: Final = 4
+"""Kinds of ``protocol/frames.py``: pieces are too many to make an object of each."""
+
 STALLED_S: Final = 120.0
 _STEP: Final = 64 * 1024
 """A peer that sends less than a step of what it was asked for in so many seconds is given up. It
@@ -76,11 +82,12 @@ may look alive: one that only answers pings would keep a transfer from ending, o
 class _Wanted:
     """An answer that is arriving."""
 
-    __slots__ = ("_content", "done", "limit", "size")
+    __slots__ = ("_content", "done", "ended", "limit", "size")
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.size = 0
+        self.ended = False
         self.done: asyncio.Future[Content] = asyncio.get_running_loop().create_future()
         # Whoever waited may have been cancelled when the connection ends.
         self.done.add_done_callback(lambda done: done.cancelled() or done.exception())
@@ -203,6 +210,32 @@ class BlockClient:
         self._arrived += size
         if self._arrived >= _STEP:
             self._moved_at, self._arrived = time.monotonic(), 0
+
+    def take(self, raw: bytes) -> bool:
+        """Take a piece of an answer, if it is the next one; from the connection's own thread.
+
+        Returns:
+            False for everything else, which is for :meth:`handle`.
+        """
+        head = direct.DATA_HEAD
+        if not head.size <= len(raw) <= MAX_MESSAGE:
+            return False
+        kind, number, offset = head.unpack_from(raw)
+        wanted = self._wanted.get(number)
+        if wanted is None or kind != _DATA:
+            if wanted is not None and kind == _END:
+                # Nothing is written behind the end, which the event loop has yet to see: what is
+                # there then may be others' memory.
+                wanted.ended = True
+            return False
+        size = len(raw) - head.size
+        if offset != wanted.size or offset + size > wanted.limit:
+            return False
+        if wanted.ended or wanted.done.done():
+            return False
+        wanted.take(memoryview(raw)[head.size :])
+        self._moves(size)
+        return True
 
     def handle(self, frame: frames.Data | frames.End | frames.Refuse) -> None:
         """Take a piece of an answer.

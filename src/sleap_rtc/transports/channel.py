@@ -75,7 +75,7 @@ from sleap_rtc.protocol.session import (
     Withdrawn,
 )
 from sleap_rtc.transports.blocks import BlockClient, BlockServer, Shelf
-from sleap_rtc.transports.connection import Connection
+from sleap_rtc.transports.connection import Connection, Tapped
 from sleap_rtc.transports.direct.shortcut import Shortcut, Ways
 from sleap_rtc.transports.throttle import Throttle
 
@@ -262,6 +262,10 @@ class Channel:
         self._working: dict[str, asyncio.Task[None]] = {}
         self._closing = asyncio.Event()
         self._heard_at = 0.0
+        self._tapped_at = 0.0
+        self._tapped = 0
+        if proven.purpose == "blocks" and isinstance(connection, Tapped):
+            connection.tap(self._take)
         self._why: SleapRtcError | None = None
 
     @property
@@ -277,7 +281,7 @@ class Channel:
     @property
     def moved(self) -> int:
         """Bytes that have left or arrived."""
-        return self._connection.moved
+        return self._connection.moved + self._tapped
 
     async def request(self, body: RequestBody, *, id: str, within_s: float) -> ReplyBody:  # noqa: A002
         """Ask the peer.
@@ -408,8 +412,19 @@ class Channel:
             case _:
                 self._server.handle(frame)
 
+    def _take(self, raw: bytes) -> bool:
+        """Take content past the event loop; from the connection's own thread."""
+        if not self.blocks.take(raw):
+            return False
+        self._tapped += len(raw)
+        self._tapped_at = time.monotonic()
+        return True
+
     async def _keep_time(self) -> None:
         while True:
+            if self._tapped_at > self._heard_at:
+                self._heard_at = self._tapped_at
+                self._carry_out(self._session.heard(self._heard_at))
             self._carry_out(self._session.tick(time.monotonic()))
             await asyncio.sleep(TICK_S)
 

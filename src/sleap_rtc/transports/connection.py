@@ -8,7 +8,7 @@ the link does with the two fingerprints.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final, Protocol, runtime_checkable
 
 import msgspec
 
@@ -25,6 +25,19 @@ class Arrived(msgspec.Struct, frozen=True):
 
     data: bytes
     binary: bool
+
+
+Tap = Callable[[bytes], bool]
+"""Is offered a binary message, in a thread of the library's, and says whether it has taken it."""
+
+
+@runtime_checkable
+class Tapped(Protocol):
+    """A connection whose binary messages needn't go through the event loop one by one."""
+
+    def tap(self, take: Tap) -> None:
+        """Offer every binary message to ``take`` first; what it doesn't take is received."""
+        ...
 
 
 class Connection(Protocol):

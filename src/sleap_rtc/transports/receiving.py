@@ -126,6 +126,7 @@ class Receiving:
         await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.to_thread(self._writers.shutdown, cancel_futures=True)
         self._data.clear()
+        buffers.drop()
         if not self._outcome.cancel() and not self._outcome.cancelled():
             self._outcome.exception()  # seen, or it would be reported as lost
 

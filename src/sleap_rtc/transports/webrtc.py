@@ -35,7 +35,7 @@ from sleap_rtc.errors import NetworkError, NotFound, ProtocolError, UsageError
 from sleap_rtc.protocol.handshake import Purpose
 from sleap_rtc.protocol.peering import Candidate, Offer
 from sleap_rtc.protocol.signaling import IceServer
-from sleap_rtc.transports.connection import Arrived
+from sleap_rtc.transports.connection import Arrived, Tap
 from sleap_rtc.transports.datagrams import make_room
 from sleap_rtc.transports.peer import GONE_WITHIN_S, Kind, Peer, until_ended
 
@@ -116,9 +116,14 @@ class WebRtc(Peer):
     def __init__(self, **given: Any) -> None:
         self._handed: deque[Arrived] = deque()
         self._woken = threading.Event()
+        self._taps: list[Tap] = []
         self._restart: asyncio.TimerHandle | None = None
         super().__init__(**given)
         _open.add(self)
+
+    def tap(self, take: Tap) -> None:
+        """Offer every binary message to ``take`` first, on the library's network thread."""
+        self._taps.append(take)
 
     # ── what a shell does ────────────────────────────────────────────────────
 
@@ -187,6 +192,7 @@ class WebRtc(Peer):
 
     def _shut(self, connection: Any, channel: Any) -> None:
         _open.discard(self)
+        self._taps.clear()
         if self._restart is not None:
             self._restart.cancel()
         if channel is not None:
@@ -231,10 +237,15 @@ class WebRtc(Peer):
         that end with a short one; all others are handed over at once.
         """
         handed = self._handed
+        taps = self._taps
         woken = self._woken
         wake = self._from_thread(self._take_handed)
 
         def hand_over(data: bytes, binary: bool) -> None:
+            if binary:
+                for take in taps:
+                    if take(data):
+                        return
             handed.append(Arrived(data, binary))
             row = binary and len(data) >= LONG and len(handed) < TOGETHER
             if not row and not woken.is_set():
