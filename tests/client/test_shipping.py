@@ -602,3 +602,18 @@ async def test_storage_that_fails_is_replaced_by_the_link_and_that_is_said(lab) 
 
 async def nothing_stored(*_):
     return 0, ""
+
+
+async def test_a_way_that_was_asked_for_and_isnt_used_is_said(lab) -> None:
+    said = []
+    lab.mover.say = said.append
+    lab.mover.ways = Ways(wish="s3")
+    lab.put(lab.theirs, best=b"12345", alias="flies")
+    [moved] = (await lab.pull("flies")).moved
+    assert moved.how == "added"
+    assert len(said) == 1
+    assert said[0].startswith("s3 is not used: what asks for it isn't installed here")
+    lab.mover.ways = Ways(wish="direct")
+    entry = lab.put(lab.mine, "other", best=b"54321")
+    assert (await lab.push(entry.id)).moved
+    assert said[1:] == ["direct was asked for; 5 B came by webrtc."]

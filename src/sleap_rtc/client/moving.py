@@ -30,6 +30,7 @@ from sleap_rtc.client.transfers import Direction, Transfer, Transfers
 from sleap_rtc.domain.ids import ModelId, PackageId
 from sleap_rtc.domain.models import ModelRecord, Tier
 from sleap_rtc.domain.packages import PackageRef
+from sleap_rtc.domain.units import format_bytes
 from sleap_rtc.errors import (
     AlreadyExists,
     DeadlineExceeded,
@@ -352,6 +353,22 @@ async def open_mover(
             movers.append(mover)
         movers[0].beside = tuple(movers[1:])
         yield movers[0]
+
+
+def say_not_planned(mover: Mover, plan: Plan) -> None:
+    """Say why the way that was asked for isn't used."""
+    for way in plan.without:
+        if way.kind == mover.ways.wish:
+            mover.say(f"{way.kind} is not used: {way.why}.")
+
+
+def say_other_ways(mover: Mover, came: Sequence[Came]) -> None:
+    """Say what didn't come by the direct way that was asked for."""
+    wish = mover.ways.wish
+    other = sum(each.size for each in came if each.way != wish)
+    if wish in ("direct", "local") and other:
+        ways = " and ".join(sorted({each.way for each in came if each.way != wish}))
+        mover.say(f"{wish} was asked for; {format_bytes(other)} came by {ways}.")
 
 
 def decided(decide: Decide, clash: Clash) -> Choice:

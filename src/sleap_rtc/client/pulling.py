@@ -34,7 +34,17 @@ from sleap_rtc.client.bringing import (
     seen_at,
     to_the_end,
 )
-from sleap_rtc.client.moving import Came, Clash, Decide, Moved, Mover, Planned, decided
+from sleap_rtc.client.moving import (
+    Came,
+    Clash,
+    Decide,
+    Moved,
+    Mover,
+    Planned,
+    decided,
+    say_not_planned,
+    say_other_ways,
+)
 from sleap_rtc.client.supplying import Supply, contents_of, in_storage, storage_source
 from sleap_rtc.client.transfers import IfExistsWish, Transfer
 from sleap_rtc.domain.ids import ModelId
@@ -147,6 +157,7 @@ async def pull_model(
     near = await _want(mover, package, record.id)
     plan = await _plan(mover, record, package, near)
     logger.bind(model=record.id, size=package.size).info("how it comes:\n{}", plan.explain())
+    say_not_planned(mover, plan)
     with mover.transfers.begin(wanted) as going:
 
         def progress(now: Progress) -> None:
@@ -184,6 +195,11 @@ async def pull_model(
             )
         going.finish(arrived.entry.id)
     entry = arrived.entry
+    came = tuple(
+        Came(way=way, source=source, size=size)
+        for (way, source), size in sorted(supply.counted.came.items())
+    )
+    say_other_ways(mover, came)
     return Moved(
         direction="pull",
         model=record.id,
@@ -194,10 +210,7 @@ async def pull_model(
         path=str(entry.directory),
         size=package.size,
         sent=supply.counted.received,
-        came=tuple(
-            Came(way=way, source=source, size=size)
-            for (way, source), size in sorted(supply.counted.came.items())
-        ),
+        came=came,
         seconds=time.monotonic() - began,
         safety=safety_of(entry.record).tier,
         trash="" if arrived.trash is None else str(arrived.trash),

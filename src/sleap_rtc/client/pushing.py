@@ -25,7 +25,17 @@ from msgspec.structs import replace
 
 from sleap_rtc.client.bringing import OnProgress, seen_at
 from sleap_rtc.client.counting import CountedServed
-from sleap_rtc.client.moving import Came, Clash, Decide, Moved, Mover, Planned, decided
+from sleap_rtc.client.moving import (
+    Came,
+    Clash,
+    Decide,
+    Moved,
+    Mover,
+    Planned,
+    decided,
+    say_not_planned,
+    say_other_ways,
+)
 from sleap_rtc.client.storing_models import store_model
 from sleap_rtc.client.supplying import contents_of, in_storage
 from sleap_rtc.client.tracking import is_whole
@@ -134,6 +144,7 @@ async def push_model(
             body = PushModel(record=sent, package=package, if_exists=done)
             plan = await _plan(mover, entry)
             logger.bind(model=record.id, size=package.size).info("how it goes:\n{}", plan.explain())
+            say_not_planned(mover, plan)
             pushed, stored = None, 0
             if plan.ways[0].kind == "s3":
                 through = replace(body, stored=contents_of(record.files))
@@ -146,6 +157,8 @@ async def push_model(
                 raise ProtocolError(peer=mover.worker, why="another answer than the one asked for")
             going.finish(pushed.model)
     _note(mover, entry, pushed.path)
+    came = tuple(Came(way=c.way, source=c.source, size=c.size) for c in pushed.came)
+    say_other_ways(mover, came)
     return Moved(
         direction="push",
         model=entry.id,
@@ -156,7 +169,7 @@ async def push_model(
         path=pushed.path,
         size=package.size,
         sent=counted.sent + stored,
-        came=tuple(Came(way=c.way, source=c.source, size=c.size) for c in pushed.came),
+        came=came,
         seconds=time.monotonic() - began,
         safety=pushed.safety,
         trash=pushed.trash,
