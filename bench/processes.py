@@ -28,6 +28,7 @@ LOOKS_S: Final = 0.05
 """Seconds between two looks at a program's memory."""
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 _LAST_LINES: Final = 40
+_WHY_LINES: Final = 3
 
 
 class Missing(Exception):
@@ -91,6 +92,10 @@ class Program:
         """The last lines of what it said."""
         return "\n".join(self._lines)
 
+    @property
+    def _why(self) -> str:
+        return "; ".join(list(self._lines)[-_WHY_LINES:])
+
     def cpu_s(self) -> float:
         """Processor seconds so far, with all that it started."""
         return cpu_s(self.pid)
@@ -110,7 +115,7 @@ class Program:
             while not any(text in line for line in self._lines):
                 left = until - time.monotonic()
                 if self._ended or left <= 0:
-                    raise RuntimeError(f"{self.name} never said {text!r}: {self.said}")
+                    raise RuntimeError(f"{self.name} never said {text!r}: {self._why}")
                 self._said.wait(left)
         return time.perf_counter()
 
@@ -125,7 +130,7 @@ class Program:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
                 return
             if self._process.poll() is not None or time.monotonic() > until:
-                raise RuntimeError(f"{self.name} doesn't listen: {self.said}")
+                raise RuntimeError(f"{self.name} doesn't listen: {self._why}")
             time.sleep(0.05)
 
     def end(self, *, within_s: float = WITHIN_S) -> Used:
@@ -139,7 +144,7 @@ class Program:
             poll = select.poll()
             poll.register(fd, select.POLLIN)
             if not poll.poll(within_s * 1_000):
-                raise RuntimeError(f"{self.name} isn't done after {within_s:.0f} s: {self.said}")
+                raise RuntimeError(f"{self.name} isn't done after {within_s:.0f} s: {self._why}")
         finally:
             os.close(fd)
         wall = time.perf_counter() - self._began
@@ -148,7 +153,7 @@ class Program:
         self._process.returncode = os.waitstatus_to_exitcode(status)
         self._reader.join(1.0)
         if self._process.returncode:
-            raise RuntimeError(f"{self.name} ended with {self._process.returncode}: {self.said}")
+            raise RuntimeError(f"{self.name} ended with {self._process.returncode}: {self._why}")
         return Used(wall_s=wall, cpu_s=used.ru_utime + used.ru_stime, peak_mb=peak)
 
     def kill(self) -> None:

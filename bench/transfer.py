@@ -151,7 +151,7 @@ class _Table:
                     try:
                         if row.stores and store is None:
                             store = undo.enter_context(self._store())
-                        run = self._run(row, path, size, store)
+                        run = self._twice(row, path, size, store)
                     except (Missing, RuntimeError, OSError) as error:
                         self.missing[row.name] = str(error)
                         self._say(f"  {row.name} can't be measured: {error}")
@@ -173,6 +173,14 @@ class _Table:
             }
             for name, runs in self._runs.get(what, {}).items()
         }
+
+    def _twice(self, row: Row, path: Path, size: int, store: Store | None) -> dict[str, float]:
+        """Some programs fail now and then, as one that takes a port that just wasn't in use."""
+        try:
+            return self._run(row, path, size, store)
+        except (RuntimeError, OSError) as error:
+            self._say(f"  {row.name} failed, and is tried again: {error}")
+            return self._run(row, path, size, store)
 
     def _run(self, row: Row, path: Path, size: int, store: Store | None) -> dict[str, float]:
         self._count += 1
