@@ -6,6 +6,7 @@ import asyncio
 import os
 import time
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,9 @@ from sleap_rtc.errors import NotFound, SourceChanged, StorageOff
 from sleap_rtc.files.packing import pack
 from sleap_rtc.jobs.datasets import NamedFile
 from sleap_rtc.storage.download import RangeReader
+from sleap_rtc.storage.objects import SignedRequest
+from sleap_rtc.storage.remote import RemoteStore
+from sleap_rtc.storage.service import Aborted, DownloadTold, UploadTold
 from sleap_rtc.testing.server import running_server, server_settings
 
 SIZE = 3_000_000
@@ -159,3 +163,28 @@ def test_what_nobody_went_on_with_is_forgotten(tmp_path, inputs):
     with pytest.raises(NotFound):
         store_files(Nothing(), inputs.packed, inputs.files, state=tmp_path / "state")
     assert [path.name for path in (tmp_path / "state").iterdir()] == [new.name]
+
+
+def test_what_goes_soon_is_uploaded_again():
+    """A store in buckets removes by its own clock, whoever asks for what is there."""
+    asked = []
+
+    class Api:
+        def ask(self, path, answer, request):
+            asked.append(path)
+            if answer is DownloadTold:
+                now = datetime.now(UTC)
+                link = SignedRequest(method="GET", url="http://s/x", headers={}, expires=now)
+                return DownloadTold(key="k", size=5, etag="e", request=link, expires_in=60)
+            if answer is UploadTold:
+                return UploadTold(state="open", key="k", size=5, upload_id="a" * 32)
+            assert request.upload_id == "a" * 32
+            return Aborted()
+
+    store = RemoteStore(Api(), "r" * 32, "uploads")
+    assert store.head(store.key("b" * 64)) is None
+    assert asked == ["/api/request-download", "/api/request-upload", "/api/abort-upload"]
+    asked.clear()
+    kept = RemoteStore(Api(), "r" * 32, "rooms")
+    assert kept.head(kept.key("b" * 64)).size == 5
+    assert asked == ["/api/request-download"]

@@ -312,6 +312,8 @@ async def test_what_is_kept_and_rotten_is_fetched_anew(case):
         data[BLOCK + 7] ^= 1
         path.write_bytes(data)
     case.check(await case.bring(case.datasets()))
+    with case.cache.use(checksum, len(case.contents[LABELS]), None) as path:
+        assert path.read_bytes() == case.contents[LABELS]
 
 
 async def test_a_file_named_wrongly_is_kept_for_nobody(case):

@@ -10,17 +10,14 @@ from sleap_rtc.cli.storage_documents import PlanDocument, WayShown
 from sleap_rtc.cli.text import bar
 from sleap_rtc.client.api import AsyncClient
 from sleap_rtc.client.composing import Composed
-from sleap_rtc.client.routing import Planned, plan_for, send_first
+from sleap_rtc.client.routing import Planned, check_wish, plan_for, send_first
 from sleap_rtc.domain.units import format_bytes
 from sleap_rtc.transfer.choice import Plan, Way
 from sleap_rtc.transfer.progress import Progress
 
 GOES_ON: Final = "Nothing was queued. What was stored is kept: the same command goes on from there."
 
-_HOW: Final = {
-    "s3": "by the room's storage; what is there already isn't sent again",
-    "local": "from a disk that the worker sees too: only its path is sent",
-}
+_HOW: Final = {"s3": "by the room's storage", "local": "from a disk that the worker sees too"}
 _LINK: Final = (
     "over a direct connection (WebRTC), encrypted end to end; what is there already isn't sent "
     "again"
@@ -38,21 +35,25 @@ def plan(
         composed: The job.
         worker: The worker's name.
         leaves: Whether this command ends as soon as the job is submitted.
-        ask: Whether worker and storage are asked even if it doesn't matter.
+        ask: Whether worker and storage are asked even if it doesn't matter, as for `explain`.
+
+    Raises:
+        SleapRtcError: What the user asked for can't be done; for `explain` that is told otherwise.
     """
     app.out.live.update([f"asking {worker} what it has"])
     try:
         planned: Planned = app.run(plan_for(client, composed, worker, leaves=leaves, ask=ask))
     finally:
         app.out.live.clear()
+    if not ask:
+        check_wish(planned)
     return planned
 
 
 def words(plan: Plan) -> str:
     """By which way the data goes, and why, in a sentence."""
     first = plan.ways[0]
-    how = _HOW.get(first.kind, _LINK)
-    return f"{how} ({first.why})" if first.kind in _HOW else how
+    return f"{_HOW[first.kind]}: {first.why}" if first.kind in _HOW else _LINK
 
 
 def explain(app: App, planned: Planned) -> None:

@@ -126,13 +126,14 @@ async def plan_for(
         UnknownWorker: It isn't online.
     """
     planned = first_look(client.settings, composed, leaves=leaves)
-    if not (ask or planned.given.asks) or not _can_be_named(planned):
-        return planned
-    room = client.devices.room(composed.spec.room)
-    async with client.link(worker, room) as link:
-        weighed = await weigh(link, composed, planned.files)
-    with closing(RoomStorage(client.settings, room)) as storage:
-        return await asyncio.to_thread(survey, planned, weighed, storage)
+    if (ask or planned.given.asks) and _can_be_named(planned):
+        room = client.devices.room(composed.spec.room)
+        async with client.link(worker, room) as link:
+            weighed = await weigh(link, composed, planned.files)
+        with closing(RoomStorage(client.settings, room)) as storage:
+            planned = await asyncio.to_thread(survey, planned, weighed, storage)
+    logger.bind(job=composed.spec.id).info("ways of the data:\n{}", planned.plan.explain())
+    return planned
 
 
 def send_first(
@@ -260,7 +261,7 @@ def carry_out(
         SleapRtcError: Storing failed, and the user asked for just that. Nothing is queued.
     """
     wish = planned.given.wish
-    _check_wish(planned)
+    check_wish(planned)
     seen = planned.seen if planned.plan.uses("local") else frozenset()
     rest = [file for file in planned.files if file.name not in seen]
     keys: dict[str, str] = {}
@@ -305,8 +306,13 @@ def _wants_storage(plan: Plan) -> bool:
     return bool(order) and order[0] == "s3"
 
 
-def _check_wish(planned: Planned) -> None:
-    """See that what the user asked for can be done at all."""
+def check_wish(planned: Planned) -> None:
+    """See that what the user asked for can be done at all.
+
+    Raises:
+        PathNotPermitted: The worker was to read the files where they are, and doesn't see them.
+        SleapRtcError: They were to be stored, and can't be.
+    """
     wish, plan = planned.given.wish, planned.plan
     if wish not in ("s3", "local") or plan.uses(wish):
         return

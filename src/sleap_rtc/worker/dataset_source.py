@@ -19,6 +19,7 @@ import os
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Final, TypeVar
 
 import msgspec
@@ -99,11 +100,10 @@ class DatasetSource:
         datasets: All its files.
         places: Where they may be.
         peers: Those who offer the package, as they come and go.
-        use_cache: Whether what was fetched before is used.
 
     Attributes:
         failure: Why it was lost, once it is.
-        cached: Names of its files that were fetched before.
+        cached: Those of its files that were fetched before, as they are kept.
     """
 
     def __init__(
@@ -113,11 +113,9 @@ class DatasetSource:
         *,
         places: Places,
         peers: Sources,
-        use_cache: bool = True,
     ) -> None:
         self.failure: SleapRtcError | None = None
-        self.cached: list[str] = []
-        self._use_cache = use_cache
+        self.cached: list[Path] = []
         self._closing = threading.Event()
         self._inputs = inputs
         self._datasets = in_order(datasets)
@@ -197,7 +195,7 @@ class DatasetSource:
     def _opening(self, each: Dataset) -> tuple[_OnDisk | None, FileEntry | None]:
         if not each.size_bytes:
             return None, FileEntry(path=each.name, size=0, hashes=b"")
-        cached = self._cached(each) if self._use_cache else None
+        cached = self._cached(each)
         if cached is not None:
             return cached, None
         return self._shared(each) if isinstance(each, SharedFile) else (None, None)
@@ -213,7 +211,7 @@ class DatasetSource:
             return None
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self._undo.callback(os.close, fd)
-        self.cached.append(each.name)
+        self.cached.append(path)
         return _OnDisk(fd, str(path))
 
     def _shared(self, each: SharedFile) -> tuple[_OnDisk, FileEntry]:

@@ -106,8 +106,7 @@ class Gathering:
                 and a peer offers the package.
             SleapRtcError: The files can't be had there.
         """
-        use_cache, failures = True, 0
-        most, since = -1, self._clock()
+        failures, most, since = 0, -1, self._clock()
 
         def progress(now: Progress) -> None:
             nonlocal most, since, failures
@@ -117,9 +116,7 @@ class Gathering:
 
         with self._peers.sources(inputs.id) as peers:
             while True:
-                source = DatasetSource(
-                    inputs, datasets, places=self._places, peers=peers, use_cache=use_cache
-                )
+                source = DatasetSource(inputs, datasets, places=self._places, peers=peers)
                 sources = Sources()
                 sources.add(source, MANNER if source.stores else Manner())
                 try:
@@ -128,9 +125,9 @@ class Gathering:
                     failure = source.failure or error
                 finally:
                     await source.close()
-                if isinstance(failure, Damaged) and source.cached and use_cache:
-                    logger.warning("what is kept of {} is damaged: {}", source.cached, failure)
-                    use_cache = False
+                if isinstance(failure, Damaged) and source.cached:
+                    logger.warning("what was kept is damaged: {}", failure)
+                    await asyncio.to_thread(_remove, source.cached)
                     continue
                 if not isinstance(failure, NetworkError) or isinstance(failure, LinkLost):
                     raise failure
@@ -180,3 +177,9 @@ class Gathering:
 
         with self._places.cache.use(each.checksum, each.size_bytes, link):
             pass
+
+
+def _remove(paths: Sequence[Path]) -> None:
+    """Remove files from the cache, of which one is damaged; what is good of them has been taken."""
+    for path in paths:
+        path.unlink(missing_ok=True)
