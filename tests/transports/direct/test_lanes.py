@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 import time
 
 import pytest
@@ -307,3 +308,25 @@ async def test_a_long_listing_comes_in_pieces(wires, ends):
     assert await lane.listing(wanted) == Long.listing
     with pytest.raises(ProtocolError, match="longer than was asked for"):
         await lane.listing(type("Ref", (), {"id": PACKAGE, "listing": 10})())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the round trip so")
+@pytest.mark.parametrize(
+    ("smoothed", "least", "size", "seconds"),
+    [
+        (4_700, 60, 232, 60e-6),  # a late acknowledgement among the first few
+        (41_000, 40_000, 232, 40e-3),
+        (300, 0xFFFF_FFFF, 232, 300e-6),  # nothing was measured yet
+        (300, 60, 104, None),  # an old kernel
+    ],
+)
+def test_a_late_acknowledgement_doesnt_make_a_way_long(smoothed, least, size, seconds):
+    class Told:
+        def getsockopt(self, *_):
+            told = bytearray(232)
+            told[68:72] = smoothed.to_bytes(4, sys.byteorder)
+            told[148:152] = least.to_bytes(4, sys.byteorder)
+            return bytes(told[:size])
+
+    found = wire.round_trip_s(Told())
+    assert found == (seconds if seconds is None else pytest.approx(seconds))

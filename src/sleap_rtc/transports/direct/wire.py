@@ -27,8 +27,9 @@ ROW: Final = 16
 FAR_S: Final = 0.002
 """Seconds of a round trip from which BBR is taken: random loss hardly slows it. On short ways the
 system's own choice is faster."""
-_RTT: Final = struct.Struct("=68xI")
-"""Where Linux tells the round trip in ``struct tcp_info``, in microseconds."""
+_RTT: Final = struct.Struct("=68xI76xI")
+"""Where Linux tells the round trip in ``struct tcp_info``, smoothed and the least, in microseconds.
+The other side may take 40 ms to acknowledge: the least is the way's own."""
 
 
 class Wire:
@@ -217,7 +218,7 @@ def round_trip_s(sock: socket.socket) -> float | None:
         return None
     try:
         told = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
-        microseconds: int = _RTT.unpack_from(told)[0]
+        microseconds = min(_RTT.unpack_from(told))
     except (OSError, struct.error):
         return None
     return microseconds / 1e6
