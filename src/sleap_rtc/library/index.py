@@ -287,7 +287,10 @@ class Index:
 
     def _fill(self, db: Database) -> int:
         """Take in every model, and tell how many there are."""
-        names = list(layout.names(self._models))
+        # About in the order in which they were made: so they lie on the disk, and so rows are kept.
+        names = sorted(
+            layout.names(self._models), key=lambda name: stamp_of(f"{self._models}/{name}")
+        )
         with db.fill() as writer:
             building.fill(
                 writer, names, self._load, readers=drive_of(self._models).streams, told=self._told
