@@ -15,8 +15,8 @@ def show_transfer(measured: dict[str, Any]) -> str:
     if large := measured["large"]:
         size = f"{large['size'] / 1e6:,.0f} MB"
         lines += ["", *_rows(size, {n: each for n, each in large.items() if n != "size"})]
-    lines += ["", "| goal | measured | wanted | |", "|---|---|---|---|"]
-    lines += map(str, goals(measured))
+    if reached := goals(measured):
+        lines += ["", "| goal | measured | wanted | |", "|---|---|---|---|", *map(str, reached)]
     lines += [f"{name}: not measured, {why}" for name, why in measured["missing"].items()]
     return "\n".join(lines)
 
