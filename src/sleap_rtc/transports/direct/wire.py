@@ -218,7 +218,7 @@ def round_trip_s(sock: socket.socket) -> float | None:
         return None
     try:
         told = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
-        microseconds = min(_RTT.unpack_from(told))
+        microseconds: int = min(_RTT.unpack_from(told))
     except (OSError, struct.error):
         return None
     return microseconds / 1e6
