@@ -14,7 +14,8 @@ more while there is another one.
 
 A slow source doesn't hold up the end. When nothing is missing any more, a source that is idle is
 asked for half of what another one still owes, from behind, where that one gets last. The first
-answer counts, and the other one is withdrawn; what is asked twice at a time is a window at most::
+answer counts, and the others are withdrawn; of three at most, and what is asked more than once at a
+time is a window at most::
 
     slow   1 2 3 4 5 6 7 8          slow   1 2 3 4 5
     idle                 ──────►    idle         8 7 6 5 …   until they meet
@@ -207,7 +208,7 @@ class Download:
         self._cursor = 0
         self._sources: dict[SourceId, _Source] = {}
         self._holders: dict[int, SourceId] = {}
-        self._helpers: dict[int, SourceId] = {}
+        self._helpers: dict[int, list[SourceId]] = {}
         self._twice = 0
         self._failures: dict[int, int] = {}
         self._suspects: dict[int, set[SourceId]] = {}
@@ -267,18 +268,18 @@ class Download:
     def _arrived(self, source: SourceId, block: int) -> list[Effect]:
         if not 0 <= block < len(self._states) or self._states[block] != _Block.ASKED:
             return []
-        holder, helper = self._holders[block], self._helpers.get(block)
-        if source not in (holder, helper):
+        asked = self._asked_of(block)
+        if source not in asked:
             return []
         self._states[block] = _Block.STORING
+        self._twice -= self._layout.size(block) * len(self._helpers.pop(block, ()))
+        self._holders[block] = source
+        others = [other for other in asked if other != source]
         effects: list[Effect] = [Store(source, block)]
-        if helper is not None:
-            self._alone(block)
-            self._holders[block] = source
-            other = holder if source == helper else helper
+        for other in others:
             self._release(other, block)
-            effects += [Withdraw(other, block), *self._ask(other)]
-        return effects
+            effects.append(Withdraw(other, block))
+        return effects + [effect for other in others for effect in self._ask(other)]
 
     def _stored(self, block: int) -> list[Effect]:
         source = self._settle(block)
@@ -357,10 +358,9 @@ class Download:
             sender.blocks.discard(block)
             sender.used -= self._layout.size(block)
 
-    def _alone(self, block: int) -> SourceId:
-        """A block isn't asked twice any more; returns who was asked second."""
-        self._twice -= self._layout.size(block)
-        return self._helpers.pop(block)
+    def _asked_of(self, block: int) -> list[SourceId]:
+        """Who was asked for a block, the first one first."""
+        return [self._holders[block], *self._helpers.get(block, ())]
 
     def _forget(self, source: SourceId) -> bool:
         """Remove a source; what it was asked for is missing again, what it sent is still stored."""
@@ -369,10 +369,10 @@ class Download:
             return False
         for block in sender.blocks:
             if self._states[block] == _Block.ASKED:
-                if block in self._helpers:
-                    helper = self._alone(block)
-                    if self._holders[block] == source:
-                        self._holders[block] = helper
+                left = [other for other in self._asked_of(block) if other != source]
+                if left:
+                    self._twice -= self._layout.size(block)
+                    self._holders[block], *self._helpers[block] = left
                     continue
                 del self._holders[block]
                 if block in self._suspects:
@@ -412,29 +412,31 @@ class Download:
 
     def _help(self, source: SourceId) -> list[Effect]:
         """Ask an idle source for half of what another one owes, the last of it first."""
-        owed = max(
-            (self._owed(other, source) for other in self._sources if other != source),
-            key=len,
-            default=[],
-        )
+        others = [other for other in self._sources if other != source]
+        owed = max((self._owed(other, source, of=1) for other in others), key=len, default=[])
+        wanted = sorted(owed, reverse=True)[: -(-len(owed) // 2)]
+        if not wanted:
+            # All of it is asked of two, who may both be slow: one block of it, of this one, too.
+            wanted = [b for other in others for b in self._owed(other, source, of=2)][:1]
         effects: list[Effect] = []
         helper = self._sources[source]
-        for block in sorted(owed, reverse=True)[: -(-len(owed) // 2)]:
+        for block in wanted:
             size = self._layout.size(block)
             if self._twice + size > WINDOW or (helper.used and helper.used + size > helper.window):
                 break
-            self._helpers[block] = source
+            self._helpers.setdefault(block, []).append(source)
             self._twice += size
             effects.append(self._request(source, block))
         return effects
 
-    def _owed(self, source: SourceId, helper: SourceId) -> list[int]:
-        """The blocks that only this source was asked for, and the helper may be as well."""
+    def _owed(self, source: SourceId, helper: SourceId, *, of: int) -> list[int]:
+        """Blocks that this source owes, among so many in all, and the helper may be asked for."""
         return [
             block
             for block in self._sources[source].blocks
             if self._states[block] == _Block.ASKED
-            and block not in self._helpers
+            and len(asked := self._asked_of(block)) == of
+            and helper not in asked
             and helper not in self._suspects.get(block, ())
         ]
 
