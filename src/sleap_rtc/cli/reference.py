@@ -30,6 +30,7 @@ from sleap_rtc.cli.keep_documents import KEEPING
 from sleap_rtc.cli.main import SECTIONS
 from sleap_rtc.cli.moving_documents import MOVING
 from sleap_rtc.cli.storage_documents import STORAGE
+from sleap_rtc.library.rows import MAX_RANKED
 from sleap_rtc.library.search import conditions
 
 ALL: Final = DOCUMENTS | CARE | IMPORTS | KEEPING | MOVING | STORAGE
@@ -151,7 +152,11 @@ def search_page() -> str:
         "Words are looked for in all that a model says of itself, whatever their case and",
         "accents; the last one of a search may be a beginning, and so may one that ends in `*`.",
         "Words between quotation marks stand side by side. A `-` before anything finds what",
-        "doesn't fit it. All of a search has to fit. In a shell, put it between `'` `'`, since",
+        "doesn't fit it. All of a search has to fit. What fits best comes first: of up to",
+        f"{MAX_RANKED} models each word is weighed, by where and how often it is and how rare; of",
+        "more, those with all the words in alias or name come first, then in type, tags and",
+        "family too, then anywhere, each time the newest first. In a shell, put a search between",
+        "`'` `'`, since",
         "`<`, `>` and `*` mean something there:",
         "`sleap-rtc list-models 'fly tag:night loss<0.01 -status:failed'`.",
         "",
