@@ -129,17 +129,15 @@ def test_an_address_that_changes_costs_seconds_and_no_block_that_was_there(lab, 
     client = push(lab, blocks, slow=True)
     before = client.until(lambda line: line["kind"] == "moving" and line["done"] > 18 * BLOCK)
     client_side.change_address()
-    changed_at = time.monotonic()
-    # What had left before the change still arrives.
     under_way = frames.MAX_OUTSTANDING * BLOCK
-    client.until(
-        lambda line: line["kind"] == "moving" and line["done"] > before["done"] + under_way,
-        within=30,
-    )
-    took = time.monotonic() - changed_at
+    pauses, done, since = [0.0], before["done"], time.monotonic()
+    while done < blocks * BLOCK:
+        line = client.until("moving")
+        if line["done"] > done:
+            pauses.append(time.monotonic() - since)
+            done, since = line["done"], time.monotonic()
     end = client.done()
     assert [each["how"] for each in end["moved"]] == ["added"]
     # Sent twice is at most what was under way: far less than what had been checked.
     assert end["sent"] <= blocks * BLOCK + under_way < blocks * BLOCK + before["done"]
-    # Sixteen blocks at a tenth of a second are part of it.
-    assert took < 10 + 1.6
+    assert max(pauses) < 10

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import socket
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sleap_rtc.errors import InvalidConfig
-from sleap_rtc.net.address import MAX_URL, ServerAddress, is_loopback, parse_server
+from sleap_rtc.net import address
+from sleap_rtc.net.address import MAX_URL, ServerAddress, is_here, is_loopback, parse_server
 
 
 @pytest.mark.parametrize(
@@ -105,3 +109,21 @@ def test_any_text(text: str) -> None:
     assert parse_server(found.url) == found
     assert isinstance(found, ServerAddress)
     assert found.dialled.isascii()
+
+
+def test_an_address_of_this_machine_is_told_from_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert is_here("127.0.0.1")
+    assert is_here("::1")
+
+    class Elsewhere(socket.socket):
+        why = 0
+
+        def bind(self, address: object) -> None:
+            raise OSError(self.why, "no")
+
+    monkeypatch.setattr(address.socket, "socket", Elsewhere)
+    Elsewhere.why = errno.EADDRNOTAVAIL
+    assert not is_here("127.0.0.1")
+    # A scope that is missing, a family that isn't there: nothing is known of the address then.
+    Elsewhere.why = errno.EINVAL
+    assert is_here("fe80::1")

@@ -14,7 +14,7 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.frames import CloseCode
 
 from sleap_rtc.errors import LinkLost, ServerUnreachable
-from sleap_rtc.net import websocket
+from sleap_rtc.net import address
 from sleap_rtc.net.address import ServerAddress
 from sleap_rtc.net.websocket import WebSocket
 
@@ -195,7 +195,7 @@ def test_an_address_that_the_machine_has_no_more_is_noticed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     server = ServerAddress(host="127.0.0.1", port=1, secure=False)
-    here = [WebSocket(At(*address), server) for address in (("127.0.0.1", 5), ("::1", 5, 0, 0))]  # type: ignore[arg-type]
+    here = [WebSocket(At(*at), server) for at in (("127.0.0.1", 5), ("::1", 5, 0, 0))]  # type: ignore[arg-type]
     assert [each.uprooted for each in here] == [False, False]
-    monkeypatch.setattr(websocket.socket, "socket", Homeless)
+    monkeypatch.setattr(address.socket, "socket", Homeless)
     assert [each.uprooted for each in here] == [True, True]

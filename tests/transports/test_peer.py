@@ -119,6 +119,16 @@ async def test_a_sender_of_content_waits_until_it_has_left(ends):
         assert (await read(ends.answerer)).data[:4] == number.to_bytes(4, "big")
 
 
+async def test_content_connections_beside_the_first_queue_less(ends, shells):
+    await ends.open()
+    highs = [ends.offerer._high, ends.answerer._high]
+    most = [ends.offerer.most_queued, ends.answerer.most_queued]
+    # Both are of one process here; which of them came first depends.
+    assert highs in ([most[0], most[1] // 4], [most[0] // 4, most[1]])
+    await ends.close()
+    assert not module._content
+
+
 async def test_who_sends_more_than_is_read_is_cut_off(ends, monkeypatch):
     monkeypatch.setattr(module, "MAX_UNREAD", 300_000)
     await ends.open()

@@ -8,6 +8,7 @@ import uuid
 import pytest
 
 from sleap_rtc.errors import LinkLost
+from sleap_rtc.protocol.peering import Offer
 from sleap_rtc.transports import connection as seam
 from sleap_rtc.transports import peer, webrtc
 
@@ -96,3 +97,24 @@ async def test_what_a_tap_takes_isnt_received(address):
     connection.abandon("done")
     channel.say(b"too late", True)
     assert taken == [b"taken"]
+
+
+async def test_an_address_that_is_gone_has_another_path_looked_for_at_once(ends, monkeypatch):
+    await ends.open()
+    offers = asyncio.Queue()
+
+    def change(message):
+        if isinstance(message, Offer):
+            offers.put_nowait(message.restart)
+        return message
+
+    ends.change = change
+    monkeypatch.setattr(webrtc, "WATCH_S", 0.01)
+    monkeypatch.setattr(webrtc, "is_here", lambda _: False)
+    ends.offerer._watching.cancel()
+    ends.offerer._watch()
+    assert ends.answerer._watching is None  # only who offered may offer again
+    assert await asyncio.wait_for(offers.get(), 10) is True
+    ends.offerer.send_text(b"still here")
+    async with asyncio.timeout(10):
+        assert (await ends.answerer.receive()).data == b"still here"

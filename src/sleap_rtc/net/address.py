@@ -12,8 +12,10 @@ Without TLS only this machine is spoken to, unless the user says ``--insecure``.
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import re
+import socket
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -145,3 +147,18 @@ def _invalid(where: str, shown: str, why: str) -> InvalidConfig:
         why=f"{shown[:200]!r} is no server address: {why}",
         hint="Give it as https://host or https://host:port.",
     )
+
+
+def is_here(address: str) -> bool:
+    """Whether this machine has an address; where that can't be told, it counts as had.
+
+    Args:
+        address: An IP address.
+    """
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.bind((address, 0))
+    except OSError as error:
+        return error.errno != errno.EADDRNOTAVAIL
+    return True

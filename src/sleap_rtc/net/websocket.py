@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import socket
 import ssl
 from typing import Final
 
@@ -19,7 +18,7 @@ from websockets.exceptions import (
 )
 
 from sleap_rtc.errors import LinkLost, ServerUnreachable
-from sleap_rtc.net.address import ServerAddress
+from sleap_rtc.net.address import ServerAddress, is_here
 from sleap_rtc.protocol.codec import MAX_MESSAGE
 
 OPEN_TIMEOUT: Final = 10.0
@@ -93,14 +92,7 @@ class WebSocket:
 
         Nothing arrives any more then, and the system says nothing: it goes on sending for minutes.
         """
-        local = self._connection.local_address
-        family = socket.AF_INET6 if len(local) > 2 else socket.AF_INET
-        try:
-            with socket.socket(family, socket.SOCK_DGRAM) as probe:
-                probe.bind((local[0], 0, *local[2:]))
-        except OSError as error:
-            return error.errno == errno.EADDRNOTAVAIL
-        return False
+        return not is_here(self._connection.local_address[0])
 
     def abandon(self) -> None:
         """End the connection at once, without a word to the server."""

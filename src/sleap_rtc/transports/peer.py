@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import weakref
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
@@ -72,6 +73,10 @@ async def ended() -> None:
     left = [work for work in _ending if work.get_loop() is loop]
     if left:
         await asyncio.wait(left, timeout=END_WITHIN_S)
+
+
+_content: Final[weakref.WeakSet[Peer]] = weakref.WeakSet()
+"""Connections of this process that carry content."""
 
 
 class Peer(ABC):
@@ -326,6 +331,7 @@ class Peer(ABC):
         if self.closed:
             return
         self._why = self._why or why
+        _content.discard(self)
         channel, self._channel = self._channel, None
         connection, self._connection = self._connection, None
         self._shut(connection, channel)
@@ -356,6 +362,11 @@ class Peer(ABC):
         self._channel = channel
         if label == "control":
             self._high = CONTROL_HIGH_WATER
+            return
+        if _content:
+            # Of several each has a part of the line, and needs less to fill it.
+            self._high = self.most_queued // 4
+        _content.add(self)
 
     def _arrived(self, message: Arrived) -> None:
         """A message; :meth:`_had_arrived` follows the last one of those that came together."""

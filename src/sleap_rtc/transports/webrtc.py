@@ -32,6 +32,7 @@ from typing import Any, Final, TypeVar
 from loguru import logger
 
 from sleap_rtc.errors import NetworkError, NotFound, ProtocolError, UsageError
+from sleap_rtc.net.address import is_here
 from sleap_rtc.protocol.handshake import Purpose
 from sleap_rtc.protocol.peering import Candidate, Offer
 from sleap_rtc.protocol.signaling import IceServer
@@ -43,8 +44,10 @@ LONG: Final = 32 * 1024
 """Bytes from which a binary message is taken for one of a row, which a shorter one ends."""
 TOGETHER: Final = 32
 """Messages of a row that the event loop takes at once at most: 2 MiB."""
-RESTART_AFTER_S: Final = 2.0
+RESTART_AFTER_S: Final = 1.0
 """Seconds of a broken network path after which the offerer looks for another, and between tries."""
+WATCH_S: Final = 1.0
+"""Seconds between two looks whether this machine still has its addresses."""
 MAX_BURST: Final = 64
 """Packets that may leave at once for each acknowledgement."""
 FIRST_WINDOW: Final = 64
@@ -118,6 +121,8 @@ class WebRtc(Peer):
         self._woken = threading.Event()
         self._taps: list[Tap] = []
         self._restart: asyncio.TimerHandle | None = None
+        self._hosts: set[str] = set()
+        self._watching: asyncio.TimerHandle | None = None
         super().__init__(**given)
         _open.add(self)
 
@@ -193,8 +198,9 @@ class WebRtc(Peer):
     def _shut(self, connection: Any, channel: Any) -> None:
         _open.discard(self)
         self._taps.clear()
-        if self._restart is not None:
-            self._restart.cancel()
+        for timer in (self._restart, self._watching):
+            if timer is not None:
+                timer.cancel()
         if channel is not None:
             with contextlib.suppress(RuntimeError):
                 channel.close()
@@ -275,6 +281,9 @@ class WebRtc(Peer):
             line=candidate.sdp_mline_index,
         )
         make_room()
+        words = message.candidate.split(" ")
+        if words[7:8] == ["host"]:
+            self._hosts.add(words[4])
         self._spawn(self._tell(message))
 
     async def _tell(self, message: Candidate) -> None:
@@ -299,7 +308,20 @@ class WebRtc(Peer):
         elif name in ("Failed", "Closed"):
             self.abandon("the network path is gone")
 
+    def _watch(self) -> None:
+        """Look for another path as soon as this machine has lost an address.
+
+        The library takes six seconds to miss the answers.
+        """
+        self._watching = self._loop.call_later(WATCH_S, self._watch)
+        gone = {address for address in self._hosts if not is_here(address)}
+        if gone:
+            self._hosts -= gone
+            self._look_again()
+
     def _settle(self) -> None:
+        if self._watching is None and self._offer is not None:
+            self._watch()
         if self._restart is not None:
             self._restart.cancel()
             self._restart = None
