@@ -218,7 +218,8 @@ def _carry(device: int, line: Line) -> None:
             try:
                 os.write(device, packet)
             except OSError as error:
-                if error.errno not in (errno.EAGAIN, errno.ENOBUFS, errno.EINVAL):
+                # A line that is cut takes nothing.
+                if error.errno not in (errno.EAGAIN, errno.ENOBUFS, errno.EINVAL, errno.EIO):
                     raise
 
 
