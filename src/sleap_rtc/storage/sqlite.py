@@ -31,6 +31,7 @@ from typing import Final, Literal
 import platformdirs
 
 from sleap_rtc.errors import Busy, NewerFormat, OutOfSpace
+from sleap_rtc.files.durable import sync_file
 
 VAR_TMP: Final = Path("/var/tmp")  # noqa: S108 - who owns what is in it is checked
 
@@ -126,7 +127,7 @@ class Database:
             writer.execute("COMMIT")
             fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
             try:
-                os.fsync(fd)
+                sync_file(fd)
             finally:
                 os.close(fd)
             self._write_ahead()
