@@ -40,8 +40,9 @@ MAX_ATTEMPTS_OF_ONE: Final = 64
 may follow a dozen jobs at a time, and have several connections for the content of some. More are
 declined."""
 STARTS_AT_ONCE: Final = 64
-STARTS_PER_S: Final = 1.0
-"""Connections that one device may begin, at once and in the long run."""
+STARTS_PER_S: Final = 4.0
+"""Connections that one device may begin, at once and in the long run: a link over a line that breaks
+off again and again begins seventeen each time."""
 
 
 class Relay(Protocol):
