@@ -228,11 +228,13 @@ class WebRtc(Peer):
         if self._channel is not None:
             return
         self._took(channel, channel.label())
+        # Before all others: with the first callback what came meanwhile is handed over, and what
+        # nobody takes is lost.
+        channel.on_message(self._in_rows())
         channel.set_buffered_amount_low_threshold(self._high // 4)
         channel.on_buffered_amount_low(self._from_thread(self._drained))
         channel.on_open(self._from_thread(self._channel_opened))
         channel.on_close(self._from_thread(self._channel_closed))
-        channel.on_message(self._in_rows())
         if str(channel.state()).endswith("Open"):
             self._loop.call_soon_threadsafe(self._channel_opened)
 
