@@ -52,7 +52,7 @@ MAX_BURST: Final = 64
 """Packets that may leave at once for each acknowledgement."""
 FIRST_WINDOW: Final = 64
 """Packets that may be under way before the first acknowledgement."""
-LEAST_WINDOW: Final = 32
+LEAST_WINDOW: Final = 48
 """The same after a loss: a random loss on a long line costs no second then."""
 TELL_TIMES: Final = 3
 """How often an address is signaled at most, while the server can't be reached."""
