@@ -41,8 +41,8 @@ may follow a dozen jobs at a time, and have several connections for the content 
 declined."""
 STARTS_AT_ONCE: Final = 64
 STARTS_PER_S: Final = 4.0
-"""Connections that one device may begin, at once and in the long run: a link over a line that breaks
-off again and again begins seventeen each time."""
+"""Connections that one device may begin, at once and in the long run: a link over a line that
+breaks off again and again begins seventeen each time."""
 
 
 class Relay(Protocol):
