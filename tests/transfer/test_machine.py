@@ -155,6 +155,19 @@ def test_an_idle_source_helps_from_behind_until_both_meet() -> None:
     assert effects == [Complete()]
 
 
+def test_connections_of_one_peer_help_each_other_with_one_block_at_a_time() -> None:
+    machine = download(4 * BLOCK)
+    machine.handle(SourceAdded(A, peer="gpu-1"))
+    assert machine.handle(SourceAdded(B, peer="gpu-1")) == [Request(B, 3)]
+    assert machine.handle(Arrived(B, 3)) == [Store(B, 3), Withdraw(A, 3)]
+    assert machine.handle(Stored(3)) == [Request(B, 2)]
+    # Another machine has a line of its own.
+    assert machine.handle(SourceAdded(C, peer="gpu-2")) == [Request(C, 1)]
+    machine = download(4 * BLOCK)
+    machine.handle(SourceAdded(A, peer="gpu-1"))
+    assert machine.handle(SourceAdded(B, peer="gpu-2")) == [Request(B, 3), Request(B, 2)]
+
+
 def test_what_is_asked_twice_is_bounded() -> None:
     machine = download(30 * BLOCK)
     machine.handle(SourceAdded(A, 15 * BLOCK))

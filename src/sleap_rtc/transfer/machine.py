@@ -20,6 +20,10 @@ time is a window at most::
     slow   1 2 3 4 5 6 7 8          slow   1 2 3 4 5
     idle                 ──────►    idle         8 7 6 5 …   until they meet
 
+Two connections of one peer share its line, which another request for the same content only fills:
+of these an idle one is asked for one block at a time, since a loss may have slowed down just the
+other.
+
 The phase follows:
 
 ===========  ============================================  ==============================
@@ -75,11 +79,13 @@ class SourceAdded(msgspec.Struct, frozen=True):
         window: Bytes that may be under way from it.
         run: Bytes of neighbouring blocks that it is asked for at a time, where a question costs
             much; it is asked again once there is room for so many.
+        peer: Whose connection it is, if it has several.
     """
 
     source: SourceId
     window: int = WINDOW
     run: int = 0
+    peer: str = ""
 
 
 class SourceLost(msgspec.Struct, frozen=True):
@@ -175,9 +181,10 @@ class _Block(IntEnum):
 class _Source:
     """A source that is in use."""
 
-    def __init__(self, window: int, run: int) -> None:
+    def __init__(self, window: int, run: int, peer: str) -> None:
         self.window = window
         self.run = run
+        self.peer = peer
         self.used = 0
         self.blocks: set[int] = set()
         self.rejected = 0
@@ -246,7 +253,7 @@ class Download:
     def _added(self, event: SourceAdded) -> list[Effect]:
         if event.source in self._sources:
             raise ValueError(f"source {event.source} is there already")
-        self._sources[event.source] = _Source(event.window, event.run)
+        self._sources[event.source] = _Source(event.window, event.run, event.peer)
         if self.phase is Phase.WAITING:
             self.phase = Phase.RECEIVING
         return self._ask(event.source)
@@ -413,8 +420,11 @@ class Download:
     def _help(self, source: SourceId) -> list[Effect]:
         """Ask an idle source for half of what another one owes, the last of it first."""
         others = [other for other in self._sources if other != source]
-        owed = max((self._owed(other, source, of=1) for other in others), key=len, default=[])
-        wanted = sorted(owed, reverse=True)[: -(-len(owed) // 2)]
+        owing = {other: self._owed(other, source, of=1) for other in others}
+        most = max(others, key=lambda other: len(owing[other]), default=source)
+        owed = owing.get(most, [])
+        shares_line = self._sources[most].peer == self._sources[source].peer != ""
+        wanted = sorted(owed, reverse=True)[: 1 if shares_line else -(-len(owed) // 2)]
         if not wanted:
             # All of it is asked of two, who may both be slow: one block of it, of this one, too.
             wanted = [b for other in others for b in self._owed(other, source, of=2)][:1]

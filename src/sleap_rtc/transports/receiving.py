@@ -140,7 +140,8 @@ class Receiving:
                 self._used[key] = source
                 self._requests[key] = {}
                 manner = self._sources.manner(key)
-                self._feed(SourceAdded(key, manner.window or self._window, manner.run))
+                window = manner.window or self._window
+                self._feed(SourceAdded(key, window, manner.run, peer=source.name))
 
     def _stop_using(self, key: SourceId) -> None:
         self._given_up.add(key)
