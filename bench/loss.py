@@ -35,7 +35,7 @@ from typing import Any, Final
 import msgspec
 from loguru import logger
 
-from bench.ours import _NAME, _answer, _End
+from bench.ours import NAME, End, answer
 from bench.pairs import ROOT, enter_namespace
 from bench.wire import MB, Usage, Wire
 from sleap_rtc.auth.handshake import Authenticated
@@ -76,7 +76,7 @@ _NEWNET: Final = 0x40000000
 # ── one of the two processes ─────────────────────────────────────────────────
 
 
-class _FarEnd(_End):
+class _FarEnd(End):
     """An end that is told of no way but the one that is measured."""
 
     def __init__(self, wire: Wire, side: str, options: dict[str, Any]) -> None:
@@ -98,7 +98,7 @@ class _FarEnd(_End):
             await super().relay(room, to, peering.encode(told).decode())
 
     async def _accept(self, connection: Peer, proven: Authenticated) -> None:
-        channel = Channel(connection, proven, handler=_answer, ways=self.switchboard.ways)
+        channel = Channel(connection, proven, handler=answer, ways=self.switchboard.ways)
         if proven.purpose == "control":
             return await channel.run()
         self.sources.add(channel.blocks)
@@ -118,7 +118,7 @@ async def _send(wire: Wire, options: dict[str, Any]) -> dict[str, Any]:
     for number in range(options["count"]):
         path.write_bytes(random.Random(number).randbytes(options["size"]))
         served = _Counted(await asyncio.to_thread(pack, {"file.bin": path}))
-        link = Link(end.switchboard, room=end.room, locate=lambda: end.presence, name=_NAME)
+        link = Link(end.switchboard, room=end.room, locate=lambda: end.presence, name=NAME)
         with contextlib.closing(served):
             connections.append(await _offer(wire, link, served, failures))
         sent += served.bytes

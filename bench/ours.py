@@ -42,17 +42,18 @@ from sleap_rtc.transports.switchboard import Switchboard
 DESTINATION = "bench"
 """Names where the worker's files go, so that a transfer that was cut goes on."""
 _WORKER = 3
-_NAME = "gpu-1"
+NAME = "gpu-1"
+"""The worker's."""
 
 
-class _End:
+class End:
     """One device: its trust, kept in memory, and its switchboard over the wire."""
 
     def __init__(self, wire: Wire, side: str, options: dict[str, Any]) -> None:
         made = MadeRoom(now=datetime.now(UTC))
         worker = made.key(_WORKER)
         self.wire, self.room, self.membership = wire, made.room, made.no_list()
-        self.name = _NAME if side == "worker" else ""
+        self.name = NAME if side == "worker" else ""
         if side == "client":
             self.key, self.chain, self._peer = made.owner, made.owner_chain, worker.device
         else:
@@ -84,7 +85,7 @@ class _End:
     def presence(self) -> Presence:
         """Where the peer is."""
         return Presence(
-            device=self._peer, connection="peer", room=self.room, name=_NAME, kind="worker"
+            device=self._peer, connection="peer", room=self.room, name=NAME, kind="worker"
         )
 
     # ── trust ────────────────────────────────────────────────────────────────
@@ -113,7 +114,7 @@ class _End:
     # ── connections that come in ─────────────────────────────────────────────
 
     async def _accept(self, connection: Peer, proven: Authenticated) -> None:
-        channel = Channel(connection, proven, handler=_answer, ways=self.switchboard.ways)
+        channel = Channel(connection, proven, handler=answer, ways=self.switchboard.ways)
         if proven.purpose == "blocks":
             self.blocks.put_nowait(channel)
         await channel.run()
@@ -124,7 +125,8 @@ class _End:
         await self.switchboard.close()
 
 
-async def _answer(_channel: Channel, _body: RequestBody, _id: str) -> JobsTold:
+async def answer(_channel: Channel, _body: RequestBody, _id: str) -> JobsTold:
+    """What either end says to a small request."""
     return JobsTold(jobs=())
 
 
@@ -156,10 +158,10 @@ class _Counted(ServedPackage):
 @contextlib.asynccontextmanager
 async def _offering(wire: Wire, options: dict[str, Any]) -> AsyncIterator[Link]:
     """A link to the receiver that offers the file; the receiver is told what to fetch."""
-    end = _End(wire, "client", options)
+    end = End(wire, "client", options)
     packed = await asyncio.to_thread(pack, _files(Path(options["file"])))
     served = _Counted(packed, options.get("count"))
-    link = Link(end.switchboard, room=end.room, locate=lambda: end.presence, name=_NAME)
+    link = Link(end.switchboard, room=end.room, locate=lambda: end.presence, name=NAME)
     try:
         async with link:
             link.offer(packed.package.id, served)
@@ -190,7 +192,7 @@ async def transfer_sender(wire: Wire, options: dict[str, Any]) -> dict[str, Any]
 
 async def transfer_receiver(wire: Wire, options: dict[str, Any]) -> dict[str, Any]:
     """Fetch the file when told: received, hashed, written, read and hashed again, synced."""
-    end = _End(wire, "worker", options)
+    end = End(wire, "worker", options)
     wanted = msgspec.convert(await wire.expect("package"), PackageRef)
     channel = await end.blocks.get()
     await wire.expect("fetch")
