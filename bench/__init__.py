@@ -16,7 +16,7 @@
     store_client.py   one that is a library: ours, boto3, obstore
     processes.py      programs watched from outside: time, CPU and memory of all they start
     kills_transfer.py one side is killed, again and again, and what that costs
-    loss.py           lines with loss, long ones and relayed ones; how many of 100 transfers end well
+    loss.py           lossy, long and relayed lines; how many of 100 transfers end well
     sharing.py        how much of a new version is in the old one already
 
     control.py        round trip of a small request, idle and while blocks fill the link

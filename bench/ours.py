@@ -69,9 +69,11 @@ class End:
 
     @property
     def ice_servers(self) -> Sequence[IceServer]:
+        """None: both ends are on one machine."""
         return ()
 
     async def relay(self, room: RoomId, to: str, payload: str) -> None:
+        """Send what a server would relay over the pipe."""
         self.wire.send("signal", payload)
 
     async def _relayed(self) -> None:
@@ -91,6 +93,7 @@ class End:
     # ── trust ────────────────────────────────────────────────────────────────
 
     def setup(self, **given: Any) -> Setup:
+        """What the handshake stands on."""
         return Setup(
             key=self.key,
             chain=self.chain,
@@ -103,13 +106,14 @@ class End:
         )
 
     def save_membership(self, membership: Membership) -> None:
+        """Keep a newer list."""
         self.membership = membership
 
     def save_invite(self, invite: DeviceId, device: DeviceId) -> None:
-        pass
+        """Nobody joins while it is measured."""
 
     def save_worker(self, name: str, device: DeviceId, *, instead_of: DeviceId | None) -> None:
-        pass
+        """There is one worker."""
 
     # ── connections that come in ─────────────────────────────────────────────
 
@@ -120,6 +124,7 @@ class End:
         await channel.run()
 
     async def close(self) -> None:
+        """End it."""
         self._relaying.cancel()
         await asyncio.gather(self._relaying, return_exceptions=True)
         await self.switchboard.close()
