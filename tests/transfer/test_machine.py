@@ -155,17 +155,20 @@ def test_an_idle_source_helps_from_behind_until_both_meet() -> None:
     assert effects == [Complete()]
 
 
-def test_connections_of_one_peer_help_each_other_with_one_block_at_a_time() -> None:
+def test_connections_of_one_peer_share_its_line() -> None:
+    machine = download(40 * BLOCK)
+    assert len(asked(machine.handle(SourceAdded(A, 12 * BLOCK, peer="gpu-1")))) == 12
+    assert len(asked(machine.handle(SourceAdded(B, 12 * BLOCK, peer="gpu-1")))) == 6
+    assert len(asked(machine.handle(SourceAdded(C, 12 * BLOCK, peer="gpu-2")))) == 12
+    # The first one goes on when it has less than its part.
+    assert [deliver(machine, A, block) for block in range(6)] == [[]] * 6
+    assert deliver(machine, A, 6) == [Request(A, 30)]
+
     machine = download(4 * BLOCK)
     machine.handle(SourceAdded(A, peer="gpu-1"))
-    assert machine.handle(SourceAdded(B, peer="gpu-1")) == [Request(B, 3)]
-    assert machine.handle(Arrived(B, 3)) == [Store(B, 3), Withdraw(A, 3)]
-    assert machine.handle(Stored(3)) == [Request(B, 2)]
-    # Another machine has a line of its own.
-    assert machine.handle(SourceAdded(C, peer="gpu-2")) == [Request(C, 1)]
-    machine = download(4 * BLOCK)
-    machine.handle(SourceAdded(A, peer="gpu-1"))
-    assert machine.handle(SourceAdded(B, peer="gpu-2")) == [Request(B, 3), Request(B, 2)]
+    assert machine.handle(SourceAdded(B, peer="gpu-1")) == []
+    assert machine.handle(SourceAdded(C, peer="gpu-2")) == [Request(C, 3), Request(C, 2)]
+    assert machine.handle(SourceLost(A)) == [Request(B, 0), Request(B, 1)]
 
 
 def test_what_is_asked_twice_is_bounded() -> None:

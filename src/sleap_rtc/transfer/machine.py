@@ -20,9 +20,9 @@ time is a window at most::
     slow   1 2 3 4 5 6 7 8          slow   1 2 3 4 5
     idle                 ──────►    idle         8 7 6 5 …   until they meet
 
-Two connections of one peer share its line, which another request for the same content only fills:
-of these an idle one is asked for one block at a time, since a loss may have slowed down just the
-other.
+Connections of one peer don't help each other so: they share its line, and what one of them owes
+lies in its queue there already. Instead each is asked for less at a time, so that none has much
+left.
 
 The phase follows:
 
@@ -57,6 +57,8 @@ SourceId = NewType("SourceId", int)
 
 WINDOW: Final = 12 * 1024 * 1024
 """Bytes that may be under way from one source."""
+MOST_PARTS: Final = 4
+"""Into so many parts the window goes at most that a peer's connections have."""
 MAX_ASKED: Final = 256
 """Blocks that may be under way from one source: small files have small blocks."""
 MAX_FAILURES: Final = 3
@@ -399,17 +401,25 @@ class Download:
         if sender is None or self.phase is not Phase.RECEIVING:
             return []
         # One block always goes: a window smaller than a block would stop everything.
-        if sender.used and sender.window - sender.used < sender.run:
+        window = self._window(sender)
+        if sender.used and window - sender.used < sender.run:
             return []
         effects: list[Effect] = []
         while len(sender.blocks) < MAX_ASKED and (block := self._next(source)) is not None:
             size = self._layout.size(block)
-            if sender.used and sender.used + size > sender.window:
+            if sender.used and sender.used + size > window:
                 break
             self._states[block] = _Block.ASKED
             self._holders[block] = source
             effects.append(self._request(source, block))
         return effects if sender.used else self._help(source)
+
+    def _window(self, sender: _Source) -> int:
+        """Bytes that may be under way from a source: less if its peer has more connections."""
+        if not sender.peer:
+            return sender.window
+        connections = sum(other.peer == sender.peer for other in self._sources.values())
+        return sender.window // min(connections, MOST_PARTS)
 
     def _request(self, source: SourceId, block: int) -> Request:
         sender = self._sources[source]
@@ -419,20 +429,22 @@ class Download:
 
     def _help(self, source: SourceId) -> list[Effect]:
         """Ask an idle source for half of what another one owes, the last of it first."""
-        others = [other for other in self._sources if other != source]
-        owing = {other: self._owed(other, source, of=1) for other in others}
-        most = max(others, key=lambda other: len(owing[other]), default=source)
-        owed = owing.get(most, [])
-        shares_line = self._sources[most].peer == self._sources[source].peer != ""
-        wanted = sorted(owed, reverse=True)[: 1 if shares_line else -(-len(owed) // 2)]
+        helper = self._sources[source]
+        others = [
+            key
+            for key, other in self._sources.items()
+            if other is not helper and (not helper.peer or other.peer != helper.peer)
+        ]
+        owed = max((self._owed(other, source, of=1) for other in others), key=len, default=[])
+        wanted = sorted(owed, reverse=True)[: -(-len(owed) // 2)]
         if not wanted:
             # All of it is asked of two, who may both be slow: one block of it, of this one, too.
             wanted = [b for other in others for b in self._owed(other, source, of=2)][:1]
         effects: list[Effect] = []
-        helper = self._sources[source]
+        window = self._window(helper)
         for block in wanted:
             size = self._layout.size(block)
-            if self._twice + size > WINDOW or (helper.used and helper.used + size > helper.window):
+            if self._twice + size > WINDOW or (helper.used and helper.used + size > window):
                 break
             self._helpers.setdefault(block, []).append(source)
             self._twice += size
