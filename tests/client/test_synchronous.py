@@ -9,9 +9,9 @@ import pytest
 from sleap_rtc.client.api import AsyncClient
 from sleap_rtc.client.synchronous import Client
 
-# Being present in a room by itself, and models one by one over a connection that stays, are for
-# programs that are asynchronous all through.
-ASYNC_ALONE = {"mover", "online"}
+# Being present in a room by itself, and questions or models one by one over a connection that
+# stays, are for programs that are asynchronous all through.
+ASYNC_ALONE = {"link", "mover", "online"}
 
 
 def public(kind: type) -> dict[str, object]:

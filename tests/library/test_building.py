@@ -73,7 +73,8 @@ def test_it_has_what_it_would_have_had_one_by_one(
     batch, piece, readers = sizes
     monkeypatch.setattr(building, "_BATCH", batch)
     monkeypatch.setattr(building, "_PIECE", piece)
-    names = [*known, "centroid_ffffffff"]
+    found_so = sorted(known.values(), key=rows.made)
+    names = [*(found.directory for found in found_so), "centroid_ffffffff"]
     told: list[tuple[int, int]] = []
     with database(tmp_path / "filled") as filled, database(tmp_path / "one by one") as other:
         before = indexes(filled)
@@ -82,7 +83,7 @@ def test_it_has_what_it_would_have_had_one_by_one(
                 writer, names, known.get, readers=readers, told=lambda *far: told.append(far)
             )
         with other.write() as writer:
-            for found in known.values():
+            for found in found_so:
                 rows.put(writer, [found])
         assert content(filled) == content(other)
         assert len(content(filled)["model"]) == 22

@@ -447,6 +447,7 @@ class Client:
         worker: str | None = None,
         *,
         room: str | None = None,
+        beside: Sequence[str] = (),
         if_exists: IfExistsWish = "ask",
         alias: str | None = None,
         trust: bool = False,
@@ -454,7 +455,13 @@ class Client:
         """Pull models of a worker into this library; see :meth:`AsyncClient.pull_models`."""
         return self._portal.call(
             self._client.pull_models(
-                names, worker, room=room, if_exists=if_exists, alias=alias, trust=trust
+                names,
+                worker,
+                room=room,
+                beside=beside,
+                if_exists=if_exists,
+                alias=alias,
+                trust=trust,
             )
         )
 

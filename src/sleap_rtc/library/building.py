@@ -74,10 +74,10 @@ def fill(
 
 
 def _read(names: Sequence[str], load: Load, readers: int) -> Iterator[list[Found]]:
-    """Batches of models, in order; those that hold none are left out."""
+    """Batches of models, each in order; those that hold none are left out."""
 
     def batch(some: Sequence[str]) -> list[Found]:
-        return [found for found in map(load, some) if found is not None]
+        return sorted((found for found in map(load, some) if found is not None), key=rows.made)
 
     ahead: deque[Future[list[Found]]] = deque()
     with ThreadPoolExecutor(readers, thread_name_prefix="library read") as pool:

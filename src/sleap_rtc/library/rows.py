@@ -89,7 +89,7 @@ def put(db: sqlite3.Connection, found: Sequence[Found]) -> None:
     for one in found:
         remove(db, one.directory)
     # Full text takes in rows much quicker in their order.
-    add(db, sorted(found, key=_made))
+    add(db, sorted(found, key=made))
 
 
 def add(db: sqlite3.Connection, found: Iterable[Found], *, texts: str = "words") -> None:
@@ -354,8 +354,10 @@ def _free(db: sqlite3.Connection, made: int) -> int:
         n = int(last) + 1
 
 
-def _made(found: Found) -> float:
-    return found.record.created_at.timestamp() if found.record is not None else 0.0
+def made(found: Found) -> tuple[float, str]:
+    """The order of rows: by when a model was made, and of one moment by its directory."""
+    since = found.record.created_at.timestamp() if found.record is not None else 0.0
+    return since, found.directory
 
 
 def _columns(record: ModelRecord) -> tuple[object, ...]:
