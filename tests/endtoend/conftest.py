@@ -16,6 +16,8 @@ import itertools
 import json
 import os
 import queue
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -464,6 +466,48 @@ def below(folder: Path) -> list[str]:
     if not folder.is_dir():
         return []
     return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+
+
+def commands(page: Path) -> list[tuple[str, list[str]]]:
+    """Each command of a page, with the lines that are shown below it."""
+    found: list[tuple[str, list[str]]] = []
+    for block in re.findall(r"^```console\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL):
+        for line in block.splitlines():
+            if line.startswith("$ "):
+                found.append((line[2:], []))
+            else:
+                found[-1][1].append(line)
+    return found
+
+
+def run_commands(lab: Lab, page: Path, *, cwd: Path | None = None, **more: str) -> list[str]:
+    """Run the commands of a page as they stand there: each works, and says what is shown."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("SLEAP_RTC_")}
+    environment |= {"SLEAP_RTC_HOME": str(lab.client.home), "SLEAP_RTC_INSECURE": "1"} | more
+    told = []
+    for line, shown in commands(page):
+        program, *arguments = shlex.split(line)
+        assert program == "sleap-rtc"
+        done = subprocess.run(
+            [sys.executable, "-m", "sleap_rtc", *arguments],
+            env=environment,
+            cwd=cwd,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        said = done.stdout + done.stderr
+        assert done.returncode == 0, said
+        for each in shown:
+            form = ".*".join(re.escape(part.strip()) for part in each.split("…"))
+            assert re.search(form, said), f"{line}: {each!r} is not among\n{said}"
+        told.append(said)
+    return told
+
+
+@pytest.fixture
+def run_page() -> Callable[..., list[str]]:
+    return run_commands
 
 
 @pytest.fixture(scope="session")

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import random
-import re
-import shlex
 import shutil
-import subprocess
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -62,52 +57,18 @@ def put(machine, name: str, *, head: str = "centroid", seed: int = 1, alias: str
         return registry.get(entry.id)
 
 
-def commands(page: Path) -> list[tuple[str, list[str]]]:
-    """Each command of a page, with the lines that are shown below it."""
-    found: list[tuple[str, list[str]]] = []
-    for block in re.findall(r"^```console\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL):
-        for line in block.splitlines():
-            if line.startswith("$ "):
-                found.append((line[2:], []))
-            else:
-                found[-1][1].append(line)
-    return found
-
-
-def run_page(lab, line: str, shown: list[str]) -> str:
-    """Run a command as it stands on the page; it says what is shown there."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("SLEAP_RTC_")}
-    environment |= {"SLEAP_RTC_HOME": str(lab.client.home), "SLEAP_RTC_INSECURE": "1"}
-    program, *arguments = shlex.split(line)
-    assert program == "sleap-rtc"
-    done = subprocess.run(
-        [sys.executable, "-m", "sleap_rtc", *arguments],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    said = done.stdout + done.stderr
-    assert done.returncode == 0, said
-    for each in shown:
-        form = ".*".join(re.escape(part.strip()) for part in each.split("…"))
-        assert re.search(form, said), f"{line}: {each!r} is not among\n{said}"
-    return said
-
-
 def there(lab) -> Registry:
     return Registry(lab.worker.directory / "models", index_dir=lab.root / "gpu-1-index")
 
 
-def test_what_one_person_pushes_another_pulls(lab) -> None:
+def test_what_one_person_pushes_another_pulls(lab, run_page) -> None:
     lab.worker.begin()
     first = put(lab.client, "head")
     second = put(lab.client, "body", head="centered_instance", seed=2)
     with lab.client.library as library:
         library.set_alias("flies", first.id, second.id)
 
-    said = [run_page(lab, line, shown) for line, shown in commands(PAGE)]
-    assert len(said) == 6
+    assert len(run_page(lab, PAGE)) == 6
     with there(lab) as library:
         kept = library.get(first.id).record
         assert library.get_alias("flies").models == (first.id, second.id)

@@ -14,6 +14,7 @@ import pytest
 
 pytestmark = [pytest.mark.slow, pytest.mark.webrtc]
 
+PAGE = Path(__file__).parents[2] / "docs" / "training-data.md"
 MB = 1_000_000
 QUOTA = 30 * MB
 SMALL = {"SLEAP_RTC_LARGE_FILE_THRESHOLD": "1MB"}
@@ -65,6 +66,11 @@ def jobs_of(worker) -> list[str]:
 def train(lab, labels: Path, *, env: dict[str, str], pad: int = 0, **asked: Any):
     config = lab.config(epochs=1, pad=pad)
     return lab.client.train(config, labels=labels, route=True, env=env, **asked)
+
+
+def test_its_page(lab, labels, run_page) -> None:
+    lab.config().rename(labels.with_name("centroid.yaml"))
+    assert len(run_page(lab, PAGE, cwd=labels.parent, **SMALL)) == 1
 
 
 def test_a_client_killed_while_it_stores_goes_on_and_nothing_is_queued(lab, labels) -> None:
