@@ -34,7 +34,7 @@ from sleap_rtc.errors import LinkLost, PeerUnreachable, ProtocolError
 from sleap_rtc.protocol import direct
 from sleap_rtc.transports.direct.addresses import own_hosts, tried
 from sleap_rtc.transports.direct.identity import Identity, is_peer
-from sleap_rtc.transports.direct.wire import Wire, tune
+from sleap_rtc.transports.direct.wire import Wire, tune, until_ready
 
 MAX_AT_ONCE: Final = 8
 """Connections to a listener that may be unproven at a time; more are closed at once."""
@@ -219,7 +219,12 @@ class Meeting:
     async def _let_in(self, listener: socket.socket) -> None:
         listener.setblocking(False)
         while self._tries < MAX_TRIES:
-            sock, _ = await asyncio.get_running_loop().sock_accept(listener)
+            await until_ready(listener.fileno())
+            # Not by asyncio: cancelled at the wrong moment, it forgets whom it let in, unclosed.
+            try:
+                sock, _ = listener.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                continue  # whoever knocked has gone
             self._tries += 1
             if self._unproven >= MAX_AT_ONCE:
                 sock.close()

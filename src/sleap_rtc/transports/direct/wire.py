@@ -176,21 +176,24 @@ class Wire:
                 await self._ready(writing=True)
 
     async def _ready(self, *, writing: bool) -> None:
-        loop = asyncio.get_running_loop()
-        ready = asyncio.Event()
         fd = self.sock.fileno()
         if fd < 0:
             raise LinkLost(peer=self.peer, why="the direct connection was closed")
-        add, remove = (
-            (loop.add_writer, loop.remove_writer)
-            if writing
-            else (loop.add_reader, loop.remove_reader)
-        )
-        add(fd, ready.set)
-        try:
-            await ready.wait()
-        finally:
-            remove(fd)
+        await until_ready(fd, writing=writing)
+
+
+async def until_ready(fd: int, *, writing: bool = False) -> None:
+    """Wait until something can be read from a file descriptor, or accepted, or written to it."""
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    add, remove = (
+        (loop.add_writer, loop.remove_writer) if writing else (loop.add_reader, loop.remove_reader)
+    )
+    add(fd, ready.set)
+    try:
+        await ready.wait()
+    finally:
+        remove(fd)
 
 
 def tune(sock: socket.socket) -> None:
