@@ -131,11 +131,6 @@ class Peer(ABC):
         self._one_at_a_time = asyncio.Lock()
         self._connection: Any = self._make(ice_servers)
 
-    @property
-    def _is_beside(self) -> bool:
-        """Whether another connection with this peer carries content already."""
-        return any(other._peer == self._peer and other is not self for other in _content)
-
     # ── making ───────────────────────────────────────────────────────────────
 
     async def offer(self, *, session: str, purpose: Purpose) -> None:

@@ -9,9 +9,9 @@ Parameters and traps are measured ones:
 * an observer's callbacks must be set before its connection is made;
 * every connection is closed before the interpreter ends, and what was asked of the library has
   been answered, or a late callback aborts the process: what is cancelled goes on in its threads;
-* SCTP as it comes sends 4 packets at a time and begins anew with as many after each loss, and its
-  sockets lose what comes in a burst, which leaves a long line mostly unused; with larger bursts
-  near peers lose so much that 24 MB took over 10 s in one of eight transfers;
+* SCTP as it comes begins anew with few packets after each loss, which leaves a long line mostly
+  unused. Larger bursts (``with_dc_chunking``) would help there, but near peers lose them: 24 MB
+  took over 4 s in one of eight transfers;
 * the library has no call for an ICE restart: a new offer with other ICE
   credentials is one (RFC 8445, section 9), and the same channel goes on.
 """
@@ -49,8 +49,6 @@ RESTART_AFTER_S: Final = 1.0
 """Seconds of a broken network path after which the offerer looks for another, and between tries."""
 WATCH_S: Final = 1.0
 """Seconds between two looks whether this machine still has its addresses."""
-MAX_BURST: Final = 64
-"""Packets that may leave at once for each acknowledgement."""
 FIRST_WINDOW: Final = 64
 """Packets that may be under way before the first acknowledgement."""
 LEAST_WINDOW: Final = 48
@@ -81,15 +79,13 @@ def library() -> Any:
 
 
 @functools.cache
-def _factory(*, far: bool) -> Any:
+def _factory() -> Any:
+    # The library allows one in a process: near peers and far ones have the same.
     builder = library().PeerConnectionFactoryBuilder()
     builder.with_synthetic_adm()
     builder.with_metadata(False)
     builder.with_dc_callbacks_on_network_thread(True)
-    if far:
-        # For its burst alone: connections leave messages as they are.
-        builder.with_dc_chunking(max_burst=MAX_BURST)
-        builder.with_sctp_tuning(initial_cwnd_mtus=FIRST_WINDOW, min_cwnd_mtus=LEAST_WINDOW)
+    builder.with_sctp_tuning(initial_cwnd_mtus=FIRST_WINDOW, min_cwnd_mtus=LEAST_WINDOW)
     return builder.build()
 
 
@@ -151,8 +147,7 @@ class WebRtc(Peer):
             frame_metadata=False,
             dc_chunking=False,
         )
-        # More than one connection is for long lines. Near peers lose what comes in such bursts.
-        return _factory(far=self._is_beside).create_peer_connection(configuration, observer)
+        return _factory().create_peer_connection(configuration, observer)
 
     def _open_channel(self, purpose: Purpose) -> None:
         self._take_channel(self._live().create_data_channel(purpose))
