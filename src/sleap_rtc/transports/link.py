@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import random
 import time
 import uuid
@@ -50,7 +49,7 @@ from sleap_rtc.transports.blocks import BlockClient, Served
 from sleap_rtc.transports.channel import Channel
 from sleap_rtc.transports.switchboard import Switchboard
 from sleap_rtc.transports.throttle import Throttle
-from sleap_rtc.transports.widening import FAR_S, WINDOW_S, Widening
+from sleap_rtc.transports.widening import ANSWERS, FAR_S, WINDOW_S, Widening
 
 State = Literal["connecting", "up", "silent", "down", "closed"]
 
@@ -109,7 +108,7 @@ class Link:
         self._trouble = ""
         self._tasks: dict[Purpose, asyncio.Task[None]] = {}
         self._beside: dict[asyncio.Task[None], Channel | None] = {}
-        self._nearest_s = math.inf
+        self._answered: set[float] = set()
 
     async def __aenter__(self) -> Link:
         """Start to dial; requests wait for the connection."""
@@ -378,10 +377,12 @@ class Link:
                 task.cancel()
 
     def _far(self) -> bool:
-        """Whether even the quickest answer so far took long: a busy line delays others too."""
+        """Whether even the quickest of a few answers took long: a busy machine delays some, too."""
         if self._control is not None and self._control.round_trip_s is not None:
-            self._nearest_s = min(self._nearest_s, self._control.round_trip_s)
-        return FAR_S <= self._nearest_s < math.inf
+            self._answered.add(self._control.round_trip_s)
+        if len(self._answered) > ANSWERS:
+            self._answered.remove(max(self._answered))
+        return len(self._answered) >= ANSWERS and min(self._answered) >= FAR_S
 
     async def _work_beside(self) -> None:
         """One more block connection, until it ends or is cancelled."""

@@ -28,6 +28,8 @@ MOST: Final = STEPS[-1]
 GROWTH: Final = 1.1
 FAR_S: Final = 0.008
 """Seconds of a round trip from which a line is long."""
+ANSWERS: Final = 3
+"""Round trips that are looked at before a line is taken for long."""
 _OPEN_WITHIN: Final = 30
 """Windows that new connections get to come up."""
 _SETTLE: Final = 2
