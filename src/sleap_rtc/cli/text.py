@@ -175,7 +175,10 @@ def sparkline(values: Sequence[float | None], width: int) -> str:
         parts = (
             found[int(n * size) : max(int((n + 1) * size), int(n * size) + 1)] for n in range(width)
         )
-        found = [sum(part) / len(part) for part in parts]
+        found = [math.fsum(value / len(part) for value in part) for part in parts]
+    # By the largest first: the difference of two numbers may be too large for one.
+    largest = max(map(abs, found)) or 1.0
+    found = [value / largest for value in found]
     low, high = min(found), max(found)
     span = (high - low) or 1.0
     return "".join(_TICKS[round((value - low) / span * (len(_TICKS) - 1))] for value in found)
