@@ -35,12 +35,12 @@ Place = Annotated[str, Meta(min_length=1, max_length=4096)]
 Size = Annotated[int, Meta(ge=0, le=MAX_SIZE)]
 
 
-class LinkedFile(Value, frozen=True, tag_field="type", tag="webrtc"):
-    """A file that comes over the link.
+class _File(Value, frozen=True, tag_field="type"):
+    """A file of a job's inputs, as a job names it.
 
     Attributes:
         name: Its path in the package.
-        path: The same.
+        path: Where it is; what that means, each kind says.
         size_bytes: Bytes.
         checksum: BLAKE3 of the whole file.
     """
@@ -51,36 +51,19 @@ class LinkedFile(Value, frozen=True, tag_field="type", tag="webrtc"):
     checksum: Hex64
 
 
-class StoredFile(Value, frozen=True, tag_field="type", tag="s3"):
+class LinkedFile(_File, frozen=True, tag="webrtc"):
+    """A file that comes over the link; ``path`` is its path in the package, as ``name`` is."""
+
+
+class StoredFile(_File, frozen=True, tag="s3"):
     """A file that the room's storage has, in its area of uploads.
 
-    Attributes:
-        name: Its path in the package.
-        path: Its key, which is made of room and checksum.
-        size_bytes: Bytes.
-        checksum: BLAKE3 of the whole file.
+    ``path`` is its key, which is made of room and checksum.
     """
 
-    name: Name
-    path: Place
-    size_bytes: Size
-    checksum: Hex64
 
-
-class SharedFile(Value, frozen=True, tag_field="type", tag="local"):
-    """A file that the worker sees where it is.
-
-    Attributes:
-        name: Its path in the package.
-        path: Its path on the worker, absolute.
-        size_bytes: Bytes.
-        checksum: BLAKE3 of the whole file.
-    """
-
-    name: Name
-    path: Place
-    size_bytes: Size
-    checksum: Hex64
+class SharedFile(_File, frozen=True, tag="local"):
+    """A file that the worker sees where it is; ``path`` is its absolute path on the worker."""
 
 
 Dataset = LinkedFile | StoredFile | SharedFile
