@@ -249,6 +249,7 @@ def test_a_failure_of_the_server_is_one_sentence(
 
 
 def test_requests_are_counted(place: Place) -> None:
+    token_of(place)
     post(place, "/api/abort-upload")
     text = send(place.address, "GET", "/metrics").body.decode()
     assert 'sleap_rtc_requests_total{kind="http_sign_in",outcome="ok"}' in text

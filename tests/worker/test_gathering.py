@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import threading
 from pathlib import Path
 
 import msgspec
@@ -26,6 +27,7 @@ from sleap_rtc.jobs.datasets import NamedFile, linked, shared, stored
 from sleap_rtc.storage.cache import FileCache
 from sleap_rtc.storage.upload import Patience
 from sleap_rtc.testing.store_endpoint import StoreEndpoint
+from sleap_rtc.transfer.progress import Progress
 from sleap_rtc.transports.base import Sources
 from sleap_rtc.transports.fetch import fetch
 from sleap_rtc.transports.local import LocalSource
@@ -128,6 +130,7 @@ class Case:
         self.said: list[str] = []
         self.slept: list[float] = []
         self.told: list[int] = []
+        self.arrived = threading.Event()
         self.now = 0.0
         self.number = 0
 
@@ -186,13 +189,18 @@ class Case:
             self.inputs,
             datasets,
             fetched,
-            on_progress=lambda progress: self.told.append(progress.done),
+            on_progress=self._tell,
             say=self.said.append,
         )
         with staged:
             place_directory(staged.path, place)
         await gathering.keep(place, datasets)
         return place
+
+    def _tell(self, progress: Progress) -> None:
+        self.told.append(progress.done)
+        if progress.done:
+            self.arrived.set()
 
     def check(self, place: Path) -> None:
         for name, data in self.contents.items():
@@ -269,7 +277,15 @@ async def test_storage_that_fails_for_a_while_is_asked_again(case):
 
 async def test_storage_that_fails_for_too_long_ends_it_and_what_came_stays(case):
     case.store_all()
-    case.store.endpoint.fault = lambda _method, number: "500" if number > 2 else None
+
+    def fault(_method: str, number: int) -> str | None:
+        """Only once the file before has arrived: what is under way is given up with the source."""
+        if number <= 2:
+            return None
+        assert case.arrived.wait(30)
+        return "500"
+
+    case.store.endpoint.fault = fault
     with pytest.raises(StorageUnreachable):
         await case.bring(case.datasets(), patience=3.0)
     assert case.slept
