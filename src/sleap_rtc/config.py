@@ -218,6 +218,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         bool,
         About("Speak without TLS beyond this machine, on a trusted network.", flag="--insecure"),
     ] = False
+    offline: Annotated[
+        bool,
+        About("Ask nobody: what is known here is shown, the rest fails at once.", flag="--offline"),
+    ] = False
     ice_servers: Annotated[
         tuple[Ice, ...], Meta(max_length=8), About("STUN and TURN servers to use and to tell.")
     ] = ()

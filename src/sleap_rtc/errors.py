@@ -301,6 +301,10 @@ class Offline(NetworkError):
     """{url} is not asked: sleap-rtc works offline."""
 
     code = "offline"
+    hint = (
+        "Leave out --offline, or unset SLEAP_RTC_OFFLINE, or take offline out of config.toml, and "
+        "it is asked."
+    )
 
 
 class TooManyRequests(NetworkError):

@@ -8,7 +8,7 @@ import io
 import msgspec
 import pytest
 
-from sleap_rtc.cli.documents import CompareDocument
+from sleap_rtc.cli.model_documents import CompareDocument
 from sleap_rtc.domain.models import Metrics, Training
 
 LOG = b"epoch,train/loss,val/loss\n0,,0.5\n1,0.4,0.2\n2,0.3,0.1\n"

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from sleap_rtc.cli.describing import commands, short
-from sleap_rtc.cli.documents import ModelInfoDocument
+from sleap_rtc.cli.model_documents import ModelInfoDocument
 from sleap_rtc.domain.models import Interruption, Location, Metrics, Training
 from sleap_rtc.library.entries import Group
 

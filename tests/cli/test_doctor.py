@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from sleap_rtc.cli.doctor import STYLES
-from sleap_rtc.cli.documents import CheckShown, DoctorDocument
+from sleap_rtc.cli.machine_documents import CheckShown, DoctorDocument
 from sleap_rtc.cli.output import STYLES as KNOWN
 
 

@@ -10,8 +10,19 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from sleap_rtc.cli import care_documents, documents, import_documents, keep_documents
-from sleap_rtc.cli.documents import best_loss, is_local, model_shown, plain_record
+from sleap_rtc.cli import (
+    care_documents,
+    documents,
+    import_documents,
+    job_documents,
+    keep_documents,
+    machine_documents,
+    model_documents,
+    moving_documents,
+    room_documents,
+    storage_documents,
+)
+from sleap_rtc.cli.model_documents import best_loss, is_local, model_shown, plain_record
 from sleap_rtc.cli.reference import ALL, CSV, schema
 from sleap_rtc.domain.models import Location, Metrics, ModelFile, ModelRecord
 from sleap_rtc.library.entries import Entry
@@ -50,7 +61,18 @@ def test_a_schema_demands_every_field_and_allows_later_ones(name):
 
 
 def test_every_field_is_explained_or_explains_itself():
-    for module in (documents, care_documents, import_documents, keep_documents):
+    for module in (
+        documents,
+        care_documents,
+        import_documents,
+        job_documents,
+        keep_documents,
+        machine_documents,
+        model_documents,
+        moving_documents,
+        room_documents,
+        storage_documents,
+    ):
         for name, kind in inspect.getmembers(module, inspect.isclass):
             if issubclass(kind, documents.Shown):
                 assert kind.__doc__, name

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from sleap_rtc.cli.care_documents import UpdateDocument
-from sleap_rtc.cli.documents import AliasesDocument, DeletedDocument, TagDocument
+from sleap_rtc.cli.model_documents import AliasesDocument, DeletedDocument, TagDocument
 from sleap_rtc.domain.models import Location
 from sleap_rtc.errors import UnknownModel
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from sleap_rtc.cli.documents import EngineDocument, EnginesDocument
+from sleap_rtc.cli.machine_documents import EngineDocument, EnginesDocument
 from sleap_rtc.engines.base import Installation
 from sleap_rtc.engines.sleap_nn import environment
 

@@ -5,8 +5,8 @@ import msgspec
 import pytest
 
 from sleap_rtc.cli.app import App
-from sleap_rtc.cli.documents import TrackDocument, TrainDocument
 from sleap_rtc.cli.following import Followed, _goes_on, failure, finish
+from sleap_rtc.cli.job_documents import TrackDocument, TrainDocument
 from sleap_rtc.client.submitted import short
 from sleap_rtc.jobs.events import ErrorTold
 from sleap_rtc.jobs.lifecycle import JobView

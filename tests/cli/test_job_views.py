@@ -3,7 +3,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from sleap_rtc.cli.documents import JobsDocument, TrackDocument, TrainDocument
+from sleap_rtc.cli.job_documents import JobsDocument, TrackDocument, TrainDocument
 from sleap_rtc.client.submitted import short
 
 

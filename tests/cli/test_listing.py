@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from sleap_rtc.cli.documents import ModelsDocument, ModelShown, model_shown
 from sleap_rtc.cli.listing import day, when, where
+from sleap_rtc.cli.model_documents import ModelsDocument, ModelShown, model_shown
 from sleap_rtc.domain.models import Location, Metrics
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from sleap_rtc.cli.documents import LoginDocument
+from sleap_rtc.cli.room_documents import LoginDocument
 
 pytestmark = pytest.mark.slow
 

@@ -46,7 +46,8 @@ def test_the_levels_are_those_of_the_setting(cli):
 
 
 def test_every_command_has_the_options_of_all(cli, tmp_path):
-    everywhere = {"--json", "--quiet", "--home", "--log-level", "--insecure", "--debug"}
+    everywhere = {"--json", "--quiet", "--home", "--log-level", "--insecure"}
+    everywhere |= {"--debug", "--offline"}
     found = {}
     for name, option in flags():
         found.setdefault(name, set()).update(option.opts)

@@ -9,7 +9,8 @@ import pytest
 
 from sleap_rtc.auth.store import RoomEntry
 from sleap_rtc.cli.app import App
-from sleap_rtc.cli.documents import (
+from sleap_rtc.cli.room import given_link, room_shown
+from sleap_rtc.cli.room_documents import (
     InviteDocument,
     MemberRemovedDocument,
     MembersDocument,
@@ -17,7 +18,6 @@ from sleap_rtc.cli.documents import (
     RoomDocument,
     RoomsDocument,
 )
-from sleap_rtc.cli.room import given_link, room_shown
 from sleap_rtc.testing.made_room import MadeRoom
 
 pytestmark = pytest.mark.slow

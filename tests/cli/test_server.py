@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from sleap_rtc.cli.documents import ServerCodeDocument, ServerDocument
+from sleap_rtc.cli.machine_documents import ServerCodeDocument, ServerDocument
 
 pytestmark = pytest.mark.slow
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from sleap_rtc.cli.documents import (
+from sleap_rtc.cli.job_documents import (
     JobDocument,
     JobsDocument,
     LogDocument,

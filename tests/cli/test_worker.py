@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from sleap_rtc.cli.documents import WorkerDocument, WorkersDocument
+from sleap_rtc.cli.machine_documents import WorkerDocument, WorkersDocument
 
 pytestmark = pytest.mark.slow
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from sleap_rtc.cli.documents import GpuShown, LoadShown
+from sleap_rtc.cli.machine_documents import GpuShown, LoadShown
 from sleap_rtc.cli.workers import gpus, hardware_pairs, worker_shown
 from sleap_rtc.domain.places import Gpu, Hardware, Load, WorkerInfo
 
@@ -59,5 +59,5 @@ def test_nobody_is_online(host, cli):
     done = cli("workers")
     assert (done.code, done.out) == (0, "")
     assert "No worker is online in lab" in done.err
-    assert cli("workers", "--json").document == {"workers": []}
+    assert cli("workers", "--json").document == {"workers": [], "as_of": None}
     assert cli("workers", "--room", "other").code == 3

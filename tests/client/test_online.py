@@ -13,7 +13,7 @@ from sleap_rtc.client import rooms
 from sleap_rtc.client.online import Online
 from sleap_rtc.domain.places import WorkerInfo
 from sleap_rtc.domain.values import encode
-from sleap_rtc.errors import NotPermitted, NotTrusted, UnknownWorker, WorkerChanged
+from sleap_rtc.errors import NotPermitted, NotTrusted, Offline, UnknownWorker, WorkerChanged
 from sleap_rtc.protocol.link import Describe
 from sleap_rtc.testing import netns
 from sleap_rtc.transports.link import Link
@@ -246,3 +246,15 @@ async def test_a_worker_can_be_taken_before_it_was_met(lab):
     assert (accepted.before, accepted.device) == (None, worker.device)
     with pytest.raises(UnknownWorker):
         await rooms.accept_worker(anna.settings, anna.entry, "gpu-2")
+
+
+# ── offline ──────────────────────────────────────────────────────────────────
+
+
+async def test_offline_nobody_is_asked(lab):
+    anna = await lab.joined("anna")
+    settings = msgspec.structs.replace(anna.settings, offline=True)
+    with pytest.raises(Offline, match=r"is not asked: sleap-rtc works offline") as caught:
+        async with Online(settings, lab.url):
+            pytest.fail("it is online")
+    assert "--offline" in caught.value.hint_text

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from sleap_rtc.client import storing
 from sleap_rtc.client.composing import Composed, new_job_id
-from sleap_rtc.client.routing import carry_out, files_of, first_look, survey, weigh
+from sleap_rtc.client.parts import inputs_of, parts_of
+from sleap_rtc.client.routing import carry_out, first_look, survey, weigh
 from sleap_rtc.client.storing import Stored
 from sleap_rtc.config import load
 from sleap_rtc.domain.packages import ref
@@ -22,7 +24,7 @@ from sleap_rtc.errors import (
 )
 from sleap_rtc.files.packing import pack
 from sleap_rtc.jobs.datasets import LinkedFile, SharedFile, StoredFile
-from sleap_rtc.jobs.spec import JobSpec, TrainSpec, TrainStage
+from sleap_rtc.jobs.spec import JobSpec, ModelRef, TrackSpec, TrainSpec, TrainStage
 from sleap_rtc.protocol.datasets import DataWeighed
 
 LABELS = "labels/a.slp"
@@ -85,8 +87,9 @@ def storage(monkeypatch):
     return Storage(0, monkeypatch)
 
 
-def routed(composed, settings, storage, weighed, **more):
-    planned = survey(first_look(settings, composed, leaves=False), weighed, storage)
+def routed(composed, settings, storage, *weighed, **more):
+    told = None if None in weighed else weighed
+    planned = survey(first_look(settings, composed, leaves=False), told, storage)
     said = []
     done = carry_out(planned, composed, settings=settings, storage=storage, say=said.append, **more)
     return done, said
@@ -141,7 +144,8 @@ def test_what_the_worker_sees_is_named_by_its_path(composed, settings, storage):
     ],
 )
 def test_a_worker_that_cant_ask_storage(composed, settings, storage, weighed, why):
-    planned = survey(first_look(settings(), composed, leaves=False), weighed, storage)
+    told = None if weighed is None else [weighed]
+    planned = survey(first_look(settings(), composed, leaves=False), told, storage)
     assert why in planned.plan.explain()
     assert planned.plan.ways[-1].kind == "webrtc"
     with pytest.raises(NotFound, match=why) as caught:
@@ -196,7 +200,7 @@ def test_paths_are_as_the_user_named_them(tmp_path, composed):
     link = tmp_path / "link.slp"
     link.symlink_to(composed.files[LABELS])
     files = {**composed.files, LABELS: Path(os.path.relpath(link))}
-    named = files_of(Composed(spec=composed.spec, packed=composed.packed, files=files))
+    named = inputs_of(Composed(spec=composed.spec, packed=composed.packed, files=files))
     assert {f.place for f in named if f.name == LABELS} == {str(link)}
 
 
@@ -206,4 +210,83 @@ async def test_an_older_worker_isnt_asked(composed):
             assert {each.name for each in body.datasets} == {LABELS, CONFIG}
             raise FeatureMissing(peer="gpu-1", what="do it")
 
-    assert await weigh(Link(), composed, files_of(composed)) is None
+    assert await weigh(Link(), parts_of(composed)) is None
+
+
+# ── models ───────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def tracking(composed, tmp_path):
+    """A job that brings one model, imported by link, and names one that the worker has."""
+    real = tmp_path / "real.ckpt"
+    real.write_bytes(b"m" * 5_000)
+    folder = tmp_path / "library" / "centroid_0a1b2c3d"
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_bytes(b"y" * 20)
+    files = {"best.ckpt": real, "config.yaml": folder / "config.yaml"}
+    model = pack(files, root=folder)
+    package = ref(model.package)
+    work = TrackSpec(
+        models=(
+            ModelRef(id="0a1b2c3d", package=package.id, offered=package),
+            ModelRef(id="1a1b2c3d", package="e" * 64),
+        ),
+        videos=(LABELS,),
+    )
+    spec = msgspec.structs.replace(composed.spec, work=work)
+    return Composed(spec=spec, packed=composed.packed, files=composed.files, models=(model,))
+
+
+def of_models(done):
+    return [
+        {each.name: type(each) for each in model.datasets}
+        for model in done.composed.spec.work.models
+    ]
+
+
+def test_one_plan_is_for_all_that_a_job_brings(tracking, settings, storage):
+    large = settings(large_file_threshold=7_031)
+    assert not first_look(large, tracking, leaves=False).given.asks
+    assert first_look(settings(large_file_threshold=7_030), tracking, leaves=False).given.asks
+    done = carry_out(
+        first_look(large, tracking, leaves=False), tracking, settings=large, storage=storage
+    )
+    assert done.way == "webrtc"
+    assert of_models(done) == [{"best.ckpt": LinkedFile, "config.yaml": LinkedFile}, {}]
+    assert not done.composed.spec.waits_for_nobody
+
+
+def test_a_model_is_stored_with_the_rest(tracking, settings, storage):
+    has = DataWeighed(storage=True)
+    done, said = routed(tracking, settings(), storage, has, has)
+    assert (done.way, done.sent, said) == ("s3", 7_030, [])
+    assert set(kinds(done).values()) == {StoredFile}
+    assert of_models(done) == [{"best.ckpt": StoredFile, "config.yaml": StoredFile}, {}]
+    assert len(done.places) == 4
+    assert done.composed.spec.waits_for_nobody
+
+
+def test_a_model_is_read_where_it_is(tracking, settings, storage, tmp_path):
+    seen = DataWeighed(seen=("best.ckpt",), storage=True)
+    done, _ = routed(tracking, settings(transport="local"), storage, DataWeighed(), seen)
+    assert done.way == "local"
+    assert of_models(done)[0] == {"best.ckpt": SharedFile, "config.yaml": LinkedFile}
+    assert done.places == (str(tmp_path / "real.ckpt"),)
+
+
+def test_what_was_stored_before_storage_failed_is_used(tracking, settings, storage, monkeypatch):
+    has = DataWeighed(storage=True)
+    works = storing.store_files
+
+    def once(*args, **more):
+        done = works(*args, **more)
+        storage.fails = StorageUnreachable(store="there", why="it broke")
+        return done
+
+    monkeypatch.setattr(storing, "store_files", once)
+    done, said = routed(tracking, settings(), storage, has, has)
+    assert set(kinds(done).values()) == {StoredFile}
+    assert set(of_models(done)[0].values()) == {LinkedFile}
+    assert len(said) == 1
+    assert not done.composed.spec.waits_for_nobody

@@ -15,7 +15,7 @@ import pytest
 from blake3 import blake3
 
 from sleap_rtc.cli.care_documents import RepairDocument, SyncDocument
-from sleap_rtc.cli.documents import (
+from sleap_rtc.cli.model_documents import (
     ModelsDocument,
     WorkerModelInfoDocument,
     WorkerModelsDocument,

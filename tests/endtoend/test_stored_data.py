@@ -133,6 +133,27 @@ def test_a_laptop_closed_a_daemon_killed_and_a_pause_while_the_data_is_fetched(l
     assert 0 < end["sent"] < MB
 
 
+def test_a_model_that_the_worker_lacks_is_stored_with_the_video(lab) -> None:
+    assert lab.client.train(lab.config(epochs=1), alias="flies").done()["state"] == "completed"
+    [model] = [each for each in lab.client.models().values() if each.status == "completed"]
+    other = lab.new_worker("gpu-2", lab.invite())
+    daemon = other.begin()
+    asked = {"model": "flies", "video": str(lab.data.video), "output": str(lab.root / "out")}
+    client = lab.client.do(
+        "track", **asked, worker="gpu-2", route=True, env=STORED, die_at="transfer"
+    )
+    assert client.ended() == -signal.SIGKILL
+    (stored,), (begun,) = client.of("stored"), client.of("job")
+    assert (stored["way"], len(stored["places"])) == ("s3", 1 + len(model.files))
+
+    again = lab.client.attach(begun["job"])
+    end = again.done()
+    assert (end["state"], end["sent"]) == ("completed", 0)
+    assert {line["way"] for line in client.of("transfer") + again.of("transfer")} == {"s3"}
+    assert (other.directory / "datasets" / model.package).is_dir()
+    daemon.terminate()
+
+
 def test_labels_on_a_disk_that_both_see(lab, labels) -> None:
     seen = lab.root / "shared" / labels.name
     shutil.move(labels, seen)

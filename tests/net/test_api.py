@@ -13,6 +13,7 @@ import pytest
 from sleap_rtc.errors import (
     HostUnreachable,
     NotSignedIn,
+    Offline,
     ProtocolError,
     ServerUnreachable,
     UnknownUpload,
@@ -88,6 +89,14 @@ async def test_it_signs_in_by_itself_and_again_when_the_token_ends(lab: Lab) -> 
 async def test_a_device_that_the_server_does_not_know(lab: Lab) -> None:
     with pytest.raises(NotSignedIn):
         await asyncio.to_thread(api_of(lab).ask, "/api/abort-upload", Aborted, ABORT)
+
+
+async def test_offline_nobody_is_asked(lab: Lab) -> None:
+    signed, sign = count(lab.made.owner.sign)
+    api = api_of(lab, sign=sign, client=None, offline=True)
+    with api, pytest.raises(Offline, match="is not asked"):
+        await asyncio.to_thread(api.ask, "/api/abort-upload", Aborted, ABORT)
+    assert signed == []
 
 
 class Other(http.server.BaseHTTPRequestHandler):

@@ -349,6 +349,40 @@ async def test_a_file_on_a_shared_disk_needs_nobody(make, job, tmp_path):
     assert (weighed.here, weighed.seen, weighed.storage) == (8, ("v.mp4",), True)
 
 
+async def test_a_model_on_a_shared_disk_needs_nobody(make, job, tmp_path, registry):
+    _, spec = shared_tracking(tmp_path / "shared")
+    model = packed(clean(tmp_path / "shared" / "model"))
+    files = tuple(
+        NamedFile(
+            name=each.path,
+            size=each.size,
+            checksum=model.file_hashes[each.path],
+            place=str(tmp_path / "shared" / "model" / each.path),
+        )
+        for each in model.package.files
+    )
+    package = ref(model.package)
+
+    def wanting(named):
+        brought = ModelRef(
+            id="0a1b2c3d",
+            package=package.id,
+            offered=package,
+            datasets=tuple(named(file) for file in files),
+        )
+        work = msgspec.structs.replace(spec.work, models=(brought,))
+        return msgspec.structs.replace(spec, work=work)
+
+    preparer = make()
+    assert not preparer.at_hand(wanting(linked))
+    assert preparer.at_hand(wanting(shared))
+    assert await preparer(job, wanting(shared), Log(), lambda: None) == "ready"
+    assert plan_of(job).models == (str(tmp_path / "datasets" / package.id),)
+    assert registry.list().entries == ()
+    asked = WeighData(package=package, datasets=tuple(map(shared, files)))
+    assert preparer.weigh(asked).here == package.size
+
+
 async def test_one_that_isnt_permitted_comes_from_who_offers_it(make, job, tmp_path):
     video, spec = shared_tracking(tmp_path / "elsewhere")
     log = Log()

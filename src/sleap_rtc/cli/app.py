@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 from sleap_rtc.cli.output import Output
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from sleap_rtc.client.api import AsyncClient
     from sleap_rtc.config import Settings
     from sleap_rtc.errors import SleapRtcError
@@ -90,6 +92,15 @@ class App:
         if self._own is None:
             self._own = self.settings()
         return self._own
+
+    @property
+    def offline(self) -> bool:
+        """Whether nobody is to be asked."""
+        return self._settings().offline
+
+    def tell_kept(self, as_of: datetime, what: str) -> None:
+        """Say that what is shown was so at some time, since nobody can be asked now."""
+        self.out.warn(f"Offline: {what} as of {as_of.astimezone():%Y-%m-%d %H:%M}; it may be old.")
 
     def close(self) -> None:
         """Close what was opened."""

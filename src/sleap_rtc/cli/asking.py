@@ -10,7 +10,8 @@ from msgspec.structs import replace
 
 from sleap_rtc.cli.app import App
 from sleap_rtc.cli.describing import commands, print_info
-from sleap_rtc.cli.documents import (
+from sleap_rtc.cli.listing import asked, show_models
+from sleap_rtc.cli.model_documents import (
     FileShown,
     ModelInfoShown,
     ModelShown,
@@ -19,7 +20,6 @@ from sleap_rtc.cli.documents import (
     model_shown,
     plain_record,
 )
-from sleap_rtc.cli.listing import asked, show_models
 from sleap_rtc.client.asking import RemoteModel, RemoteModels
 from sleap_rtc.domain.ids import ModelId
 from sleap_rtc.errors import SleapRtcError
@@ -39,18 +39,30 @@ def list_remote(
         room: The room; by default the only one.
         csv: Whether as CSV.
         filters: As the command's options are called.
+
+    Raises:
+        Offline: Nobody is to be asked, and it isn't known.
     """
-    query = ListModels(**asked(filters))
+    query, limit = ListModels(**asked(filters)), filters["limit"]
     client = app.client()
+    entry = client.room(room)
 
     async def ask() -> tuple[str, RemoteModels]:
-        async with client.library_of(worker, room=room) as library:
-            return library.name, await library.models(query, limit=filters["limit"])
+        async with client.library_of(worker, room=entry.room) as library:
+            return library.name, await library.models(query, limit=limit)
 
-    name, found = app.run(ask())
+    as_of = None
+    if app.offline:
+        name = worker or client.known.only_worker(entry)
+        known = client.known.models(entry, name, query, limit)
+        found, as_of = known.told, known.as_of
+        app.tell_kept(as_of, f"these were the models of {name}")
+    else:
+        name, found = app.run(ask())
+        client.known.keep_models(entry, name, query, limit, found)
     shown = tuple(_listed(model, name, client.library) for model in found.models)
     document = WorkerModelsDocument(
-        worker=name, room=client.room(room).name, models=shown, more=found.more
+        worker=name, room=entry.name, models=shown, more=found.more, as_of=as_of
     )
     none = f"No model of {name} fits."
     show_models(app, document, shown, more=found.more, csv=csv, none=none)
@@ -60,16 +72,26 @@ def show_remote_info(app: App, name: str, *, worker: str | None, room: str | Non
     """Show everything about a worker's model.
 
     Raises:
+        Offline: Nobody is to be asked, and nothing is known of it.
         UnknownModel: The worker hasn't got it.
         UsageError: The name is a pair's.
     """
     client = app.client()
+    of = client.room(room)
 
     async def ask() -> tuple[str, RemoteModel]:
-        async with client.library_of(worker, room=room) as library:
+        async with client.library_of(worker, room=of.room) as library:
             return library.name, await library.info(name)
 
-    at, model = app.run(ask())
+    as_of = None
+    if app.offline:
+        at = worker or client.known.only_worker(of)
+        known = client.known.model(of, at, name)
+        model, as_of = known.told, known.as_of
+        app.tell_kept(as_of, f"this was the model on {at}")
+    else:
+        at, model = app.run(ask())
+        client.known.keep_model(of, at, name, model)
     entry = Entry(record=model.record, alias=model.alias or None, directory=Path(model.path))
     here = is_here(client.library, model.record.id, model.record.package)
     shown = replace(
@@ -92,7 +114,7 @@ def show_remote_info(app: App, name: str, *, worker: str | None, room: str | Non
         commands={} if here is None else commands(here),
     )
     document = WorkerModelInfoDocument(
-        worker=at, room=client.room(room).name, model=info, cut=model.cut
+        worker=at, room=of.name, model=info, cut=model.cut, as_of=as_of
     )
 
     def human() -> None:

@@ -31,8 +31,8 @@ import sleap_rtc
 from sleap_rtc.auth.certificates import verify_chain
 from sleap_rtc.auth.store import DeviceStore, RoomEntry
 from sleap_rtc.cli.app import App
-from sleap_rtc.cli.documents import CheckShown
 from sleap_rtc.cli.library_checks import library
+from sleap_rtc.cli.machine_documents import CheckShown
 from sleap_rtc.cli.text import count
 from sleap_rtc.config import Settings
 from sleap_rtc.domain.units import format_bytes, format_duration
@@ -244,6 +244,10 @@ def _rooms(app: App, settings: Settings, store: DeviceStore) -> Iterator[CheckSh
         hint = "sleap-rtc login SERVER, or sleap-rtc room join LINK."
         yield _check("rooms", "note", "this device is in none", hint)
     reached = set()
+    if settings.offline:
+        hint = "Leave out --offline, and servers are asked."
+        yield _check("network", "note", "nobody is asked: sleap-rtc works offline", hint)
+        servers = {}
     for server in servers:
         for check in _server(app, settings, server):
             yield check

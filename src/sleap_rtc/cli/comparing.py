@@ -11,14 +11,14 @@ from typing import Any, Final, Literal
 from sleap_rtc.cli.app import App
 from sleap_rtc.cli.curves import Curve, draw_together, letter
 from sleap_rtc.cli.describing import curve_of, short, training, validation
-from sleap_rtc.cli.documents import (
+from sleap_rtc.cli.listing import when, where
+from sleap_rtc.cli.model_documents import (
     CompareDocument,
     ComparedShown,
     EpochShown,
     best_loss,
     model_shown,
 )
-from sleap_rtc.cli.listing import when, where
 from sleap_rtc.cli.text import Cell, Column, cut, loss
 from sleap_rtc.domain.models import ModelRecord, safety_of
 from sleap_rtc.domain.units import format_bytes, format_duration

@@ -11,7 +11,8 @@ from typing import Any, Final
 
 from sleap_rtc.cli.app import App
 from sleap_rtc.cli.curves import Curve, draw
-from sleap_rtc.cli.documents import (
+from sleap_rtc.cli.listing import LAST_SEEN, STATUS_STYLES, places_of, when
+from sleap_rtc.cli.model_documents import (
     EpochShown,
     FileShown,
     ModelInfoDocument,
@@ -23,7 +24,6 @@ from sleap_rtc.cli.documents import (
     model_shown,
     plain_record,
 )
-from sleap_rtc.cli.listing import STATUS_STYLES, places_of, when
 from sleap_rtc.cli.text import Cell, Column, count, loss
 from sleap_rtc.client.composing import engine_of
 from sleap_rtc.domain.models import ModelRecord, safety_of
@@ -79,6 +79,8 @@ def show_info(app: App, name: str, *, verify: bool, sha256: bool = False) -> Non
                 app.out.fields(list(infos[0].commands.items()), indent=2)
 
     app.out.show(document, human)
+    if app.offline and any(info.model.locations for info in infos):
+        app.out.say(LAST_SEEN)
 
 
 def _info(app: App, entry: Entry, cache: HashCache | None, named: Entry | Group) -> ModelInfoShown:

@@ -9,7 +9,7 @@ import click
 from sleap_rtc.cli.app import App
 
 if TYPE_CHECKING:
-    from sleap_rtc.cli.documents import CheckShown
+    from sleap_rtc.cli.machine_documents import CheckShown
 
 STYLES = {"ok": "good", "note": "dim", "warning": "warning", "broken": "bad"}
 
@@ -24,7 +24,7 @@ def doctor(app: App) -> None:
     1 if something is broken; warnings and notes don't count.
     """
     from sleap_rtc.cli.checks import examine  # noqa: PLC0415 - --help stays quick
-    from sleap_rtc.cli.documents import DoctorDocument  # noqa: PLC0415
+    from sleap_rtc.cli.machine_documents import DoctorDocument  # noqa: PLC0415
 
     checks: list[CheckShown] = []
     for check in examine(app):

@@ -10,14 +10,14 @@ from msgspec.structs import replace
 
 from sleap_rtc.cli.app import App
 from sleap_rtc.cli.care_documents import UpdateDocument, UpdatedShown, WordsShown
-from sleap_rtc.cli.documents import (
+from sleap_rtc.cli.listing import day
+from sleap_rtc.cli.model_documents import (
     AliasesDocument,
     AliasShown,
     DeletedDocument,
     DeletedShown,
     TagDocument,
 )
-from sleap_rtc.cli.listing import day
 from sleap_rtc.cli.several import Several
 from sleap_rtc.cli.text import Cell, Column, count
 from sleap_rtc.domain import aliases as rules

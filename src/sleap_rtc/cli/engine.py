@@ -13,7 +13,7 @@ from sleap_rtc.cli.app import App
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from sleap_rtc.cli.documents import EngineShown
+    from sleap_rtc.cli.machine_documents import EngineShown
 
 
 @click.group()
@@ -28,7 +28,9 @@ def engine() -> None:
 @click.pass_obj
 def list_(app: App) -> None:
     """List the engines, and which of them are installed here."""
-    from sleap_rtc.cli.documents import EnginesDocument  # noqa: PLC0415 - --help stays quick
+    from sleap_rtc.cli.machine_documents import (  # noqa: PLC0415 - --help stays quick
+        EnginesDocument,
+    )
     from sleap_rtc.cli.text import Cell, Column  # noqa: PLC0415
     from sleap_rtc.engines.registry import NAMES  # noqa: PLC0415
 
@@ -66,7 +68,7 @@ def install(app: App, name: str, index_url: str | None, python: Path | None) -> 
 
     Says how large it is first. One that was cut short is noticed, and made again.
     """
-    from sleap_rtc.cli.documents import EngineDocument  # noqa: PLC0415 - --help stays quick
+    from sleap_rtc.cli.machine_documents import EngineDocument  # noqa: PLC0415 - --help stays quick
     from sleap_rtc.engines.registry import engine as known  # noqa: PLC0415
 
     app.settings()
@@ -87,6 +89,7 @@ def _install_sleap_nn(app: App, index_url: str | None, python: Path | None) -> N
     from sleap_rtc.domain.units import format_bytes, format_duration  # noqa: PLC0415
     from sleap_rtc.engines.sleap_nn import environment  # noqa: PLC0415 - --help stays quick
     from sleap_rtc.engines.sleap_nn.places import default_places  # noqa: PLC0415
+    from sleap_rtc.errors import Offline  # noqa: PLC0415
 
     places = default_places()
     if places.sleap_nn_python is not None:
@@ -95,6 +98,8 @@ def _install_sleap_nn(app: App, index_url: str | None, python: Path | None) -> N
         return
     plan = environment.plan_installation(places, python=python)
     if not environment.is_complete(plan.directory):
+        if app.offline:
+            raise Offline(url="The package index")
         device = "for this machine's GPU" if plan.device == "gpu" else "for processors"
         app.out.say(
             f"Installing sleap-nn {environment.VERSION} {device}: about {format_bytes(plan.size)} "
@@ -112,7 +117,7 @@ def _install_sleap_nn(app: App, index_url: str | None, python: Path | None) -> N
 
 def find(name: str) -> EngineShown:
     """An engine as it is on this machine."""
-    from sleap_rtc.cli.documents import EngineShown  # noqa: PLC0415 - --help stays quick
+    from sleap_rtc.cli.machine_documents import EngineShown  # noqa: PLC0415 - --help stays quick
     from sleap_rtc.engines.registry import engine as known  # noqa: PLC0415
     from sleap_rtc.errors import EngineMissing  # noqa: PLC0415
 

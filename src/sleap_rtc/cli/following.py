@@ -11,15 +11,14 @@ from typing import Final
 import msgspec
 
 from sleap_rtc.cli.app import App
-from sleap_rtc.cli.documents import (
-    ErrorShown,
-    ModelShown,
+from sleap_rtc.cli.documents import ErrorShown
+from sleap_rtc.cli.job_documents import (
     PredictionsShown,
     TrackDocument,
     TrainDocument,
     UsedModelShown,
-    model_shown,
 )
+from sleap_rtc.cli.model_documents import ModelShown, model_shown
 from sleap_rtc.cli.screen import JobScreen
 from sleap_rtc.cli.text import Cell, Column, loss
 from sleap_rtc.client.api import AsyncClient
@@ -35,7 +34,6 @@ from sleap_rtc.errors import (
     UnknownModel,
     UnknownRoom,
 )
-from sleap_rtc.jobs.datasets import waits_for_nobody
 from sleap_rtc.jobs.lifecycle import ENDED, SETTLED, JobView
 from sleap_rtc.jobs.spec import TrackSpec
 from sleap_rtc.library.entries import Entry
@@ -112,7 +110,7 @@ async def _redrawn(app: App, screen: JobScreen) -> AsyncIterator[None]:
 
 
 def _is_sent(job: SubmittedJob, view: JobView) -> bool:
-    if waits_for_nobody(job.spec.datasets):
+    if job.spec.waits_for_nobody:
         return view.state is not None
     return view.state in ("running", "paused", "finishing", *SETTLED)
 
@@ -123,7 +121,7 @@ def _goes_on(job: SubmittedJob, view: JobView) -> str:
     attach = f"sleap-rtc jobs attach {name}"
     if view.state is None:
         return f"The job may not have reached {job.worker}; send it with: {attach}"
-    stored = waits_for_nobody(job.spec.datasets)
+    stored = job.spec.waits_for_nobody
     if view.state in ("queued", "assigned", "preparing") and not stored:
         return f"{job.worker} waits for the job's data; go on sending it with: {attach}"
     if view.state in SETTLED:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
-from sleap_rtc.cli.documents import ErrorShown, ModelShown, Shown
+from sleap_rtc.cli.documents import ErrorShown, Shown
+from sleap_rtc.cli.model_documents import ModelShown
 from sleap_rtc.domain.models import Tier
 
 

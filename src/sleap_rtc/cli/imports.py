@@ -10,8 +10,9 @@ from typing import Any, Final
 import click
 
 from sleap_rtc.cli.app import App
-from sleap_rtc.cli.documents import ErrorShown, model_shown
+from sleap_rtc.cli.documents import ErrorShown
 from sleap_rtc.cli.import_documents import ImportDocument, ImportedShown, NotImportedShown
+from sleap_rtc.cli.model_documents import model_shown
 from sleap_rtc.cli.text import Cell, Column, bar, count
 from sleap_rtc.client.approvals import Approvals
 from sleap_rtc.domain import aliases

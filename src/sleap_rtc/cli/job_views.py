@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from typing import Final, Literal
 
 from sleap_rtc.cli.app import App
-from sleap_rtc.cli.documents import (
+from sleap_rtc.cli.following import Followed, finish, follow, room_name, shown_error
+from sleap_rtc.cli.job_documents import (
     CommandDocument,
     JobDocument,
     JobsDocument,
@@ -16,10 +17,10 @@ from sleap_rtc.cli.documents import (
     LogDocument,
     StageShown,
 )
-from sleap_rtc.cli.following import Followed, finish, follow, room_name, shown_error
 from sleap_rtc.cli.listing import day, when
 from sleap_rtc.cli.text import Cell, Column, loss
 from sleap_rtc.client.api import AsyncClient
+from sleap_rtc.client.job_transfers import is_all_home
 from sleap_rtc.client.outcome import failure
 from sleap_rtc.client.submitted import SubmittedJob, short
 from sleap_rtc.domain.ids import JobId
@@ -63,7 +64,9 @@ def _own(app: App, client: AsyncClient, room: str | None, limit: int) -> list[Jo
     wanted = None if room is None else client.room(room).room
     kept = [job for job in client.submitted.all() if wanted in (None, job.room)][:limit]
     open_ = [job for job in kept if job.state not in ENDED]
-    told = app.run(_ask_workers(client, open_)) if open_ else {}
+    told = app.run(_ask_workers(client, open_)) if open_ and not app.offline else {}
+    if open_ and app.offline:
+        app.out.warn("Offline: jobs that aren't done are shown as they were last seen.")
     shown = []
     for job in kept:
         summary = told.get(job.id)
@@ -247,21 +250,12 @@ def attach_job(app: App, name: str, *, download: bool | None, overwrite: bool, y
     """Follow a job again, and bring home what it has."""
     client = app.client()
     job = client.submitted.get(name)
-    if download is None and _is_all_home(job):
+    if download is None and is_all_home(job):
         app.out.say(f"Job {short(job.id)} is {job.state}, and all of it is home.")
         followed = Followed(job, JobView(state=job.state))  # type: ignore[arg-type] # in ENDED
     else:
         followed = follow(app, client, lambda c: c.attach(job.id, download=download))
     finish(app, client, followed, ask=app.out.interactive and not yes, overwrite=overwrite)
-
-
-def _is_all_home(job: SubmittedJob) -> bool:
-    """Whether the worker needn't be asked: it may be gone for good."""
-    if job.state != "completed":
-        return False
-    if isinstance(job.spec.work, TrackSpec):
-        return "predictions" in job.home
-    return all(f"model {n}" in job.home for n in range(len(job.spec.work.stages)))
 
 
 def print_log(app: App, name: str, *, follow: bool, worker: str | None, room: str | None) -> None:

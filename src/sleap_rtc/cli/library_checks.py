@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Final, Literal
 
-from sleap_rtc.cli.documents import CheckShown
+from sleap_rtc.cli.machine_documents import CheckShown
 from sleap_rtc.cli.text import count
 from sleap_rtc.config import Settings
 from sleap_rtc.errors import SleapRtcError

@@ -12,7 +12,8 @@ import msgspec
 from msgspec.structs import replace
 
 from sleap_rtc.cli.app import App
-from sleap_rtc.cli.documents import ModelsDocument, ModelShown, Shown, model_shown
+from sleap_rtc.cli.documents import Shown
+from sleap_rtc.cli.model_documents import ModelsDocument, ModelShown, model_shown
 from sleap_rtc.cli.text import Cell, Column, loss
 from sleap_rtc.domain.units import format_bytes
 from sleap_rtc.library.entries import MAX_LIMIT, Query
@@ -20,6 +21,7 @@ from sleap_rtc.library.layout import KNOWN_TYPES
 from sleap_rtc.library.registry import Registry
 from sleap_rtc.library.rows import Known
 
+LAST_SEEN: Final = "Offline: which other machines have them is as it was last seen, and may be old."
 NONE_HERE: Final = "No model here fits."
 NONE_AT_ALL: Final = (
     "There are no models here yet. sleap-rtc train makes one, sleap-rtc import-model takes one in."
@@ -66,6 +68,8 @@ def list_all(app: App, *, csv: bool, **filters: Any) -> None:
     document = ModelsDocument(models=shown, more=more)
     none = NONE_HERE if shown or library.list(Query(limit=1)).entries else NONE_AT_ALL
     show_models(app, document, shown, more=more, csv=csv, none=none)
+    if app.offline and any(model.locations for model in shown):
+        app.out.say(LAST_SEEN)
     if not shown and none == NONE_HERE:
         _say_what_there_is(app, library, query)
 

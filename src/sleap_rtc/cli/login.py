@@ -37,7 +37,7 @@ def login(app: App, server: str | None, code_file: str | None, code: str | None)
     started; it is asked for on a terminal. A device that has a key there signs in
     without. Who only joins a room needs no login: the invite link is enough.
     """
-    from sleap_rtc.cli.documents import LoginDocument  # noqa: PLC0415 - --help stays quick
+    from sleap_rtc.cli.room_documents import LoginDocument  # noqa: PLC0415 - --help stays quick
     from sleap_rtc.errors import UsageError  # noqa: PLC0415
 
     settings = app.settings(server=server)

@@ -66,7 +66,7 @@ SECTIONS: Final[dict[str, tuple[Row, ...]]] = {
         Row("import-model", "importing", "Import models into this machine's library."),
         Row("push-model", "moving", "Push models of this library to a worker."),
         Row("pull-model", "moving", "Pull models of a worker into this library."),
-        Row("transfers", "transfers", "Go on with pushes and pulls that were cut."),
+        Row("transfers", "transfers", "List what is on its way, and go on with what was cut."),
         Row("sync", "sync", "Compare this library with what workers have."),
         Row("repair-model", "repair", "Mend models: their records, their aliases, their files."),
         Row("clean-models", "clean", "Remove what the library doesn't need."),

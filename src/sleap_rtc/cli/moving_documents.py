@@ -134,19 +134,22 @@ class MovesDocument(Shown, frozen=True):
 
 
 class TransferShown(Shown, frozen=True):
-    """A push or pull of this machine.
+    """Something on its way from or to this machine.
 
     Attributes:
-        id: For ``transfers show``, ``resume`` and ``cancel``.
-        direction: ``push`` or ``pull``.
-        model: The model's id where it comes from.
-        label: What it is called there.
-        model_type: The head.
-        worker: The worker.
+        id: For ``transfers show``, ``resume`` and ``cancel``; of a job's data the job's.
+        direction: ``push`` or ``pull`` of a model; ``store`` of what a job brings, before it is
+            submitted; ``send`` of a job's data to its worker, ``fetch`` of what the job made.
+        model: The model's id where it comes from; empty for a job's data.
+        label: What it is called there; what a job is called.
+        model_type: The head; empty for a job's data.
+        worker: The worker; empty for ``store``.
+        beside: More workers from which it is pulled.
+        transport: The way that was asked for.
         room: The room.
         state: ``going`` (a process is at it), ``cut`` (it can go on), ``failed``, ``done`` or
             ``cancelled``.
-        size: Bytes of its files.
+        size: Bytes of its files; 0 for what a job made.
         done: Bytes that were there when it was last written down.
         kept: Bytes of what has arrived that are kept on this machine.
         begun_at: When it was asked for first.
@@ -158,11 +161,13 @@ class TransferShown(Shown, frozen=True):
     """
 
     id: str
-    direction: Literal["push", "pull"]
+    direction: Literal["push", "pull", "store", "send", "fetch"]
     model: str
     label: str
     model_type: str
     worker: str
+    beside: tuple[str, ...]
+    transport: str
     room: str
     state: Literal["going", "done", "cut", "failed", "cancelled"]
     size: int
@@ -189,9 +194,15 @@ class TransferDocument(Shown, frozen=True):
 
 
 class ResumedDocument(Shown, frozen=True):
-    """``transfers resume``: what became of each, by worker."""
+    """``transfers resume``: what became of each; with a job's id, what ``jobs attach`` prints.
+
+    Attributes:
+        moves: Pushes and pulls, by worker.
+        stored: What is stored now; the job is submitted by its own command.
+    """
 
     moves: tuple[MovesDocument, ...]
+    stored: tuple[TransferShown, ...]
 
 
 MOVING: Final[dict[str, type[Shown]]] = {

@@ -107,6 +107,15 @@ def _everywhere(*, hidden: bool) -> list[click.Option]:
             help=OPTIONS["--insecure"][1],
         ),
         click.Option(
+            ["--offline"],
+            is_flag=True,
+            default=None,
+            expose_value=False,
+            callback=_set_flag,
+            hidden=hidden,
+            help=OPTIONS["--offline"][1],
+        ),
+        click.Option(
             ["--debug"],
             is_flag=True,
             expose_value=False,

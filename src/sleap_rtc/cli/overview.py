@@ -22,6 +22,10 @@ OPTIONS: Final = {
         "--insecure",
         "Speak without TLS beyond this machine, on a trusted network.",
     ),
+    "--offline": (
+        "--offline",
+        "Ask nobody: what is known here is shown, the rest fails at once.",
+    ),
     "--debug": ("--debug", "Log everything."),
     "--version": ("--version", "Show the version and exit."),
     "--help": ("-h, --help", "Show this message and exit."),

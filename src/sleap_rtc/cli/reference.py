@@ -24,16 +24,21 @@ import msgspec
 from sleap_rtc.cli.app import App
 from sleap_rtc.cli.care_documents import CARE
 from sleap_rtc.cli.commands import cli
-from sleap_rtc.cli.documents import DOCUMENTS, ComparedShown, ModelShown, Shown
+from sleap_rtc.cli.documents import ERRORS, Shown
 from sleap_rtc.cli.import_documents import IMPORTS
+from sleap_rtc.cli.job_documents import JOBS
 from sleap_rtc.cli.keep_documents import KEEPING
+from sleap_rtc.cli.machine_documents import MACHINES
 from sleap_rtc.cli.main import SECTIONS
+from sleap_rtc.cli.model_documents import MODELS, ComparedShown, ModelShown
 from sleap_rtc.cli.moving_documents import MOVING
+from sleap_rtc.cli.room_documents import ROOMS
 from sleap_rtc.cli.storage_documents import STORAGE
 from sleap_rtc.library.rows import MAX_RANKED
 from sleap_rtc.library.search import conditions
 
-ALL: Final = DOCUMENTS | CARE | IMPORTS | KEEPING | MOVING | STORAGE
+_BASIC: Final = ERRORS | ROOMS | MACHINES | MODELS | JOBS
+ALL: Final = dict(sorted(_BASIC.items())) | CARE | IMPORTS | KEEPING | MOVING | STORAGE
 """Name of the schema's file → the document, of every command."""
 CSV: Final[dict[str, type[Shown]]] = {
     "compare-models": ComparedShown,

@@ -12,7 +12,7 @@ from sleap_rtc.cli.options import read_secret
 
 if TYPE_CHECKING:
     from sleap_rtc.auth.store import RoomEntry
-    from sleap_rtc.cli.documents import MemberShown, RoomShown
+    from sleap_rtc.cli.room_documents import MemberShown, RoomShown
     from sleap_rtc.client.members import RoomMember
     from sleap_rtc.domain.places import Role
 
@@ -38,7 +38,9 @@ def create(app: App, name: str, server: str | None) -> None:
     Prints the room's recovery code, once: keep it on paper or in a password
     manager. It makes any device an owner again, should this one be lost.
     """
-    from sleap_rtc.cli.documents import RoomCreatedDocument  # noqa: PLC0415 - --help stays quick
+    from sleap_rtc.cli.room_documents import (  # noqa: PLC0415 - --help stays quick
+        RoomCreatedDocument,
+    )
 
     client = app.client()
     created = app.run(client.create_room(name, server=server))
@@ -75,7 +77,7 @@ def invite(app: App, name: str | None, role: Role, uses: int, hours: float) -> N
     from datetime import UTC, datetime  # noqa: PLC0415 - --help stays quick
 
     from sleap_rtc.auth.invites import parse_link  # noqa: PLC0415
-    from sleap_rtc.cli.documents import InviteDocument  # noqa: PLC0415
+    from sleap_rtc.cli.room_documents import InviteDocument  # noqa: PLC0415
 
     client = app.client()
     entry = client.room(name)
@@ -104,7 +106,7 @@ def join(app: App, link: str, name: str | None) -> None:
     Without LINK, or with -, it is read from standard input, so that it stays out
     of the shell's history.
     """
-    from sleap_rtc.cli.documents import RoomDocument  # noqa: PLC0415 - --help stays quick
+    from sleap_rtc.cli.room_documents import RoomDocument  # noqa: PLC0415 - --help stays quick
 
     client = app.client()
     entry = app.run(client.join(given_link(app, link), name=name))
@@ -123,7 +125,7 @@ def join(app: App, link: str, name: str | None) -> None:
 @click.pass_obj
 def list_(app: App) -> None:
     """List the rooms that this device is in."""
-    from sleap_rtc.cli.documents import RoomsDocument  # noqa: PLC0415 - --help stays quick
+    from sleap_rtc.cli.room_documents import RoomsDocument  # noqa: PLC0415 - --help stays quick
     from sleap_rtc.cli.text import Cell, Column  # noqa: PLC0415
 
     rooms = [room_shown(entry) for entry in app.client().rooms()]
@@ -157,7 +159,7 @@ def members(app: App, name: str | None) -> None:
 
     Their certificates are renewed by an owner's device, whenever it is online.
     """
-    from sleap_rtc.cli.documents import MembersDocument  # noqa: PLC0415 - --help stays quick
+    from sleap_rtc.cli.room_documents import MembersDocument  # noqa: PLC0415 - --help stays quick
     from sleap_rtc.cli.text import Cell, Column  # noqa: PLC0415
     from sleap_rtc.domain.ids import fingerprint  # noqa: PLC0415
 
@@ -200,7 +202,9 @@ def remove(app: App, member: str, name: str | None, yes: bool) -> None:
     MEMBER is its name, or the first 8 digits or more of its key. Whoever is online
     ends its connections to it at once. Its jobs go on.
     """
-    from sleap_rtc.cli.documents import MemberRemovedDocument  # noqa: PLC0415 - --help stays quick
+    from sleap_rtc.cli.room_documents import (  # noqa: PLC0415 - --help stays quick
+        MemberRemovedDocument,
+    )
     from sleap_rtc.domain.ids import fingerprint  # noqa: PLC0415
     from sleap_rtc.errors import Cancelled, UsageError  # noqa: PLC0415
 
@@ -239,7 +243,7 @@ def room_shown(entry: RoomEntry) -> RoomShown:
     from datetime import UTC, datetime  # noqa: PLC0415 - --help stays quick
 
     from sleap_rtc.auth.certificates import verify_chain  # noqa: PLC0415
-    from sleap_rtc.cli.documents import RoomShown  # noqa: PLC0415
+    from sleap_rtc.cli.room_documents import RoomShown  # noqa: PLC0415
     from sleap_rtc.errors import DataError, NotTrusted  # noqa: PLC0415
 
     try:
@@ -253,7 +257,7 @@ def room_shown(entry: RoomEntry) -> RoomShown:
 
 def member_shown(member: RoomMember) -> MemberShown:
     """A member as it is shown."""
-    from sleap_rtc.cli.documents import MemberShown  # noqa: PLC0415 - --help stays quick
+    from sleap_rtc.cli.room_documents import MemberShown  # noqa: PLC0415 - --help stays quick
 
     return MemberShown(
         name=member.name,

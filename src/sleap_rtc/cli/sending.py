@@ -10,6 +10,7 @@ from sleap_rtc.cli.storage_documents import PlanDocument, WayShown
 from sleap_rtc.cli.text import bar
 from sleap_rtc.client.api import AsyncClient
 from sleap_rtc.client.composing import Composed
+from sleap_rtc.client.part_storing import OnProgress
 from sleap_rtc.client.routing import Planned, check_wish, plan_for, send_first
 from sleap_rtc.domain.units import format_bytes
 from sleap_rtc.transfer.choice import Plan, Way
@@ -79,27 +80,32 @@ def send(app: App, client: AsyncClient, planned: Planned, composed: Composed) ->
     Raises:
         SleapRtcError: It can't be stored, and was to be. Nothing is queued.
     """
-    live = app.out.live
-
-    def on_progress(name: str, progress: Progress) -> None:
-        how_far = moved(progress.done, progress.total, progress.rate, progress.eta_s)
-        line = f"storing {name.rpartition('/')[2]}"
-        live.update(
-            [f"{bar(progress.percent / 100, BAR)}  {line}", f"{'':{BAR}}  {how_far}"],
-            plain=f"{line}: {how_far}",
-        )
-
     app.goes_on = GOES_ON
+    progress = storing(app)
     try:
-        routed = send_first(client, planned, composed, on_progress=on_progress, say=app.out.warn)
+        routed = send_first(client, planned, composed, on_progress=progress, say=app.out.warn)
     finally:
-        live.clear()
+        app.out.live.clear()
     if routed.sent or routed.there:
         there = f", {format_bytes(routed.there)} was there already" if routed.there else ""
         app.out.say(f"Stored   {format_bytes(routed.sent)} sent{there}; kept for a day as")
     for place in routed.places:
         app.out.say(f"         {place}")
     return routed.composed
+
+
+def storing(app: App) -> OnProgress:
+    """Shows how far storing is."""
+
+    def on_progress(name: str, progress: Progress) -> None:
+        how_far = moved(progress.done, progress.total, progress.rate, progress.eta_s)
+        line = f"storing {name.rpartition('/')[2]}"
+        app.out.live.update(
+            [f"{bar(progress.percent / 100, BAR)}  {line}", f"{'':{BAR}}  {how_far}"],
+            plain=f"{line}: {how_far}",
+        )
+
+    return on_progress
 
 
 def _shown(ways: tuple[Way, ...]) -> tuple[WayShown, ...]:

@@ -52,7 +52,7 @@ def server(app: App, /, **flags: object) -> None:
     sign in and make rooms. It runs until Ctrl-C or SIGTERM; devices come back by
     themselves when it is started again, and links between them don't notice.
     """
-    from sleap_rtc.cli.documents import ServerDocument  # noqa: PLC0415 - --help stays quick
+    from sleap_rtc.cli.machine_documents import ServerDocument  # noqa: PLC0415 - --help stays quick
     from sleap_rtc.server.app import ServerInfo, run_server  # noqa: PLC0415
 
     settings = app.settings("server", **{f"server_{name}": value for name, value in flags.items()})
@@ -91,7 +91,9 @@ def server_code(app: App, data_dir: Path | None) -> None:
     To be run where the server's folder is, with the server running or not.
     Whoever has the code can sign in with one device, and make rooms.
     """
-    from sleap_rtc.cli.documents import ServerCodeDocument  # noqa: PLC0415 - --help stays quick
+    from sleap_rtc.cli.machine_documents import (  # noqa: PLC0415 - --help stays quick
+        ServerCodeDocument,
+    )
     from sleap_rtc.server.app import new_code  # noqa: PLC0415
 
     code = new_code(app.settings(server_data_dir=data_dir))

@@ -37,7 +37,8 @@ from sleap_rtc.client.shipping import (
     pull_models,
     push_models,
 )
-from sleap_rtc.client.transfers import Direction, IfExistsWish
+from sleap_rtc.client.transfers import IfExistsWish
+from sleap_rtc.config import Transport
 from sleap_rtc.domain.units import format_bytes, format_duration, format_rate
 from sleap_rtc.errors import Conflict, SleapRtcError
 from sleap_rtc.transfer.progress import Progress
@@ -55,7 +56,7 @@ _CHOICES: Final[dict[str, Choice]] = {"s": "skip", "o": "overwrite", "k": "keep-
 
 def move(
     app: App,
-    direction: Direction,
+    direction: Literal["push", "pull"],
     names: tuple[str, ...],
     *,
     workers: tuple[str, ...],
@@ -139,7 +140,7 @@ class _Move:
         self,
         app: App,
         client: AsyncClient,
-        direction: Direction,
+        direction: Literal["push", "pull"],
         workers: tuple[str, ...],
         room: str | None,
     ) -> None:
@@ -275,10 +276,20 @@ class _Move:
 
 
 def move_again(
-    app: App, direction: Direction, wish: Wish, *, worker: str, room: str
+    app: App,
+    direction: Literal["push", "pull"],
+    wish: Wish,
+    *,
+    workers: tuple[str, ...],
+    room: str,
+    transport: Transport,
 ) -> tuple[MovesDocument, Shipped]:
-    """Go on with what was asked for before."""
-    return _Move(app, app.client(), direction, (worker,), room).all(wish)
+    """Go on with what was asked for before, the same way unless another one is asked for now."""
+    client = app.client()
+    if "transport" not in app.flags:
+        settings = replace(client.settings, transport=transport)
+        client = AsyncClient(settings, library=client.library)
+    return _Move(app, client, direction, workers, room).all(wish)
 
 
 def _both(first: Shipped, again: Shipped) -> Shipped:

@@ -8,8 +8,8 @@ import msgspec
 
 from sleap_rtc.cli import sending
 from sleap_rtc.cli.app import App
-from sleap_rtc.cli.documents import PredictionsShown, TrackDocument, UsedModelShown
 from sleap_rtc.cli.following import finish, follow, print_predictions
+from sleap_rtc.cli.job_documents import PredictionsShown, TrackDocument, UsedModelShown
 from sleap_rtc.cli.screen import BAR, moved
 from sleap_rtc.cli.text import bar, count
 from sleap_rtc.client.api import AsyncClient
@@ -18,7 +18,7 @@ from sleap_rtc.client.tracking import Resolved, output_path, resolve_names
 from sleap_rtc.domain.places import Presence
 from sleap_rtc.domain.units import format_bytes, format_duration
 from sleap_rtc.engines.base import Stepped
-from sleap_rtc.errors import AlreadyExists, NotFound, UnknownModel, UsageError
+from sleap_rtc.errors import AlreadyExists, NotFound, Offline, UnknownModel, UsageError
 from sleap_rtc.library.entries import Entry
 
 
@@ -105,6 +105,8 @@ def track_remotely(app: App, wanted: Wanted) -> None:
     """
     app.goes_on = "Nothing was sent."
     client = app.client()
+    if app.offline:  # said before anything is read or hashed for it
+        raise Offline(url=client.room(wanted.room).server)
     outputs = _outputs(wanted)
     worker = wanted.worker or _choose(app, client, wanted)
     models = app.run(client.locate_models(wanted.models, worker, room=wanted.room))
@@ -132,10 +134,10 @@ def track_remotely(app: App, wanted: Wanted) -> None:
     if wanted.explain:
         sending.explain(app, planned)
         return
-    package = composed.packed.package
+    models_too = f" and {count(len(composed.models), 'model')}" if composed.models else ""
     app.out.say(
-        f"Sent     {count(len(package.files), 'video')}, {format_bytes(package.size)}, "
-        f"{sending.words(planned.plan)}"
+        f"Sent     {count(len(composed.files), 'video')}{models_too}, "
+        f"{format_bytes(planned.given.size)}, {sending.words(planned.plan)}"
     )
     composed = sending.send(app, client, planned, composed)
     followed = follow(

@@ -24,6 +24,7 @@ from sleap_rtc.errors import (
     Cancelled,
     IllegalTransition,
     NotFound,
+    Offline,
     UnknownModel,
     UsageError,
 )
@@ -58,6 +59,8 @@ def train(app: App, wanted: Wanted) -> None:
     """
     app.goes_on = "Nothing was sent."
     client = app.client()
+    if app.offline:  # said before anything is read or hashed for it
+        raise Offline(url=client.room(wanted.room).server)
     _check_alias(client, wanted)
     composed = _compose(app, client, wanted)
     if not wanted.yes and not wanted.explain and not app.out.interactive:

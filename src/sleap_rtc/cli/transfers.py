@@ -1,20 +1,22 @@
-"""``transfers``: what this machine pushed and pulled, and what of it isn't finished."""
+"""``transfers``: what is on its way from and to this machine, and what of it was cut."""
 
 from __future__ import annotations
 
 import click
 
+from sleap_rtc.cli import options
 from sleap_rtc.cli.app import App
 
 
 @click.group(invoke_without_command=True)
 @click.pass_context
 def transfers(ctx: click.Context) -> None:
-    """Go on with pushes and pulls that were cut.
+    """List what is on its way, and go on with what was cut.
 
     Without a command it is the same as transfers list: the pushes and pulls of this
-    machine that aren't finished. A finished one is remembered
-    for 30 days, another one until it is done or cancelled.
+    machine that aren't finished, what it stores for jobs, and data and results of its
+    jobs that are still on their way. A finished transfer is remembered for 30 days,
+    another one until it is done or cancelled.
     """
     if ctx.invoked_subcommand is None:
         _list(ctx.obj, everything=False)
@@ -46,9 +48,16 @@ def show(app: App, name: str) -> None:
 
 @transfers.command()
 @click.argument("names", nargs=-1, metavar="[ID]...")
+@options.limit_rate
+@options.transport
 @click.pass_obj
 def resume(app: App, names: tuple[str, ...]) -> None:
-    """Go on with transfers that were cut; without an ID with all of them."""
+    """Go on with transfers that were cut; without an ID with all of them.
+
+    By the way and from the workers that were named before. What a job brings is
+    stored; the job is submitted by its own command, which has nothing left to send
+    then. With the ID of a job's data it is the same as jobs attach.
+    """
     from sleap_rtc.cli.transferring import resume_transfers  # noqa: PLC0415 - --help stays quick
 
     resume_transfers(app, names)
@@ -61,7 +70,8 @@ def resume(app: App, names: tuple[str, ...]) -> None:
 def cancel(app: App, /, *, names: tuple[str, ...], everything: bool) -> None:
     """Give transfers up, and remove what has arrived of them on this machine.
 
-    What has arrived on a worker, it removes by itself after some days.
+    What has arrived on a worker, it removes by itself after some days, and storage
+    after one. A job's data is given up with the job: jobs cancel.
     """
     if not names and not everything:
         raise click.UsageError("Name a transfer, or add --all.")

@@ -38,7 +38,7 @@ def trust_model(app: App, /, *, blake3: str, remove: bool) -> None:
     sleap-rtc trust-model 5c1d…
     sleap-rtc trust-model 5c1d… --remove
     """  # noqa: D301 - click reads the backspace, which keeps lines as they are
-    from sleap_rtc.cli.documents import TrustDocument  # noqa: PLC0415 - --help stays quick
+    from sleap_rtc.cli.machine_documents import TrustDocument  # noqa: PLC0415 - --help stays quick
     from sleap_rtc.client.approvals import Approvals  # noqa: PLC0415
 
     approvals = Approvals(app.settings().home / "trusted")

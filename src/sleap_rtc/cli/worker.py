@@ -105,7 +105,7 @@ def model_info(app: App, name: str, worker: str | None, room: str | None) -> Non
 
 
 def _work(app: App, room: str | None, name: str | None, worker_dir: Path | None) -> None:
-    from sleap_rtc.cli.documents import WorkerDocument  # noqa: PLC0415 - --help stays quick
+    from sleap_rtc.cli.machine_documents import WorkerDocument  # noqa: PLC0415 - --help stays quick
     from sleap_rtc.worker.daemon import run_worker  # noqa: PLC0415
 
     settings = app.settings("worker", worker_dir=worker_dir)

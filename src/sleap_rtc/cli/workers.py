@@ -12,8 +12,8 @@ from sleap_rtc.cli.app import App
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sleap_rtc.cli.documents import GpuShown, WorkerShown
-    from sleap_rtc.domain.places import WorkerInfo
+    from sleap_rtc.cli.machine_documents import GpuShown, WorkerShown
+    from sleap_rtc.domain.places import Presence, WorkerInfo
 
 
 @click.command()
@@ -36,17 +36,29 @@ def workers(app: App, room: str | None, accept_new: str | None) -> None:
     if accept_new is not None:
         _accept(app, accept_new, room)
         return
-    from sleap_rtc.cli.documents import WorkersDocument  # noqa: PLC0415 - --help stays quick
+    from sleap_rtc.cli.machine_documents import (  # noqa: PLC0415 - --help stays quick
+        WorkersDocument,
+    )
 
     client = app.client()
     entry = client.room(room)
-    found = app.run(client.workers(entry.room))
+    found: Sequence[Presence]
+    as_of = None
+    if app.offline:
+        known = client.known.workers(entry)
+        found, as_of = known.told, known.as_of
+        app.tell_kept(as_of, "these were the workers")
+    else:
+        found = app.run(client.workers(entry.room))
     shown = [worker_shown(each.name, entry.name, each.device, each.worker) for each in found]
-    app.out.show(WorkersDocument(workers=tuple(shown)), lambda: _table(app, shown, entry.name))
+    document = WorkersDocument(workers=tuple(shown), as_of=as_of)
+    app.out.show(document, lambda: _table(app, shown, entry.name))
 
 
 def _accept(app: App, name: str, room: str | None) -> None:
-    from sleap_rtc.cli.documents import WorkerAcceptedDocument  # noqa: PLC0415 - --help is quick
+    from sleap_rtc.cli.machine_documents import (  # noqa: PLC0415 - --help is quick
+        WorkerAcceptedDocument,
+    )
     from sleap_rtc.domain.ids import fingerprint  # noqa: PLC0415
 
     accepted = app.run(app.client().accept_worker(name, room=room))
@@ -105,7 +117,7 @@ def _table(app: App, shown: list[WorkerShown], room: str) -> None:
 
 def worker_shown(name: str, room: str, device: str, told: WorkerInfo | None) -> WorkerShown:
     """A worker as it is shown; one that says nothing of itself has nothing."""
-    from sleap_rtc.cli.documents import (  # noqa: PLC0415 - --help stays quick
+    from sleap_rtc.cli.machine_documents import (  # noqa: PLC0415 - --help stays quick
         GpuShown,
         LoadShown,
         WorkerShown,

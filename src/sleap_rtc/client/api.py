@@ -30,6 +30,7 @@ from sleap_rtc.client.approvals import Approvals
 from sleap_rtc.client.asking import WorkerLibrary, open_library
 from sleap_rtc.client.composing import Composed, Located, compose_tracking, compose_training
 from sleap_rtc.client.following import ONCE_S, Follower
+from sleap_rtc.client.lastknown import LastKnown
 from sleap_rtc.client.locating import locate, offered_here
 from sleap_rtc.client.members import RoomMember
 from sleap_rtc.client.moving import Mover, open_mover
@@ -94,6 +95,7 @@ class AsyncClient:
 
     Attributes:
         taken_over: What became of models in the public sleap-rtc's registry, if it was found now.
+        known: What this machine was told last, for when nobody can be asked.
     """
 
     def __init__(
@@ -108,6 +110,7 @@ class AsyncClient:
         self.transfers = Transfers(home / "transfers")
         self.devices = DeviceStore(home)
         self.cache = HashCache(home / "hashes")
+        self.known = LastKnown(home / "known")
         self.throttle = Throttle.of(self.settings.limit_rate)
         self._incoming = home / "incoming"
 
@@ -158,11 +161,13 @@ class AsyncClient:
         """Be present in a room.
 
         Raises:
+            Offline: Nobody is to be asked; :attr:`known` has what was told last.
             ServerUnreachable: Its server can't be reached.
             NotPermitted: The server doesn't take this device for a member.
         """
         async with Online(self.settings, room.server) as online:
             await online.enter(room, name=self.settings.name, kind="client")
+            self.known.keep_workers(room, online.workers(room.room))
             yield online
 
     async def workers(self, room: str | None = None) -> list[Presence]:

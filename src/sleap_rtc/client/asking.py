@@ -170,7 +170,7 @@ class Asked(Protocol):
         """Open a block connection where there is none."""
 
 
-class RemoteModels(msgspec.Struct, frozen=True):
+class RemoteModels(Value, frozen=True):
     """Models of a worker.
 
     Attributes:
@@ -182,7 +182,7 @@ class RemoteModels(msgspec.Struct, frozen=True):
     more: int
 
 
-class RemoteModel(msgspec.Struct, frozen=True):
+class RemoteModel(Value, frozen=True):
     """Everything about a model of a worker.
 
     Attributes:

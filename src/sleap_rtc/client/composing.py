@@ -45,6 +45,7 @@ class Located(msgspec.Struct, frozen=True, kw_only=True):
         engine: What runs it.
         there: Whether the worker has it, as far as is known.
         other: The model that the worker calls by that name, if it is another one.
+        packed: Its files on this machine, where it is offered.
     """
 
     ref: ModelRef
@@ -53,6 +54,7 @@ class Located(msgspec.Struct, frozen=True, kw_only=True):
     engine: str
     there: bool = False
     other: ModelRecord | None = None
+    packed: Packed | None = None
 
 
 class Composed(msgspec.Struct, frozen=True):
@@ -65,6 +67,7 @@ class Composed(msgspec.Struct, frozen=True):
         offered: Ids of models of this machine's library that the worker can fetch from here.
         labels: What the label file holds, for training.
         configs: What the configurations say, for training.
+        models: The files of the models that are offered.
     """
 
     spec: JobSpec
@@ -73,6 +76,7 @@ class Composed(msgspec.Struct, frozen=True):
     offered: tuple[ModelId, ...] = ()
     labels: LabelsReport | None = None
     configs: tuple[ConfigSummary, ...] = ()
+    models: tuple[Packed, ...] = ()
 
 
 def new_job_id() -> JobId:
@@ -195,7 +199,8 @@ def compose_tracking(
         name=videos[0].name,
     )
     offered = tuple(model.ref.id for model in models if model.ref.offered is not None)
-    return Composed(spec=spec, packed=packed, files=files, offered=offered)
+    brought = tuple(model.packed for model in models if model.packed is not None)
+    return Composed(spec=spec, packed=packed, files=files, offered=offered, models=brought)
 
 
 def engine_of(models: Sequence[Entry]) -> str:

@@ -22,10 +22,11 @@ import msgspec
 from sleap_rtc.client.composing import Located, one_engine
 from sleap_rtc.client.tracking import is_whole, resolve_names
 from sleap_rtc.domain.models import ModelRecord
-from sleap_rtc.domain.packages import PackageRef, ref
+from sleap_rtc.domain.packages import ref
 from sleap_rtc.engines.registry import running
 from sleap_rtc.errors import FilesMissing, UnknownModel, UsageError
 from sleap_rtc.files.hashcache import HashCache
+from sleap_rtc.files.packing import Packed
 from sleap_rtc.jobs.spec import ModelRef
 from sleap_rtc.library.entries import Entry
 from sleap_rtc.library.registry import Registry
@@ -46,7 +47,7 @@ def offered_here(entry: Entry, cache: HashCache | None = None) -> Located:
     """
     served = serve_model(entry.record, entry.directory, cache=cache)
     served.close()
-    return _located(entry.record, entry.label, ref(served.packed.package))
+    return _located(entry.record, entry.label, served.packed)
 
 
 async def locate(
@@ -142,12 +143,14 @@ async def _other(name: str, located: Located, worker: _Worker) -> ModelRecord | 
     return None if told is None or told.record.package == located.ref.package else told.record
 
 
-def _located(record: ModelRecord, label: str, offered: PackageRef | None) -> Located:
+def _located(record: ModelRecord, label: str, packed: Packed | None) -> Located:
     if record.package is None:
         raise FilesMissing(name=label, files="all of them, they were never complete")
+    offered = None if packed is None else ref(packed.package)
     return Located(
         ref=ModelRef(id=record.id, package=record.package, offered=offered),
         label=label,
         model_type=record.model_type,
         engine=running(record.training.engine),
+        packed=packed,
     )

@@ -226,6 +226,8 @@ class Mover:
             room=self.room.room,
             begun_at=now,
             changed_at=now,
+            beside=tuple(other.worker for other in self.beside),
+            transport=self.ways.wish,
         )
 
     async def ask(self, body: RequestBody, *, within_s: float = 60.0) -> ReplyBody:

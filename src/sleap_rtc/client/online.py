@@ -22,7 +22,7 @@ from sleap_rtc.client.tending import TEND_EVERY_S, Tending
 from sleap_rtc.config import Settings
 from sleap_rtc.domain.ids import RoomId
 from sleap_rtc.domain.places import DeviceKind, Presence, WorkerInfo
-from sleap_rtc.errors import NotSignedIn, SleapRtcError, UnknownWorker
+from sleap_rtc.errors import NotSignedIn, Offline, SleapRtcError, UnknownWorker
 from sleap_rtc.net.address import parse_server
 from sleap_rtc.net.events import (
     Connected,
@@ -98,6 +98,7 @@ class Online:
         )
         self._server_ice: tuple[IceServer, ...] = ()
         self._patient = patient
+        self._offline = settings.offline
         self._on_lost = on_lost
         self._on_list = on_list
         self._present: dict[RoomId, dict[str, Presence]] = {}
@@ -110,9 +111,12 @@ class Online:
         """Sign in.
 
         Raises:
+            Offline: Nobody is to be asked.
             ServerUnreachable: Unless patient.
             NotSignedIn: The server doesn't know this device.
         """
+        if self._offline:
+            raise Offline(url=self.signaling.server.url)
         self._reader = asyncio.create_task(self._read())
         try:
             connected = await self.signaling.start(patient=self._patient)

@@ -80,5 +80,6 @@ class RoomStorage:
             sign=key.sign,
             name=settings.name,
             program=f"sleap-rtc {sleap_rtc.__version__}",
+            offline=settings.offline,
         )
         return RemoteStore(self._api, self._room.room, self._area)

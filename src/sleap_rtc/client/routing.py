@@ -1,4 +1,6 @@
-"""By which way a job's data gets to its worker: looked at, planned, and carried out.
+"""By which way what a job brings gets to its worker: looked at, planned, and carried out.
+
+That is its inputs, and the models that the worker lacks: one plan is for all of it.
 
 ::
 
@@ -15,8 +17,7 @@ A job is submitted only after this: when it fails, nothing is queued.
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
@@ -25,8 +26,11 @@ from loguru import logger
 from msgspec.structs import replace
 
 from sleap_rtc.client.composing import Composed
+from sleap_rtc.client.part_storing import OnProgress, store_part
+from sleap_rtc.client.parts import Part, parts_of
 from sleap_rtc.client.room_storage import RoomStorage
 from sleap_rtc.config import Settings
+from sleap_rtc.domain.ids import PackageId
 from sleap_rtc.domain.packages import ref
 from sleap_rtc.errors import (
     Cancelled,
@@ -35,10 +39,20 @@ from sleap_rtc.errors import (
     PathNotPermitted,
     SleapRtcError,
 )
-from sleap_rtc.jobs.datasets import Dataset, NamedFile, fit, linked, shared, stored
+from sleap_rtc.jobs.datasets import (
+    Dataset,
+    Datasets,
+    NamedFile,
+    SharedFile,
+    StoredFile,
+    fit,
+    linked,
+    shared,
+    stored,
+)
+from sleap_rtc.jobs.spec import JobSpec, TrackSpec
 from sleap_rtc.protocol.datasets import DataWeighed, WeighData
 from sleap_rtc.transfer.choice import Data, Kind, Plan, plan_data
-from sleap_rtc.transfer.progress import Progress
 from sleap_rtc.transports.link import Link
 
 if TYPE_CHECKING:
@@ -48,8 +62,6 @@ ONCE_S: Final = 60.0
 """Seconds for a question: the worker may just be coming back."""
 _INSTEAD: Final = "Nothing was queued. Or send it over the link: --transport webrtc."
 
-OnProgress = Callable[[str, Progress], None]
-
 
 class Planned(msgspec.Struct, frozen=True):
     """The ways that a job's data takes.
@@ -57,16 +69,19 @@ class Planned(msgspec.Struct, frozen=True):
     Attributes:
         plan: In their order, with reasons.
         given: What is known.
-        files: The package's files.
-        seen: Names of those that the worker sees where they are.
+        parts: What the job brings.
         failure: Why storage can't be asked, if that is what's wrong with it.
     """
 
     plan: Plan
     given: Data
-    files: tuple[NamedFile, ...]
-    seen: frozenset[str] = frozenset()
+    parts: tuple[Part, ...]
     failure: SleapRtcError | None = None
+
+    @property
+    def files(self) -> list[NamedFile]:
+        """All files of all parts."""
+        return [file for part in self.parts for file in part.files]
 
 
 class Routed(msgspec.Struct, frozen=True):
@@ -87,22 +102,8 @@ class Routed(msgspec.Struct, frozen=True):
     @property
     def places(self) -> tuple[str, ...]:
         """Where in storage, or on a shared disk, its files are."""
-        return tuple(d.path for d in self.composed.spec.datasets if d.path != d.name)
-
-
-def files_of(composed: Composed) -> tuple[NamedFile, ...]:
-    """The files of a job's package, as they are named to a worker."""
-    hashes = composed.packed.file_hashes
-    return tuple(
-        NamedFile(
-            name=entry.path,
-            size=entry.size,
-            checksum=hashes[entry.path],
-            # As the user named it: what its links lead to may have another path over there.
-            place=os.path.abspath(composed.files[entry.path]),  # noqa: PTH100 - without links
-        )
-        for entry in composed.packed.package.files
-    )
+        parts = self.composed.spec.parts
+        return tuple(d.path for _, datasets in parts for d in datasets if d.path != d.name)
 
 
 async def plan_for(
@@ -129,7 +130,7 @@ async def plan_for(
     if (ask or planned.given.asks) and _can_be_named(planned):
         room = client.devices.room(composed.spec.room)
         async with client.link(worker, room) as link:
-            weighed = await weigh(link, composed, planned.files)
+            weighed = await weigh(link, planned.parts)
         with closing(RoomStorage(client.settings, room)) as storage:
             planned = await asyncio.to_thread(survey, planned, weighed, storage)
     logger.bind(job=composed.spec.id).info("ways of the data:\n{}", planned.plan.explain())
@@ -160,17 +161,20 @@ def send_first(
         )
 
 
-async def weigh(link: Link, composed: Composed, files: Sequence[NamedFile]) -> DataWeighed | None:
-    """What a worker has and sees of a job's data; None from one that is too old to say."""
-    question = WeighData(
-        package=ref(composed.packed.package), datasets=tuple(shared(file) for file in files)
-    )
-    try:
-        answer = await link.request(question, within_s=ONCE_S)
-    except FeatureMissing:
-        return None
-    assert isinstance(answer, DataWeighed)  # noqa: S101 - the protocol's table says so
-    return answer
+async def weigh(link: Link, parts: Sequence[Part]) -> list[DataWeighed] | None:
+    """What a worker has and sees of each part; None from one that is too old to say."""
+    answers = []
+    for part in parts:
+        question = WeighData(
+            package=ref(part.packed.package), datasets=tuple(shared(file) for file in part.files)
+        )
+        try:
+            answer = await link.request(question, within_s=ONCE_S)
+        except FeatureMissing:
+            return None
+        assert isinstance(answer, DataWeighed)  # noqa: S101 - the protocol's table says so
+        answers.append(answer)
+    return answers
 
 
 def first_look(settings: Settings, composed: Composed, *, leaves: bool) -> Planned:
@@ -181,20 +185,20 @@ def first_look(settings: Settings, composed: Composed, *, leaves: bool) -> Plann
         composed: The job.
         leaves: Whether this machine lets go as soon as the job is submitted.
     """
-    files = files_of(composed)
+    parts = parts_of(composed)
     given = Data(
-        size=composed.packed.package.size,
+        size=sum(part.packed.package.size for part in parts),
         what="the data",
         wish=settings.transport,
         threshold=settings.large_file_threshold,
         no_storage="it wasn't asked: the data is small",
         leaves=leaves,
     )
-    planned = Planned(plan=plan_data(given), given=given, files=files)
+    planned = Planned(plan=plan_data(given), given=given, parts=parts)
     if _can_be_named(planned):
         return planned
     given = replace(given, no_storage="no job can name so many files")
-    return Planned(plan=plan_data(given), given=given, files=files)
+    return Planned(plan=plan_data(given), given=given, parts=parts)
 
 
 def _can_be_named(planned: Planned) -> bool:
@@ -202,30 +206,37 @@ def _can_be_named(planned: Planned) -> bool:
     return fit([shared(file) for file in planned.files])
 
 
-def survey(planned: Planned, weighed: DataWeighed | None, storage: RoomStorage) -> Planned:
+def survey(
+    planned: Planned, weighed: Sequence[DataWeighed] | None, storage: RoomStorage
+) -> Planned:
     """The plan by what worker and storage say. Blocks while storage is asked.
 
     Args:
         planned: By what this machine knows.
-        weighed: What the worker says.
+        weighed: What the worker says of each part; None from one that is too old.
         storage: The room's storage.
     """
-    given, files = planned.given, planned.files
-    names = frozenset(weighed.seen if weighed is not None else ()) & {f.name for f in files}
-    seen = sum(file.size for file in files if file.name in names)
-    given = replace(given, here=0 if weighed is None else weighed.here, seen=seen)
+    parts = planned.parts
+    if weighed is not None:
+        both = zip(parts, weighed, strict=True)
+        parts = tuple(replace(part, seen=frozenset(told.seen)) for part, told in both)
+    given = replace(
+        planned.given,
+        here=sum(told.here for told in weighed or ()),
+        seen=sum(file.size for part in parts for file in part.files if file.name in part.seen),
+    )
     failure: SleapRtcError | None = None
     if weighed is None:
         given = replace(given, no_storage="the worker is too old for it")
-    elif not weighed.storage:
+    elif not all(told.storage for told in weighed):
         given = replace(given, no_storage="the worker lacks the extra http, with which it is asked")
     else:
         try:
-            given = replace(given, stored=_bytes_there(storage, files))
+            given = replace(given, stored=_bytes_there(storage, planned.files))
         except SleapRtcError as error:
             logger.bind(code=error.code).info("storage can't be asked: {}", error)
             given, failure = replace(given, no_storage=error.message.rstrip(".")), error
-    return Planned(plan=plan_data(given), given=given, files=files, seen=names, failure=failure)
+    return Planned(plan=plan_data(given), given=given, parts=parts, failure=failure)
 
 
 def _bytes_there(storage: RoomStorage, files: Sequence[NamedFile]) -> int:
@@ -243,7 +254,7 @@ def carry_out(
     on_progress: OnProgress | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Routed:
-    """Do what has to be done before a job is submitted: store its files, and name them all. Blocks.
+    """Do what has to be done before a job is submitted: store files, and name them all. Blocks.
 
     Args:
         planned: The plan.
@@ -260,44 +271,56 @@ def carry_out(
         PathNotPermitted: The worker was to read the files where they are, and doesn't see them.
         SleapRtcError: Storing failed, and the user asked for just that. Nothing is queued.
     """
-    wish = planned.given.wish
     check_wish(planned)
-    seen = planned.seen if planned.plan.uses("local") else frozenset()
-    rest = [file for file in planned.files if file.name not in seen]
-    keys: dict[str, str] = {}
+    named: dict[PackageId, Datasets] = {}
     sent = there = 0
+    stores = _wants_storage(planned.plan)
+    for part in planned.parts:
+        seen = part.seen if planned.plan.uses("local") else frozenset()
+        rest = [file for file in part.files if file.name not in seen]
+        keys: dict[str, str] = {}
+        if stores and any(file.size for file in rest):
+            try:
+                done = store_part(
+                    storage,
+                    part,
+                    rest,
+                    spec=composed.spec,
+                    settings=settings,
+                    replaced=planned.given.wish != "s3",
+                    on_progress=on_progress,
+                )
+            except Cancelled:
+                raise
+            except SleapRtcError as error:
+                if planned.given.wish == "s3":
+                    raise _unqueued(error) from None
+                say(f"Storage failed: {error.message} The data goes over the link instead.")
+                stores = False
+            else:
+                keys = done.keys
+                sent, there = sent + done.sent, there + done.there
+        named[part.packed.package.id] = _named(part.files, seen, keys)
+    everything = [each for datasets in named.values() for each in datasets]
+    spec = _with(composed.spec, named) if fit(everything) else composed.spec
     way: Kind = "webrtc"
-    if seen:
+    if any(isinstance(each, SharedFile) for each in everything):
         way = "local"
-    if _wants_storage(planned.plan) and any(file.size for file in rest):
-        from sleap_rtc.client.storing import Limits, store_files  # noqa: PLC0415 - as above
-
-        limits = Limits(
-            in_flight=settings.max_concurrent_parts,
-            largest=settings.multipart_chunk_size,
-            rate=settings.limit_rate,
-        )
-        try:
-            done = store_files(
-                storage.open(),
-                composed.packed,
-                rest,
-                state=settings.home / "uploads",
-                limits=limits,
-                on_progress=on_progress,
-            )
-        except Cancelled:
-            raise
-        except SleapRtcError as error:
-            if wish == "s3":
-                raise _unqueued(error) from None
-            say(f"Storage failed: {error.message} The data goes over the link instead.")
-        else:
-            keys, sent, there = done.keys, done.sent, done.there
-            way = way if seen else "s3"
-    datasets = _named(planned.files, seen, keys)
-    spec = replace(composed.spec, datasets=datasets if fit(datasets) else ())
+    elif any(isinstance(each, StoredFile) for each in everything):
+        way = "s3"
     return Routed(composed=replace(composed, spec=spec), way=way, sent=sent, there=there)
+
+
+def _with(spec: JobSpec, named: Mapping[PackageId, Datasets]) -> JobSpec:
+    """The job with where its files are, by package: its inputs, and the models that it brings."""
+    spec = replace(spec, datasets=named[spec.inputs.id])
+    if not isinstance(spec.work, TrackSpec):
+        return spec
+    models = tuple(
+        model if model.offered is None else replace(model, datasets=named.get(model.package, ()))
+        for model in spec.work.models
+    )
+    return replace(spec, work=replace(spec.work, models=models))
 
 
 def _wants_storage(plan: Plan) -> bool:
@@ -333,9 +356,7 @@ def _unqueued(error: SleapRtcError) -> SleapRtcError:
     return error
 
 
-def _named(
-    files: Sequence[NamedFile], seen: frozenset[str], keys: dict[str, str]
-) -> tuple[Dataset, ...]:
+def _named(files: Sequence[NamedFile], seen: frozenset[str], keys: dict[str, str]) -> Datasets:
     found: list[Dataset] = []
     for file in files:
         if file.name in seen:

@@ -1,4 +1,4 @@
-"""What this machine pushed and pulled, and what of it isn't finished (CLI-13).
+"""What this machine pushed, pulled and stored, and what of it isn't finished (CLI-13).
 
 ::
 
@@ -14,8 +14,9 @@
     cut, failed ──► going again · cancelled: what has arrived here is removed
 
 The content itself is not here: what has arrived of a pull is in the library's
-``.incoming``, of a push in the worker's. Asking for the same again is what goes
-on with it; this only remembers what there is to ask for.
+``.incoming``, of a push in the worker's, of what is stored in the storage. Asking for
+the same again is what goes on with it; this only remembers what there is to ask for.
+What is on its way for a job is in ``job_transfers.py``.
 """
 
 from __future__ import annotations
@@ -33,8 +34,10 @@ from loguru import logger
 from msgspec import Meta
 from msgspec.structs import replace
 
-from sleap_rtc.domain.ids import ModelId, RoomId, is_uuid7, make_uuid7
-from sleap_rtc.domain.models import Id, Line, ModelType, Package, Utc
+from sleap_rtc.client.submitted import LocalPath
+from sleap_rtc.config import Transport
+from sleap_rtc.domain.ids import MODEL_ID, ModelId, RoomId, is_uuid7, make_uuid7
+from sleap_rtc.domain.models import Id, Line, Package, Utc
 from sleap_rtc.domain.packages import MAX_SIZE
 from sleap_rtc.domain.values import Document, decode, encode_pretty
 from sleap_rtc.errors import (
@@ -49,8 +52,9 @@ from sleap_rtc.errors import (
 )
 from sleap_rtc.files.claim import Claim
 from sleap_rtc.files.durable import write_replacing
+from sleap_rtc.jobs.datasets import MAX_DATASETS
 
-Direction = Literal["push", "pull"]
+Direction = Literal["push", "pull", "store"]
 State = Literal["going", "done", "cut", "failed", "cancelled"]
 IfExistsWish = Literal["ask", "skip", "overwrite", "keep-both"]
 
@@ -68,17 +72,17 @@ _GOES_ON: Final = (NetworkError, OutOfSpace, Busy, Cancelled)
 
 
 class Transfer(Document, frozen=True):
-    """One model on its way.
+    """One model, or what a job brings, on its way.
 
     Attributes:
         id: UUIDv7.
-        direction: ``push`` to the worker, ``pull`` from it.
-        model: The model's id where it comes from.
-        label: What it is called there.
-        model_type: The head.
+        direction: ``push`` to the worker, ``pull`` from it, ``store`` before a job is submitted.
+        model: The model's id where it comes from; empty for a job's inputs.
+        label: What it is called there; what a job is called.
+        model_type: The head; empty for what is stored.
         package: Its content.
         size: Bytes of its files.
-        worker: The worker's name.
+        worker: The worker's name; empty for what is stored.
         room: The room's id.
         begun_at: When it was asked for first, UTC.
         changed_at: When the state was written, UTC.
@@ -89,13 +93,16 @@ class Transfer(Document, frozen=True):
         attempts: How often it was begun.
         why: Why it isn't done.
         result: The model's id where it went, once it is there.
+        beside: More workers from which it is pulled.
+        transport: The way that was asked for.
+        files: Of what is stored: path in the package → path on this machine.
     """
 
     id: Annotated[str, Meta(max_length=36)]
     direction: Direction
-    model: Id
+    model: Annotated[ModelId, Meta(pattern=rf"{MODEL_ID}|\A\Z")]
     label: Line
-    model_type: ModelType
+    model_type: Annotated[str, Meta(pattern=r"\A([a-z][a-z0-9_]{0,63})?\Z")]
     package: Package
     size: Annotated[int, Meta(ge=0, le=MAX_SIZE)]
     worker: Line
@@ -109,6 +116,9 @@ class Transfer(Document, frozen=True):
     attempts: Annotated[int, Meta(ge=1)] = 1
     why: Line = ""
     result: Id | None = None
+    beside: Annotated[tuple[Line, ...], Meta(max_length=64)] = ()
+    transport: Transport = "auto"
+    files: Annotated[dict[str, LocalPath], Meta(max_length=MAX_DATASETS)] = {}
 
     @property
     def short(self) -> str:
@@ -142,8 +152,8 @@ class Going:
         self._transfers = transfers
         self._claim = claim
 
-    def finish(self, result: str) -> None:
-        """Say that the model is there, under an id."""
+    def finish(self, result: str | None = None) -> None:
+        """Say that it is there, a model under an id."""
         self._write(state="done", why="", done=self.transfer.size, result=result)
 
     def __enter__(self) -> Self:

@@ -15,7 +15,7 @@ from sleap_rtc.domain.ids import JobId, PackageId, RoomId
 from sleap_rtc.domain.models import Hex64, Id, Line, ModelType, Package
 from sleap_rtc.domain.packages import PackageRef
 from sleap_rtc.domain.values import Document, Value
-from sleap_rtc.jobs.datasets import Datasets
+from sleap_rtc.jobs.datasets import Datasets, waits_for_nobody
 
 EngineName = Annotated[str, Meta(pattern=r"\A[a-z][a-z0-9-]{0,31}\Z")]
 PackagePath = Annotated[str, Meta(min_length=1, max_length=1024)]
@@ -65,11 +65,13 @@ class ModelRef(Value, frozen=True):
         package: What its files must be.
         offered: The same package, as whoever submits the job offers it to a worker that lacks
             it; None where they haven't got it either.
+        datasets: Where each file of what is offered is; none where all come over the link.
     """
 
     id: Id
     package: Package
     offered: PackageRef | None = None
+    datasets: Datasets = ()
 
 
 class TrackSpec(Value, frozen=True, tag_field="kind", tag="track"):
@@ -116,7 +118,18 @@ class JobSpec(Document, frozen=True):
         return {self.inputs.id, *(model.package for model in models)}
 
     @property
+    def parts(self) -> tuple[tuple[PackageRef, Datasets], ...]:
+        """Every package that comes with the job, the inputs first, and where its files are."""
+        models = self.work.models if isinstance(self.work, TrackSpec) else ()
+        brought = ((m.offered, m.datasets) for m in models if m.offered is not None)
+        return ((self.inputs, self.datasets), *brought)
+
+    @property
     def offered(self) -> tuple[PackageRef, ...]:
         """Every package that whoever submits the job offers with it, the inputs first."""
-        models = self.work.models if isinstance(self.work, TrackSpec) else ()
-        return (self.inputs, *(model.offered for model in models if model.offered is not None))
+        return tuple(package for package, _ in self.parts)
+
+    @property
+    def waits_for_nobody(self) -> bool:
+        """Whether a worker gets all that comes with it while whoever submitted it is away."""
+        return all(waits_for_nobody(datasets) for _, datasets in self.parts)

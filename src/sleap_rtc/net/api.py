@@ -54,6 +54,7 @@ class ServerApi:
         sign: Signs as this device: (context, payload) → 64 bytes.
         name: What the device calls itself.
         program: Name and version of the program.
+        offline: Whether nobody is to be asked, for a client of its own.
         client: Whose rules name the server as the user's own; None for one of its own.
         monotonic: Seconds on a clock that never goes back.
     """
@@ -66,12 +67,15 @@ class ServerApi:
         sign: Callable[[str, bytes], bytes],
         name: str,
         program: str = "",
+        offline: bool = False,
         client: HttpClient | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.server = server
         self._client = client or HttpClient(
-            UrlRules(own=frozenset({server})), breakers=Breakers(open_s=RESTART_S)
+            UrlRules(own=frozenset({server})),
+            offline=offline,
+            breakers=Breakers(open_s=RESTART_S),
         )
         self._device, self._sign = device, sign
         self._name, self._program, self._monotonic = name, program, monotonic
@@ -106,6 +110,7 @@ class ServerApi:
 
         Raises:
             SleapRtcError: What the server says.
+            Offline: Nobody is to be asked.
             HostUnreachable: It can't be asked.
             ProtocolError: It answers something else.
         """

@@ -203,11 +203,13 @@ class Answers:
         spec = body.spec
         if spec.inputs.files == 0:
             raise UsageError(message="The job's package is empty.")
-        check(spec.datasets, spec.inputs)
-        for package in spec.offered:
+        for package, datasets in spec.parts:
+            check(datasets, package)
             self._check_package(package)
         if any(m.offered is not None and m.offered.id != m.package for m in _models(spec)):
             raise UsageError(message="A model is offered as another package than it has.")
+        if any(m.offered is None and m.datasets for m in _models(spec)):
+            raise UsageError(message="The files of a model are named that isn't offered.")
         for package in spec.offered:
             self.peers.offered(asker, package.id)
         summary = await self.jobs.submit(spec, asker)

@@ -4,8 +4,9 @@ What is fetched is kept by content under ``datasets/<package id>``: a second job
 the same labels and configurations moves nothing. One with other configurations, or
 with a model of this library among its inputs, moves only what no file here has.
 
-The inputs come from where the job says that they are, storage or a disk that both
-sides see (``gathering.py``); where that fails, from whoever offers them.
+Inputs, and models that come along, are fetched from where the job says that they are,
+storage or a disk that both sides see (``gathering.py``); where that fails, from whoever
+offers them.
 
 A model to track with is found by its content::
 
@@ -155,7 +156,9 @@ class Preparer:
         if spec.engine not in await asyncio.to_thread(self._engines):
             raise EngineMissing(engine=spec.engine, where=f"worker {self._worker}")
         try:
-            inputs = self._here(spec.inputs.id) or await self._inputs(spec, log, tell)
+            inputs = self._here(spec.inputs.id)
+            if inputs is None:
+                inputs = await self._brought(spec.inputs, spec.datasets, log, tell)
             labels: dict[str, str] = {}
             if isinstance(spec.work, TrainSpec):
                 for name in (spec.work.labels, spec.work.val_labels):
@@ -182,10 +185,11 @@ class Preparer:
     def at_hand(self, spec: JobSpec) -> bool:
         """Whether every package that comes with a job is here, stored, or offered by somebody."""
         return all(
-            self._place(each.id).is_dir()
-            or self._peers.has_source(each.id)
-            or (each == spec.inputs and self._is_kept(spec))
-            for each in spec.offered
+            self._place(package.id).is_dir()
+            or self._peers.has_source(package.id)
+            # It can be had while nobody offers it.
+            or (waits_for_nobody(datasets) and package.id not in self._gone)
+            for package, datasets in spec.parts
         )
 
     def weigh(self, asked: WeighData) -> DataWeighed:
@@ -199,10 +203,6 @@ class Preparer:
             seen=tuple(each.name for each in seen if self._places.folders.sees(each)),
             storage=self._places.storage.can,
         )
-
-    def _is_kept(self, spec: JobSpec) -> bool:
-        """Whether a job's inputs can be had while nobody offers them."""
-        return spec.inputs.id not in self._gone and waits_for_nobody(spec.datasets)
 
     def check_room(self, spec: JobSpec) -> None:
         """See that there is room for what a job brings, and some to spare.
@@ -247,46 +247,57 @@ class Preparer:
             return None
         return place
 
-    async def _inputs(self, spec: JobSpec, log: LogWriter, tell: Callable[[], None]) -> Path:
-        """Fetch a job's inputs from where it says that they are, else from whoever offers them.
+    async def _brought(
+        self,
+        package: PackageRef,
+        datasets: Sequence[Dataset],
+        log: LogWriter,
+        tell: Callable[[], None],
+    ) -> Path:
+        """Fetch what comes with a job from where it says it is, else from whoever offers it.
 
         Raises:
             LinkLost: Nobody offers what isn't stored.
-            OutOfSpace: There is no room for them.
-            SleapRtcError: They can't be had.
+            OutOfSpace: There is no room for it.
+            SleapRtcError: It can't be had.
         """
-        inputs, datasets = spec.inputs, spec.datasets
         if not self._gathering.helps(datasets):
-            place = await self._offered(inputs, log, tell)
+            place = await self._offered(package, log, tell)
         else:
             try:
-                place = await self._gathered(spec, log, tell)
+                place = await self._gathered(package, datasets, log, tell)
             except (LinkLost, OutOfSpace, Busy):
                 raise
             except SleapRtcError as error:
-                offered = self._peers.has_source(inputs.id)
+                offered = self._peers.has_source(package.id)
                 if not offered and not isinstance(error, NotFound):
                     raise
                 self._note(f"{error.message} The data has to come over the link.", log, tell)
                 if not offered:  # nothing is kept for ever: the job waits for who submitted it
-                    self._gone.add(inputs.id)
+                    self._gone.add(package.id)
                     raise LinkLost(peer="the job's files", why=error.message) from None
-                place = await self._offered(inputs, log, tell)
+                place = await self._offered(package, log, tell)
         await self._gathering.keep(place, datasets)
         return place
 
-    async def _gathered(self, spec: JobSpec, log: LogWriter, tell: Callable[[], None]) -> Path:
-        """Fetch a job's inputs from storage, and from disks that are shared."""
+    async def _gathered(
+        self,
+        package: PackageRef,
+        datasets: Sequence[Dataset],
+        log: LogWriter,
+        tell: Callable[[], None],
+    ) -> Path:
+        """Fetch a package from storage, and from disks that are shared."""
 
         async def bring(sources: Sources, patience: float, on_progress: OnProgress) -> Staged:
-            return await self._staged(spec.inputs, sources, on_progress, patience)
+            return await self._staged(package, sources, on_progress, patience)
 
-        with self._placing(spec.inputs) as place:
+        with self._placing(package) as place:
             staged = await self._gathering.bring(
-                spec.inputs,
-                spec.datasets,
+                package,
+                datasets,
                 bring,
-                on_progress=_Teller(log, tell, _main_way(spec.datasets)),
+                on_progress=_Teller(log, tell, _main_way(datasets)),
                 say=lambda why: self._note(why, log, tell),
             )
             await _put(staged, place)
@@ -358,7 +369,7 @@ class Preparer:
             if ref.offered is None:
                 why = f"Worker {self._worker} has no model with the content {ref.package[:12]}."
                 raise UnknownModel(name=ref.id, hint=why)
-            place = await self._offered(ref.offered, log, tell)
+            place = await self._brought(ref.offered, ref.datasets, log, tell)
         await asyncio.to_thread(self._check_fetched, ref, place)
         self._say(f"Model {ref.id}, content {ref.package[:12]}: came with a job", log, tell)
         return place
