@@ -18,14 +18,13 @@ state          ours: the folder where unfinished uploads are noted
 # ruff: noqa: PLC0415 - see above
 from __future__ import annotations
 
-import functools
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from bench.wire import Usage
 
@@ -38,51 +37,80 @@ Move = Callable[[Path, str], None]
 """Moves one file; given its path and its key."""
 
 
-def ours(options: dict[str, Any]) -> Move:
+Pairs = Sequence[tuple[Path, str]]
+
+
+class Moves(NamedTuple):
+    """How a library moves files.
+
+    Attributes:
+        one: Moves one file; given its path and its key.
+        many: Moves the files of a folder; None where people have several threads call `one`.
+    """
+
+    one: Move
+    many: Callable[[Pairs], None] | None = None
+
+
+def ours(options: dict[str, Any]) -> Moves:
     """The product's uploader and downloader: checked on both ways, and synced on the way down."""
     from sleap_rtc.domain.packages import FileEntry
     from sleap_rtc.storage.download import download_file
+    from sleap_rtc.storage.download_many import WantedFile, download_contents
     from sleap_rtc.storage.s3 import Bucket, S3Store
     from sleap_rtc.storage.signing import Credentials
     from sleap_rtc.storage.upload import upload_file
-    from sleap_rtc.storage.wire import Connections
+    from sleap_rtc.storage.upload_many import SmallFile, upload_contents
 
     access, secret, region = (os.environ[name] for name in LOGIN)
     bucket = Bucket(name=options["bucket"], region=region, endpoint=options["endpoint"])
     store = S3Store(bucket, lambda: Credentials(access_key=access, secret_key=secret))
-    shared = Connections() if options["names"] else None
+
+    def entry_of(key: str) -> FileEntry:
+        hashes = bytes.fromhex(options["hashes"][key])
+        return FileEntry(path=key, size=options["sizes"][key], hashes=hashes)
 
     def send(path: Path, key: str) -> None:
-        upload_file(store, path, key, state=Path(options["state"]), connections=shared)
+        upload_file(store, path, key, state=Path(options["state"]))
+
+    def send_all(pairs: Pairs) -> None:
+        upload_contents(store, [SmallFile(path=path, key=key) for path, key in pairs])
 
     def fetch(path: Path, key: str) -> None:
-        hashes = bytes.fromhex(options["hashes"][key])
-        entry = FileEntry(path=path.name, size=options["sizes"][key], hashes=hashes)
+        entry = entry_of(key)
+        partial = path.with_name(f"{path.name}.partial")
         download_file(
             lambda: store.download_request(key),
             path,
-            partial=path.with_name(f"{path.name}.partial"),
+            partial=partial,
             size=entry.size,
             name=key,
             entry=entry,
-            connections=shared,
         )
 
-    return send if options["way"] == "up" else fetch
+    def fetch_all(pairs: Pairs) -> None:
+        wanted = [
+            WantedFile(key=key, target=path, size=options["sizes"][key], entry=entry_of(key))
+            for path, key in pairs
+        ]
+        partial = Path(options["path"]).with_name("partial")
+        download_contents(store.download_requests, wanted, partial=partial)
+
+    return Moves(send, send_all) if options["way"] == "up" else Moves(fetch, fetch_all)
 
 
-def boto3(options: dict[str, Any]) -> Move:
+def boto3(options: dict[str, Any]) -> Moves:
     """Amazon's library, as it comes."""
     import boto3  # type: ignore[import-not-found]
 
     client = boto3.client("s3", endpoint_url=options["endpoint"])
     bucket = options["bucket"]
     if options["way"] == "up":
-        return lambda path, key: client.upload_file(str(path), bucket, key)
-    return lambda path, key: client.download_file(bucket, key, str(path))
+        return Moves(lambda path, key: client.upload_file(str(path), bucket, key))
+    return Moves(lambda path, key: client.download_file(bucket, key, str(path)))
 
 
-def obstore(options: dict[str, Any]) -> Move:
+def obstore(options: dict[str, Any]) -> Moves:
     """Rust's object_store, as it comes."""
     import obstore  # type: ignore[import-not-found]
     from obstore.store import S3Store  # type: ignore[import-not-found]
@@ -104,8 +132,8 @@ def obstore(options: dict[str, Any]) -> Move:
                 file.write(chunk)
 
     if options["way"] == "up":
-        return lambda path, key: obstore.put(store, key, path)
-    return fetch
+        return Moves(lambda path, key: obstore.put(store, key, path))
+    return Moves(fetch)
 
 
 LIBRARIES = {"ours": ours, "boto3": boto3, "obstore": obstore}
@@ -113,16 +141,18 @@ LIBRARIES = {"ours": ours, "boto3": boto3, "obstore": obstore}
 
 def run(options: dict[str, Any]) -> dict[str, float]:
     """Move a file, or the files of a folder several at once; what it took, without importing."""
-    move = LIBRARIES[options["library"]](options)
+    moves = LIBRARIES[options["library"]](options)
     place, key = Path(options["path"]), options["key"]
+    pairs = [(place / name, f"{key}/{name}") for name in options["names"]]
     usage = Usage()
-    if options["names"]:
-        with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
-            moves = (functools.partial(move, place / n, f"{key}/{n}") for n in options["names"])
-            for task in [pool.submit(each) for each in moves]:
-                task.result()
+    if not pairs:
+        moves.one(place, key)
+    elif moves.many is not None:
+        moves.many(pairs)
     else:
-        move(place, key)
+        with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+            for task in [pool.submit(moves.one, *pair) for pair in pairs]:
+                task.result()
     return usage.stop()
 
 

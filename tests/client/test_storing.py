@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections import Counter
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,12 +19,14 @@ from sleap_rtc.errors import NotFound, SourceChanged, StorageOff
 from sleap_rtc.files.packing import pack
 from sleap_rtc.jobs.datasets import NamedFile
 from sleap_rtc.storage.download import RangeReader
-from sleap_rtc.storage.objects import SignedRequest
+from sleap_rtc.storage.objects import MIN_PART, SignedRequest
 from sleap_rtc.storage.remote import RemoteStore
 from sleap_rtc.storage.service import Aborted, DownloadTold, UploadTold
 from sleap_rtc.testing.server import running_server, server_settings
 
-SIZE = 3_000_000
+SIZE = 6_000_000
+IN_PARTS = MIN_PART
+"""Bytes of the largest parts, with which the label file goes in two of them."""
 
 
 class Inputs:
@@ -103,7 +106,7 @@ async def test_a_limit_and_a_stop(lab, inputs, storage, tmp_path):
         pass
 
     def end(_name, progress):
-        if progress.done:
+        if progress.done > SIZE // 2:
             raise Enough
 
     def store(**more):
@@ -112,10 +115,10 @@ async def test_a_limit_and_a_stop(lab, inputs, storage, tmp_path):
         )
 
     with pytest.raises(Enough):
-        await asyncio.to_thread(store, on_progress=end)
+        await asyncio.to_thread(store, on_progress=end, limits=Limits(largest=IN_PARTS))
     assert len(list((tmp_path / "state").iterdir())) == 1
     began = time.monotonic()
-    done = await asyncio.to_thread(store, limits=Limits(rate=10_000_000))
+    done = await asyncio.to_thread(store, limits=Limits(rate=10_000_000, largest=IN_PARTS))
     assert done.sent + done.there == SIZE + 5
     assert time.monotonic() - began > 0.01
     assert list((tmp_path / "state").iterdir()) == []
@@ -154,7 +157,7 @@ def test_what_nobody_went_on_with_is_forgotten(tmp_path, inputs):
     os.utime(old, (long_ago, long_ago))
 
     class Nothing:
-        def head(self, _key):
+        def offer(self, _contents, *, replacing):
             raise NotFound(message="stop here")
 
         def key(self, blake3):
@@ -188,3 +191,42 @@ def test_what_goes_soon_is_uploaded_again():
     kept = RemoteStore(Api(), "r" * 32, "rooms")
     assert kept.head(kept.key("b" * 64)).size == 5
     assert asked == ["/api/request-download"]
+
+
+async def test_many_small_files_need_few_questions(lab, storage, tmp_path, monkeypatch):
+    """Two for hundreds of files, one of them there twice; the large one goes in parts."""
+    folder = tmp_path / "many"
+    folder.mkdir()
+    places = {}
+    for number in range(300):
+        places[f"{number}.bin"] = path = folder / str(number)
+        path.write_bytes(os.urandom(50) if number else b"the same")
+    places["again.bin"] = places["0.bin"]
+    places["large.slp"] = folder / "large"
+    places["large.slp"].write_bytes(os.urandom(SIZE))
+    packed = pack(places)
+    files = [
+        NamedFile(name=e.path, size=e.size, checksum=packed.file_hashes[e.path], place="")
+        for e in packed.package.files
+    ]
+    store, asked = storage.open(), Counter()
+    ask = store._api.ask
+
+    def counted(path, *args, **more):
+        asked[path] += 1
+        return ask(path, *args, **more)
+
+    monkeypatch.setattr(store._api, "ask", counted)
+
+    def put():
+        limits = Limits(largest=IN_PARTS)
+        return store_files(store, packed, files, state=tmp_path / "state", limits=limits)
+
+    done = await asyncio.to_thread(put)
+    assert (done.sent, done.there) == (8 + 299 * 50 + SIZE, 8)
+    assert len(done.keys) == 302
+    # Two batches of files, and the listing.
+    assert (asked["/api/offer-contents"], asked["/api/confirm-contents"]) == (3, 3)
+    assert sum(asked.values()) < 20
+    again = await asyncio.to_thread(put)
+    assert (again.sent, again.there) == (0, done.sent + 8)

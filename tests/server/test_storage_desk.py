@@ -32,6 +32,7 @@ from sleap_rtc.errors import (
     UnknownUpload,
 )
 from sleap_rtc.server import upload_table
+from sleap_rtc.server.content_table import ContentTable
 from sleap_rtc.server.storage_desk import StorageDesk
 from sleap_rtc.server.store import Store, prepare_data_dir
 from sleap_rtc.server.upload_table import UploadTable
@@ -106,7 +107,8 @@ class Lab:
         self.desk = self.desk_over(self.objects)
 
     def desk_over(self, objects: Any) -> StorageDesk:
-        return StorageDesk(objects, self.table, self.people, **self.given)
+        contents = ContentTable(self.store.database)
+        return StorageDesk(objects, self.table, contents, self.people, **self.given)
 
     def digest(self, key: str) -> str:
         with self.objects.open(key) as found, open(found.fd, "rb", closefd=False) as file:

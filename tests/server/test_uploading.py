@@ -19,8 +19,9 @@ from sleap_rtc.net.address import ServerAddress, parse_server
 from sleap_rtc.net.api import ServerApi
 from sleap_rtc.storage.download import download_file
 from sleap_rtc.storage.objects import MIN_PART, Part, SignedRequest, Upload
+from sleap_rtc.storage.pausing import Patience
 from sleap_rtc.storage.remote import RemoteStore
-from sleap_rtc.storage.upload import Patience, upload_file
+from sleap_rtc.storage.upload import upload_file
 from sleap_rtc.testing.lab import Lab
 from sleap_rtc.testing.seaweed import ADMIN, SeaweedServer, find_weed
 from sleap_rtc.testing.server import ServerProcess, server_settings

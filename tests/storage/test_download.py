@@ -29,7 +29,7 @@ from sleap_rtc.files.hashing import hash_file
 from sleap_rtc.storage import download
 from sleap_rtc.storage.download import RangeReader, download_file
 from sleap_rtc.storage.objects import StoredObject
-from sleap_rtc.storage.upload import Patience
+from sleap_rtc.storage.pausing import Patience
 from sleap_rtc.storage.wire import Connections
 from sleap_rtc.testing.store_endpoint import StoreEndpoint
 

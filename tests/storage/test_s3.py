@@ -17,6 +17,7 @@ from sleap_rtc.errors import (
     StorageUnreachable,
     UnknownUpload,
 )
+from sleap_rtc.storage import s3
 from sleap_rtc.storage.objects import MIN_PART, ObjectStore, Upload
 from sleap_rtc.storage.s3 import ATTEMPTS, Bucket, S3Store
 from sleap_rtc.storage.signing import Credentials
@@ -240,3 +241,29 @@ def test_where_a_bucket_is() -> None:
     assert own.url("k") == "http://in:1/b/k"
     assert own.url("k", public=True) == "https://out/b/k"
     assert own.url() == "http://in:1/b"
+
+
+@pytest.mark.slow
+def test_many_are_looked_for_by_a_list(
+    seaweed: SeaweedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where it is too long, and then not again."""
+    store = seaweed.make_bucket("many-heads")
+    keys = [f"r/{number}" for number in range(60)]
+    for number in range(0, 60, 2):
+        store.create(keys[number], b"x" * number)
+    alone: list[str] = []
+    head = store.head
+    monkeypatch.setattr(store, "head", lambda key: alone.append(key) or head(key))
+    expected = [None if number % 2 else number for number in range(60)]
+
+    def sizes() -> list[int | None]:
+        return [None if found is None else found.size for found in store.heads(keys)]
+
+    assert (sizes(), alone) == (expected, [])
+    monkeypatch.setattr(s3, "_PAGE", 5)
+    assert sizes() == expected
+    assert 0 < len(alone) < 60
+    alone.clear()
+    assert sizes() == expected
+    assert len(alone) == 60

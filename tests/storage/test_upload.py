@@ -26,7 +26,8 @@ from sleap_rtc.errors import (
 )
 from sleap_rtc.files.hashing import hash_file
 from sleap_rtc.storage.objects import MIN_PART, ObjectStore
-from sleap_rtc.storage.upload import Patience, unfinished, upload_file
+from sleap_rtc.storage.pausing import Patience
+from sleap_rtc.storage.upload import unfinished, upload_file
 from sleap_rtc.storage.wire import Answer, Connections
 from sleap_rtc.testing.seaweed import SeaweedServer
 from sleap_rtc.testing.store_endpoint import StoreEndpoint

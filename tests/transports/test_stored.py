@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -16,12 +17,13 @@ from sleap_rtc.domain.packages import BLOCK, listing_of
 from sleap_rtc.errors import NotFound, StorageUnreachable
 from sleap_rtc.files.packing import Packed, pack
 from sleap_rtc.storage.objects import SignedRequest
-from sleap_rtc.storage.upload import Patience, upload_file
+from sleap_rtc.storage.pausing import Patience
+from sleap_rtc.storage.upload import upload_file
 from sleap_rtc.testing.store_endpoint import StoreEndpoint
 from sleap_rtc.transports.base import Manner, Sources
 from sleap_rtc.transports.fetch import fetch
 from sleap_rtc.transports.local import LocalSource
-from sleap_rtc.transports.stored import MANNER, RUN, StorageSource, manner_beside
+from sleap_rtc.transports.stored import LINKS, MANNER, RUN, StorageSource, _Ahead, manner_beside
 
 SIZES = {"best.ckpt": 20 * BLOCK + 17, "config.yaml": 100, "empty": 0}
 QUICK = Patience(attempts=2, base=0.0, cap=0.0)
@@ -32,7 +34,7 @@ class Case:
 
     def __init__(self, root: Path, endpoint: StoreEndpoint) -> None:
         self.root, self.endpoint = root, endpoint
-        self.links: list[str] = []
+        self.links: list[list[str]] = []
         self.lock = threading.Lock()
         (root / "source").mkdir()
         for name, size in SIZES.items():
@@ -51,14 +53,14 @@ class Case:
     def key(self, blake3: str) -> str:
         return f"rooms/lab/files/{blake3}"
 
-    def link(self, blake3: str) -> SignedRequest:
+    def ask(self, contents: Sequence[str]) -> list[SignedRequest]:
         with self.lock:
-            self.links.append(blake3)
-        return self.endpoint.store.download_request(self.key(blake3))
+            self.links.append(list(contents))
+        return self.endpoint.store.download_requests([self.key(each) for each in contents])
 
     def source(self) -> StorageSource:
         contents = [self.packed.file_hashes[e.path] for e in self.packed.package.files]
-        return StorageSource(self.ref.id, contents, self.link, patience=QUICK)
+        return StorageSource(self.ref.id, contents, self.ask, patience=QUICK)
 
     @property
     def reads(self) -> int:
@@ -104,7 +106,8 @@ async def test_a_package_comes_from_storage_alone_in_long_reads(
     await case.fetch(sources)
     # The listing, the small file, and 21 blocks in as few reads as there can be.
     assert case.reads == 2 + -(-21 * BLOCK // RUN)
-    assert len(case.links) == 3  # the empty file needs none
+    # One question for the listing, and one for everything else.
+    assert sorted(len(asked) for asked in case.links) == [1, 3]
 
 
 async def test_neighbours_that_are_asked_together_are_read_together(
@@ -162,7 +165,7 @@ async def test_a_store_that_dies_in_the_middle_is_replaced(
 
 
 async def test_what_isnt_there_or_isnt_meant(case: Case, source: StorageSource) -> None:
-    missing = StorageSource(case.ref.id, ["0" * 64], case.link, patience=QUICK)
+    missing = StorageSource(case.ref.id, ["0" * 64], case.ask, patience=QUICK)
     with pytest.raises(NotFound, match="There is no content 000000000000… in the storage"):
         await missing.block(case.ref.id, 0, 0, 5)
     with pytest.raises(NotFound, match="no file 1"):
@@ -215,3 +218,28 @@ async def test_what_nobody_waits_for_isnt_read_on(case: Case, source: StorageSou
         task.cancel()
     await asyncio.wait(asked)
     assert await source.block(case.ref.id, 0, 2, BLOCK)
+
+
+def test_links_are_asked_for_ahead_and_once() -> None:
+    asked: list[list[str]] = []
+    ends = [datetime.now(UTC) + timedelta(hours=1)]
+
+    def links(contents: Sequence[str]) -> list[SignedRequest]:
+        asked.append(list(contents))
+        return [SignedRequest("GET", f"http://s/{each}", {}, ends[0]) for each in contents]
+
+    contents = [str(n) for n in range(LINKS + 10)]
+    contents[5] = contents[3]
+    ahead = _Ahead(contents, links)
+    assert [ahead.link(each).url for each in contents[:LINKS]] == [
+        f"http://s/{each}" for each in contents[:LINKS]
+    ]
+    # The content that is there twice needs a second link, which is asked for alone.
+    assert [len(each) for each in asked] == [LINKS - 1, 1]
+    assert ahead.link("listing").url == "http://s/listing"
+    ends[0] = datetime.now(UTC) + timedelta(seconds=60)
+    ahead.link(contents[LINKS])
+    assert len(asked[-1]) == 10
+    # A link that has waited until it is about to end is asked for anew.
+    ahead.link(contents[LINKS + 1])
+    assert asked[-1] == [contents[LINKS + 1]]

@@ -25,7 +25,7 @@ from sleap_rtc.files.durable import place_directory
 from sleap_rtc.files.packing import pack
 from sleap_rtc.jobs.datasets import NamedFile, linked, shared, stored
 from sleap_rtc.storage.cache import FileCache
-from sleap_rtc.storage.upload import Patience
+from sleap_rtc.storage.pausing import Patience
 from sleap_rtc.testing.store_endpoint import StoreEndpoint
 from sleap_rtc.transfer.progress import Progress
 from sleap_rtc.transports.base import Sources
@@ -60,13 +60,11 @@ class RoomStore:
     def put(self, blake3: str, data: bytes) -> None:
         assert self.endpoint.store.create(self.key(blake3), data)
 
-    def download_request(self, key: str):
+    def download_requests(self, keys):
         self.asked += 1
         if self.away:
             raise self.away.pop(0)
-        if self.endpoint.store.head(key) is None:
-            raise NotFound(message="The room's storage has no such content.")
-        return self.endpoint.store.download_request(key)
+        return self.endpoint.store.download_requests(keys)
 
 
 class Offered:

@@ -2,13 +2,17 @@
 
 ::
 
-    each file ──► there already? ── yes ──► it stays for another day
-                       │
-                       └── no ──► uploaded in parts, verified by the store or the server
-    the listing, named by the package's id ──► the same
+    small files, hundreds at a time ──► which are there already?  ──► they stay for another day
+                                            │
+                                            └── others ──► sent in one piece each ──► confirmed
+    large files, one after the other ──► there already? ──► it stays for another day
+                                            │
+                                            └── no ──► sent in parts, verified by the store
+    the listing, named by the package's id ──► the same                      or the server
 
-What is killed goes on: parts that the store has aren't sent again. What was begun
-and never finished is forgotten after a week, by the store after a day.
+What is killed goes on: what the store has, files or parts, isn't sent again. What was
+begun and never finished is forgotten after a week, by the store after a day. All of it
+shares its connections.
 
 Everything here blocks.
 """
@@ -19,7 +23,7 @@ import contextlib
 import shutil
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -30,9 +34,11 @@ from sleap_rtc.errors import NotFound
 from sleap_rtc.files.durable import disk_errors, write_replacing
 from sleap_rtc.files.packing import Packed
 from sleap_rtc.jobs.datasets import NamedFile
-from sleap_rtc.storage.objects import LARGEST_PARTS, part_size_for
+from sleap_rtc.storage.objects import LARGEST_PARTS, MAX_WHOLE, part_size_for
 from sleap_rtc.storage.remote import RemoteStore
 from sleap_rtc.storage.upload import IN_FLIGHT, unfinished, upload_file
+from sleap_rtc.storage.upload_many import Moved, Placed, SmallFile, upload_contents
+from sleap_rtc.storage.wire import Connections
 from sleap_rtc.transfer.progress import Meter, Progress
 from sleap_rtc.transfer.rate import TokenBucket
 
@@ -113,27 +119,31 @@ def store_files(
         SleapRtcError: It can't be stored; what was is kept, and isn't sent again.
     """
     _forget(state)
-    storing = _Storing(
-        store,
-        packed.package,
-        files,
-        state=state,
-        limits=limits or Limits(),
-        on_progress=on_progress,
-    )
     inside = zip(packed.package.files, packed.sources, strict=True)
     found = {entry.path: (Path(source.path), entry) for entry, source in inside}
-    keys = {}
-    for file in files:
-        if file.size:  # of an empty one there is nothing to fetch
-            path, entry = found[file.name]
-            keys[file.name] = storing.put(path, file, entry)
-    storing.put_listing()
+    filled = [file for file in files if file.size]  # of an empty one there is nothing to fetch
+    with contextlib.closing(Connections()) as connections:
+        storing = _Storing(
+            store,
+            packed.package,
+            files,
+            state=state,
+            limits=limits or Limits(),
+            on_progress=on_progress,
+            connections=connections,
+        )
+        storing.put_small([(file, *found[file.name]) for file in filled if storing.is_small(file)])
+        for file in filled:
+            if not storing.is_small(file):
+                path, entry = found[file.name]
+                storing.put(path, file, entry)
+        storing.put_listing()
+    keys = {file.name: store.key(file.checksum) for file in filled}
     return Stored(keys=keys, sent=storing.sent, there=storing.there)
 
 
 class _Storing:
-    """Several files, one after the other: each goes in many parts at once."""
+    """Several files: the small ones side by side, then each large one in many parts at once."""
 
     def __init__(
         self,
@@ -144,8 +154,10 @@ class _Storing:
         state: Path,
         limits: Limits,
         on_progress: OnProgress | None,
+        connections: Connections,
     ) -> None:
         self._store = store
+        self._connections = connections
         self._package = package
         self._state = state
         self._limits = limits
@@ -159,8 +171,40 @@ class _Storing:
         self.sent = 0
         self.there = 0
 
-    def put(self, path: Path, file: NamedFile, entry: FileEntry) -> str:
-        """Store one file; its key is returned."""
+    def is_small(self, file: NamedFile) -> bool:
+        """Whether a file goes in one piece: no part of it would be smaller."""
+        return file.size <= min(MAX_WHOLE, part_size_for(file.size, largest=self._limits.largest))
+
+    def put_small(self, files: Sequence[tuple[NamedFile, Path, FileEntry]]) -> None:
+        """Store files that go in one piece each."""
+        done = [0] * len(files)
+        total = 0
+
+        def moved(index: int, size: int) -> None:
+            nonlocal total
+            with self._lock:
+                total += size - done[index]
+                done[index] = size
+                if self._meter is None:
+                    self._meter = self._fresh_meter(0)
+                self._report(files[index][0].name, total)
+
+        placed = self._upload_small(
+            [
+                SmallFile(path=path, key=self._store.key(file.checksum), entry=entry)
+                for file, path, entry in files
+            ],
+            moved,
+        )
+        for (file, _, _), each in zip(files, placed, strict=True):
+            if each.sent:
+                self.sent += file.size
+            else:
+                self.there += file.size
+            self._before += file.size
+
+    def put(self, path: Path, file: NamedFile, entry: FileEntry) -> None:
+        """Store one file in parts."""
         key = self._store.key(file.checksum)
         first: list[int] = []
 
@@ -179,18 +223,20 @@ class _Storing:
             self.there += first[0]
             self.sent += file.size - first[0]
         self._before += file.size
-        return key
 
     def put_listing(self) -> None:
         """Store the listing: its BLAKE3 is the package's id."""
         listing = listing_of(self._package.files)
         key = self._store.key(self._package.id)
-        if self._there(key, len(listing)):
+        if len(listing) > MAX_WHOLE and self._there(key, len(listing)):
             return
         path = self._state / f"{self._package.id}.listing"
         write_replacing(path, listing)
         try:
-            self._upload(path, key, entry=None, progress=None)
+            if len(listing) > MAX_WHOLE:
+                self._upload(path, key, entry=None, progress=None)
+            else:
+                self._upload_small([SmallFile(path=path, key=key)], None)
         finally:
             path.unlink(missing_ok=True)
 
@@ -206,7 +252,7 @@ class _Storing:
         entry: FileEntry | None,
         progress: Callable[[int], None] | None,
     ) -> None:
-        try:
+        with _readable(path):
             upload_file(
                 self._store,
                 path,
@@ -217,9 +263,19 @@ class _Storing:
                 in_flight=self._limits.in_flight,
                 pace=self._pace,
                 progress=progress,
+                connections=self._connections,
             )
-        except OSError as error:
-            raise NotFound(message=f"{path} can't be read: {error.strerror}.") from None
+
+    def _upload_small(self, files: Sequence[SmallFile], moved: Moved | None) -> list[Placed]:
+        with _readable(self._state):
+            return upload_contents(
+                self._store,
+                files,
+                in_flight=self._limits.in_flight,
+                pace=self._pace,
+                moved=moved,
+                connections=self._connections,
+            )
 
     def _fresh_meter(self, done: int) -> Meter:
         """One that counts nothing as moved that was there before."""
@@ -235,6 +291,16 @@ class _Storing:
             return
         self._reported = now
         self._on_progress(name, self._meter.update(all_done, now))
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Say which file can't be read."""
+    try:
+        yield
+    except OSError as error:
+        name = error.filename or path
+        raise NotFound(message=f"{name} can't be read: {error.strerror}.") from None
 
 
 class _Pace:

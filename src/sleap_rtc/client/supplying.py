@@ -180,14 +180,14 @@ def storage_source(
     """
     from sleap_rtc.transports.stored import StorageSource  # noqa: PLC0415 - behind an extra
 
-    def link(blake3: str) -> SignedRequest:
+    def links(contents: Sequence[str]) -> Sequence[SignedRequest]:
         store = storage.open()
-        return store.download_request(store.key(blake3))
+        return store.download_requests([store.key(blake3) for blake3 in contents])
 
     return StorageSource(
         package.id,
         contents,
-        link,
+        links,
         name="the room's storage",
     )
 

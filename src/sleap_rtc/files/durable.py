@@ -93,20 +93,23 @@ def write_replacing(path: Path, data: bytes, *, mode: int = 0o666) -> None:
 
 
 @contextlib.contextmanager
-def written_whole(path: Path, *, replacing: bool = True, mode: int = 0o666) -> Iterator[BinaryIO]:
+def written_whole(
+    path: Path, *, replacing: bool = True, mode: int = 0o666, unfinished: Path | None = None
+) -> Iterator[BinaryIO]:
     """A file that is written bit by bit, and has its name when the block ends well; else it's gone.
 
     Args:
         path: Where it will stand; its directory exists.
         replacing: Whether in place of the old one, if there is one.
         mode: Permission bits, before the umask.
+        unfinished: Folder for it meanwhile, on the same file system; beside its place as a rule.
 
     Raises:
         AlreadyExists: Something is there that isn't to be replaced.
         OutOfSpace: The disk or the quota is full; what was there stands.
         PathNotPermitted: This user may not write there.
     """
-    with disk_errors(path), _new_temporary(path.parent, mode) as (temporary, fd):
+    with disk_errors(path), _new_temporary(unfinished or path.parent, mode) as (temporary, fd):
         with open(fd, "wb", closefd=False) as file:
             yield file
             file.flush()

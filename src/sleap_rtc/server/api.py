@@ -42,6 +42,7 @@ from sleap_rtc.server.hub import Hub
 from sleap_rtc.server.limits import (
     API_BURST,
     API_RATE,
+    CONTENTS_COST,
     DEVICES,
     SIGN_IN_BURST,
     SIGN_IN_RATE,
@@ -60,13 +61,20 @@ from sleap_rtc.server.storage_desk import StorageDesk
 from sleap_rtc.server.tokens import Challenges, Session, Tokens
 from sleap_rtc.storage.service import (
     COMPLETE_WITHIN,
+    CONFIRM_WITHIN,
     Aborted,
     AbortUpload,
     CompleteUpload,
+    ConfirmContents,
+    ContentsConfirmed,
+    ContentsOffered,
     DownloadTold,
+    LinksTold,
     ObjectTold,
+    OfferContents,
     RenewUpload,
     RequestDownload,
+    RequestLinks,
     RequestsTold,
     RequestUpload,
     UploadStatus,
@@ -77,6 +85,8 @@ OPENAPI_PATH: Final = "/api/openapi.json"
 MAX_BODY: Final = 128 * 1024
 """Bytes of a request; those that name every part of an upload may have more."""
 MAX_COMPLETE: Final = 2 * 1024 * 1024
+MAX_MANY: Final = 256 * 1024
+"""The same of one that names many contents with size and checksum."""
 ANSWER_WITHIN: Final = 60.0
 """Seconds until an answer must be there."""
 THREADS: Final = 8
@@ -168,12 +178,38 @@ ENDPOINTS: Final = (
         answer=Aborted,
     ),
     Endpoint(
+        name="offer_contents",
+        method="POST",
+        path="/api/offer-contents",
+        summary="Ask where to send up to 500 contents in one piece each, and which are there.",
+        request=OfferContents,
+        answer=ContentsOffered,
+        limit=MAX_MANY,
+    ),
+    Endpoint(
+        name="confirm_contents",
+        method="POST",
+        path="/api/confirm-contents",
+        summary="Ask which of up to 500 contents that were sent the store has.",
+        request=ConfirmContents,
+        answer=ContentsConfirmed,
+        limit=MAX_MANY,
+    ),
+    Endpoint(
         name="request_download",
         method="POST",
         path="/api/request-download",
         summary="Ask for a request that reads a content, whole or in ranges.",
         request=RequestDownload,
         answer=DownloadTold,
+    ),
+    Endpoint(
+        name="request_links",
+        method="POST",
+        path="/api/request-links",
+        summary="Ask for requests that read up to 500 contents.",
+        request=RequestLinks,
+        answer=LinksTold,
     ),
 )
 """Everything that can be asked over HTTP, but for what belongs to running the server."""
@@ -257,7 +293,8 @@ class Api:
         if endpoint.signed_in:
             session = await self._session(scope)
             strangers.give_back(1)
-            _take(self._devices.bucket(session.device, time.monotonic()), "This device")
+            bucket = self._devices.bucket(session.device, time.monotonic())
+            _take(bucket, "This device")
             # Who has proven itself may take longer than a stranger.
             give_time(scope, ANSWER_WITHIN)
         body = await Body(receive).whole(limit=endpoint.limit)
@@ -268,12 +305,16 @@ class Api:
             return await self._admit(request, scope)
         if self._storage is None:
             raise StorageOff(server=session.dialled)
+        if (more := len(getattr(request, "contents", ())) // CONTENTS_COST) > 0:
+            _take(bucket, "This device", more)
         perform: Callable[..., Value] = getattr(self._storage, endpoint.name)
         asked = parameter if request is None else request
         threads = self._threads
         if isinstance(request, CompleteUpload) or getattr(request, "again", False):
             threads = self._comparing
             give_time(scope, COMPLETE_WITHIN)
+        elif isinstance(request, ConfirmContents | OfferContents):
+            give_time(scope, CONFIRM_WITHIN)
         loop = asyncio.get_running_loop()
         found = await loop.run_in_executor(threads, perform, session.device, asked)
         scheme = str(scope.get("scheme", "http"))
@@ -313,8 +354,8 @@ class Api:
         return TokenTold(token=token, expires=expires, expires_in=TOKEN_SECONDS)
 
 
-def _take(bucket: TokenBucket, who: str) -> None:
-    if not bucket.try_take(1, time.monotonic()):
+def _take(bucket: TokenBucket, who: str, cost: float = 1) -> None:
+    if not bucket.try_take(cost, time.monotonic()):
         raise TooManyRequests(who=who)
 
 
@@ -346,8 +387,8 @@ def _absolute(found: Value, base: str) -> Value:
         return msgspec.structs.replace(request, url=base + request.url)
 
     match found:
-        case UploadTold() | RequestsTold():
-            requests = tuple(whole(request) for request in found.requests)
+        case UploadTold() | RequestsTold() | LinksTold() | ContentsOffered():
+            requests = tuple(request and whole(request) for request in found.requests)
             return msgspec.structs.replace(found, requests=requests)
         case DownloadTold():
             return msgspec.structs.replace(found, request=whole(found.request))

@@ -1,7 +1,8 @@
 """uvicorn's protocols, without what they let a bad guest do.
 
 * A TCP connection that says nothing, or a byte now and then, is held for ever:
-  here a request has to be there, and answered, within :data:`REQUEST_WITHIN`.
+  here a request has to be there, and answered, within :data:`REQUEST_WITHIN`,
+  and so has each further one on the same connection.
 * Each WebSocket ping is answered at once, read or not, so whoever sends pings
   and reads nothing fills this process's memory: here pings and pongs are
   counted.
@@ -73,6 +74,11 @@ class GuardedHttp(H11Protocol):
         """It has ended by itself."""
         self._deadline.cancel()
         super().connection_lost(exc)
+
+    def on_response_complete(self) -> None:
+        """Give the next request, if there may be one, as much time as the first had."""
+        self.give_time(REQUEST_WITHIN)
+        super().on_response_complete()
 
     def handle_websocket_upgrade(self, event: Any) -> None:
         """Become a WebSocket, which has a deadline of its own for signing in."""

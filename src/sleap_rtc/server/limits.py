@@ -35,6 +35,8 @@ anyhow; this keeps the attempts out of the logs and off the disk."""
 API_RATE: Final = 20.0
 API_BURST: Final = 200.0
 """Requests over HTTP of one device, per second in the long run and at once."""
+CONTENTS_COST: Final = 250
+"""A request that names many contents counts once more for each of so many."""
 SIGN_IN_RATE: Final = 2.0
 SIGN_IN_BURST: Final = 100.0
 """The same of one network, before it is known who asks."""

@@ -1,14 +1,19 @@
 """Parts come in and objects go out, where the server's own folder is the store.
 
 ====================  =========================================================
-``PUT /storage/T``    one part: exactly the bytes that the ticket T pins
+``PUT /storage/T``    one part, or a content in one piece: exactly the bytes that
+                      the ticket T pins
 ``GET /storage/T``    an object, or a range of it; ``HEAD`` as well
 ====================  =========================================================
 
 Who holds a ticket (``storage/tickets.py``) needs nothing else, as with a
 presigned URL of S3; statuses are S3's too: 403 for a ticket that is forged, for
 something else or too old, 404 for what is gone, 400 for other bytes than were
-announced, 412 for another object than ``If-Match`` names, 416 behind its end.
+announced, 412 for another object than ``If-Match`` names, or for a content in
+one piece that is here, 416 behind its end.
+
+Who holds a ticket may go on on the same connection, as long as its next request comes
+soon; what it sent is always read to its end before.
 """
 
 from __future__ import annotations
@@ -26,6 +31,7 @@ import msgspec
 from loguru import logger
 
 from sleap_rtc.errors import (
+    AlreadyExists,
     Conflict,
     DataError,
     NotFound,
@@ -48,7 +54,8 @@ from sleap_rtc.server.responses import (
     header,
     respond,
 )
-from sleap_rtc.storage.folder import FolderStore, OpenObject, PartWriter
+from sleap_rtc.storage.folder import FolderStore, OpenObject
+from sleap_rtc.storage.folder_writers import PartWriter, WholeWriter
 from sleap_rtc.storage.objects import StoredPart
 from sleap_rtc.storage.tickets import Ticket
 
@@ -63,6 +70,8 @@ _CHUNK: Final = 1024 * 1024
 _UNWANTED: Final = 1024 * 1024
 """Bytes of what a stranger sends that are read, so that the refusal is heard."""
 _MOMENT_S: Final = 2.0
+_ON: Final = {"connection": "keep-alive"}
+"""Another request may follow on the same connection."""
 
 T = TypeVar("T")
 
@@ -112,7 +121,10 @@ class Objects:
             outcome = error.code
             logger.debug("refused {}: {}", kind, error.message)
             await body.skip(unwanted, within=patience)
-            await respond(send, failed(error, status=_status(error, method)))
+            refusal = failed(error, status=_status(error, method))
+            if isinstance(error, AlreadyExists) and not body.more:
+                refusal = msgspec.structs.replace(refusal, headers=_ON)
+            await respond(send, refusal)
         except OSError as error:
             # The other side went away, or was too slow; what it sent counts for nothing.
             outcome = "gone"
@@ -147,9 +159,9 @@ class Objects:
         finally:
             await self._do(writer.close)
         self._metrics.stored_bytes.labels(direction="in").inc(part.size)
-        await respond(send, Answer(status=200, headers={"etag": f'"{part.etag}"'}))
+        await respond(send, Answer(status=200, headers=_ON | {"etag": f'"{part.etag}"'}))
 
-    async def _take(self, writer: PartWriter, scope: Scope, body: Body) -> StoredPart:
+    async def _take(self, writer: PartWriter | WholeWriter, scope: Scope, body: Body) -> StoredPart:
         waiting: list[bytes] = []
         size = 0
         while body.more:
@@ -175,7 +187,7 @@ class Objects:
 
     async def _give(self, found: OpenObject, scope: Scope, send: SendAsgi) -> None:
         about = found.about
-        headers = {
+        headers = _ON | {
             "etag": f'"{about.etag}"',
             "accept-ranges": "bytes",
             "content-type": "application/octet-stream",
@@ -226,7 +238,7 @@ class Objects:
         self._metrics.stored_bytes.labels(direction="out").inc(end - start)
 
 
-def _write(writer: PartWriter, pieces: list[bytes]) -> None:
+def _write(writer: PartWriter | WholeWriter, pieces: list[bytes]) -> None:
     # As one: each call gives up the interpreter's lock twice, and has to wait for it again.
     writer.write(b"".join(pieces))
 
@@ -235,6 +247,8 @@ def _status(error: SleapRtcError, method: str) -> int:
     """S3's statuses, where they differ from the error's own."""
     if isinstance(error, DataError):
         return 400
+    if isinstance(error, AlreadyExists):
+        return 412
     if isinstance(error, UsageError) and method not in ("PUT", "GET", "HEAD"):
         return 405
     return error.http_status

@@ -64,11 +64,10 @@ async def respond(send: SendAsgi, answer: Answer, *, head: bool = False) -> None
 
 
 async def begin(send: SendAsgi, status: int, headers: Mapping[str, str]) -> None:
-    """Send the head of an answer."""
+    """Send the head of an answer; it is the last on its connection unless the headers say not."""
     usual = {
         "cache-control": "no-store",
         "x-content-type-options": "nosniff",
-        # One request for each connection: what follows it would have no deadline.
         "connection": "close",
     }
     pairs = [(n.encode("ascii"), v.encode("latin-1")) for n, v in (usual | dict(headers)).items()]

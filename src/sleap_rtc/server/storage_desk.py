@@ -18,23 +18,30 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-import threading
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Final, Protocol
+from typing import Final
 
 import msgspec
 from loguru import logger
 
-from sleap_rtc.auth.certificates import Member
-from sleap_rtc.domain.ids import DeviceId, RoomId
+from sleap_rtc.domain.ids import DeviceId
 from sleap_rtc.errors import (
     Damaged,
     NotFound,
     NotPermitted,
     SleapRtcError,
     UnknownUpload,
+)
+from sleap_rtc.server.content_desk import ContentDesk
+from sleap_rtc.server.content_table import ContentTable
+from sleap_rtc.server.storage_rules import (
+    LIFETIME,
+    MUST_STAY,
+    Rights,
+    Turns,
+    check_writer,
+    ends,
 )
 from sleap_rtc.server.upload_table import UploadRow, UploadTable
 from sleap_rtc.storage.objects import (
@@ -47,15 +54,20 @@ from sleap_rtc.storage.objects import (
     part_size_for,
 )
 from sleap_rtc.storage.service import (
-    TEMPORARY_SECONDS,
     Aborted,
     AbortUpload,
     Area,
     CompleteUpload,
+    ConfirmContents,
+    ContentsConfirmed,
+    ContentsOffered,
     DownloadTold,
+    LinksTold,
     ObjectTold,
+    OfferContents,
     RenewUpload,
     RequestDownload,
+    RequestLinks,
     RequestsTold,
     RequestUpload,
     UploadStatus,
@@ -63,25 +75,9 @@ from sleap_rtc.storage.service import (
     content_key,
 )
 
-MUST_STAY: Final = timedelta(hours=12)
-"""What is in the temporary area, and goes sooner than this, is uploaded again when asked."""
 QUIET: Final = timedelta(minutes=10)
 """An upload for which nothing was asked for so long is gone on with by whoever asks anew; before,
 another process of the same device may still be sending it."""
-_LIFETIME: Final = timedelta(seconds=TEMPORARY_SECONDS)
-_LOCKS: Final = 64
-
-
-class Rights(Protocol):
-    """Knows who is a member of which room."""
-
-    def member_of(self, device: DeviceId, room: RoomId) -> Member:
-        """A device as a member of a room, by the certificates that the server has.
-
-        Raises:
-            NotFound: The server doesn't know the room.
-            NotTrusted: The device is no member.
-        """
 
 
 class StorageDesk:
@@ -90,6 +86,7 @@ class StorageDesk:
     Args:
         store: Where objects are.
         table: What is known of uploads and objects.
+        contents: What is known of contents that come in one piece.
         rights: Who is a member of which room.
         quota: Bytes that a room may have; 0 for any number.
         largest_parts: Bytes that a part should have at most.
@@ -101,6 +98,7 @@ class StorageDesk:
         self,
         store: ObjectStore,
         table: UploadTable,
+        contents: ContentTable,
         rights: Rights,
         *,
         quota: int,
@@ -111,7 +109,10 @@ class StorageDesk:
         self._store, self._table, self._rights = store, table, rights
         self._quota, self._largest_parts = quota, largest_parts
         self._now, self._digest = now, digest
-        self._locks = tuple(threading.Lock() for _ in range(_LOCKS))
+        self._turns = Turns()
+        self._contents = ContentDesk(
+            store, contents, rights, quota=quota, now=now, digest=digest, turns=self._turns
+        )
 
     # ── uploads ──────────────────────────────────────────────────────────────
 
@@ -124,7 +125,7 @@ class StorageDesk:
             QuotaExceeded: The room would have more than it may.
             OutOfSpace: The store is full.
         """
-        self._check_writer(self._rights.member_of(device, request.room), request.area)
+        check_writer(self._rights.member_of(device, request.room), request.area)
         key = content_key(request.area, request.room, request.blake3)
         found = self._there(key)
         if found is not None and self._stays(found, request):
@@ -147,7 +148,7 @@ class StorageDesk:
             part_count=row.upload.part_count,
             resumed=resumed,
             requests=self._sign(row, request.parts),
-            expires=self._now() + _LIFETIME,
+            expires=self._now() + LIFETIME,
         )
 
     def renew_upload(self, device: DeviceId, request: RenewUpload) -> RequestsTold:
@@ -180,7 +181,7 @@ class StorageDesk:
             part_size=row.part_size,
             part_count=row.upload.part_count,
             parts=parts,
-            expires=datetime.fromtimestamp(row.touched, UTC) + _LIFETIME,
+            expires=datetime.fromtimestamp(row.touched, UTC) + LIFETIME,
         )
 
     def complete_upload(self, device: DeviceId, request: CompleteUpload) -> ObjectTold:
@@ -193,7 +194,7 @@ class StorageDesk:
             Damaged: Its content is another one than its hash says; it is gone.
         """
         row = self._mine(device, request.upload_id)
-        with self._completing(row.key):
+        with self._turns.of(row.key):
             found = self._there(row.key, but=row.id)
             if row.state == "done":
                 if found is None:
@@ -220,9 +221,23 @@ class StorageDesk:
             return Aborted()
         if row.device != device:
             raise NotPermitted(message="Another device began this upload.")
-        with self._completing(row.key):
+        with self._turns.of(row.key):
             self._give_up(row)
         return Aborted()
+
+    # ── contents in one piece ────────────────────────────────────────────────
+
+    def offer_contents(self, device: DeviceId, request: OfferContents) -> ContentsOffered:
+        """Say where to send contents; see :class:`~sleap_rtc.server.content_desk.ContentDesk`."""
+        return self._contents.offer(device, request)
+
+    def confirm_contents(self, device: DeviceId, request: ConfirmContents) -> ContentsConfirmed:
+        """Say what of contents the store has."""
+        return self._contents.confirm(device, request)
+
+    def request_links(self, device: DeviceId, request: RequestLinks) -> LinksTold:
+        """Give requests that read contents."""
+        return self._contents.links(device, request)
 
     # ── downloads ────────────────────────────────────────────────────────────
 
@@ -251,7 +266,7 @@ class StorageDesk:
     def recover(self) -> None:
         """Find out of which uploads that a crash interrupted the object is there."""
         for row in self._table.completing():
-            with self._completing(row.key), _logged(f"the upload to {row.key}"):
+            with self._turns.of(row.key), _logged(f"the upload to {row.key}"):
                 self._settle(row)
 
     def sweep(self) -> int:
@@ -260,14 +275,16 @@ class StorageDesk:
         Returns:
             How many went.
         """
-        before = self._now() - _LIFETIME
+        before = self._now() - LIFETIME
+        with _logged("what was offered"):
+            self._contents.sweep(before)
         gone = 0
         for row in self._table.untouched_since(before):
-            with self._completing(row.key), _logged(f"the upload to {row.key}"):
+            with self._turns.of(row.key), _logged(f"the upload to {row.key}"):
                 self._give_up(row)
                 gone += 1
         for key in self._table.stored_before("uploads", before):
-            with self._completing(key), _logged(key):
+            with self._turns.of(key), _logged(key):
                 # Whoever asks for it now is told that it isn't there, or it stays.
                 if self._table.condemn(key, before):
                     self._store.delete(key)
@@ -276,12 +293,6 @@ class StorageDesk:
         return gone
 
     # ── the rest ─────────────────────────────────────────────────────────────
-
-    def _check_writer(self, member: Member, area: Area) -> None:
-        if member.role == "viewer":
-            raise NotPermitted(message="A viewer of a room can't store anything in it.")
-        if member.role == "worker" and area == "uploads":
-            raise NotPermitted(message="A worker of a room only reads its uploads.")
 
     def _there(self, key: str, *, but: str = "") -> StoredObject | None:
         """What is under a key, once it is sure to be what it should.
@@ -304,7 +315,7 @@ class StorageDesk:
         if found.size == request.size and not request.again:
             # What isn't known here is being removed, or was brought by nobody who was asked.
             return self._table.stay(found.key, now=self._now()) or request.area == "rooms"
-        with self._completing(found.key):
+        with self._turns.of(found.key):
             if self._content(found.key) == request.blake3:
                 return self._table.stay(found.key, now=self._now()) or request.area == "rooms"
             self._store.delete(found.key)
@@ -313,12 +324,7 @@ class StorageDesk:
         return False
 
     def _end(self, area: Area, found: StoredObject) -> datetime | None:
-        """When an object goes; a store that is no folder goes by its own clock and rule."""
-        if area != "uploads":
-            return None
-        stored = self._table.stored(found.key) if self._digest else None
-        began = stored or found.modified
-        return None if began is None else began + _LIFETIME
+        return ends(area, found, self._table.stored(found.key) if self._digest else None)
 
     def _can_go_on(self, row: UploadRow, size: int, part_size: int | None) -> bool:
         if row.size != size or part_size not in (None, row.part_size):
@@ -374,7 +380,7 @@ class StorageDesk:
         row = self._table.get(upload_id)
         if row is None or row.device != device:
             raise UnknownUpload(key=f"{upload_id[:8]}…")
-        self._check_writer(self._rights.member_of(device, row.room), row.area)
+        check_writer(self._rights.member_of(device, row.room), row.area)
         return row
 
     def _complete(self, row: UploadRow, parts: Sequence[Part]) -> StoredObject:
@@ -433,12 +439,6 @@ class StorageDesk:
         return ObjectTold(
             key=found.key, size=found.size, etag=found.etag, expires=self._end(area, found)
         )
-
-    @contextlib.contextmanager
-    def _completing(self, key: str) -> Iterator[None]:
-        """One at a time makes or removes the object of a key."""
-        with self._locks[zlib.crc32(key.encode()) % _LOCKS]:
-            yield
 
 
 @contextlib.contextmanager

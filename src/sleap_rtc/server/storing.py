@@ -16,8 +16,10 @@ from loguru import logger
 
 from sleap_rtc.config import Settings
 from sleap_rtc.errors import SleapRtcError
+from sleap_rtc.server.content_table import ContentTable
 from sleap_rtc.server.objects import PREFIX
-from sleap_rtc.server.storage_desk import Rights, StorageDesk
+from sleap_rtc.server.storage_desk import StorageDesk
+from sleap_rtc.server.storage_rules import Rights
 from sleap_rtc.server.store import Store
 from sleap_rtc.server.upload_table import UploadTable
 from sleap_rtc.storage.folder import FolderStore
@@ -91,6 +93,7 @@ def open_storage(
     desk = StorageDesk(
         objects,
         table,
+        ContentTable(store.database),
         rights,
         quota=serving.storage_quota,
         largest_parts=settings.multipart_chunk_size,

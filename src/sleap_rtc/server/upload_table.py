@@ -161,11 +161,12 @@ class UploadTable:
         """Note that an object is being removed, if it is still an old one; it stays noted so.
 
         Returns:
-            Whether it is to be removed.
+            Whether it is to be removed; one that somebody has a link for isn't.
         """
         with self._database.write() as writer:
             changed = writer.execute(
-                "UPDATE objects SET stored = 0 WHERE key = ? AND stored <= ?",
+                "UPDATE objects SET stored = 0 WHERE key = ? AND stored <= ? "
+                "AND NOT EXISTS (SELECT 1 FROM expected WHERE expected.key = objects.key)",
                 (key, moment.timestamp()),
             )
         return changed.rowcount > 0
@@ -202,7 +203,7 @@ class UploadTable:
     def used(self, room: RoomId) -> int:
         """Bytes that a room has, what is being uploaded included."""
         with self._database.read() as reader:
-            return _used(reader, room)
+            return used_by(reader, room)
 
     def _one(self, condition: str, *values: str) -> UploadRow | None:
         with self._database.read() as reader:
@@ -223,20 +224,41 @@ def _check_room(connection: sqlite3.Connection, row: UploadRow, quota: int) -> N
             who="This device",
             hint=f"It has {count} uploads open in the room; complete them or give them up.",
         )
-    used = _used(connection, row.room)
-    if quota and used + row.size > quota:
+    check_quota(row.room, quota, used=used_by(connection, row.room), more=row.size)
+
+
+def check_quota(room: RoomId, quota: int, *, used: int, more: int) -> None:
+    """See that a room has no more than it may.
+
+    Args:
+        room: The room.
+        quota: Bytes that it may have, what is on its way included; 0 for any.
+        used: Bytes that it has.
+        more: Bytes that it is to have besides.
+
+    Raises:
+        QuotaExceeded: It would have more.
+    """
+    if quota and used + more > quota:
         raise QuotaExceeded(
-            room=row.room,
+            room=room,
             limit=format_bytes(quota),
             used=format_bytes(used),
-            need=format_bytes(used + row.size - quota),
+            need=format_bytes(used + more - quota),
         )
 
 
-def _used(connection: sqlite3.Connection, room: RoomId) -> int:
+def used_by(connection: sqlite3.Connection, room: RoomId) -> int:
+    """Bytes that a room has, what is on its way included.
+
+    Args:
+        connection: Within a transaction.
+        room: The room.
+    """
     (used,) = connection.execute(
         "SELECT coalesce((SELECT sum(size) FROM objects WHERE room = ?1), 0) + "
-        "coalesce((SELECT sum(size) FROM uploads WHERE room = ?1 AND state != 'done'), 0)",
+        "coalesce((SELECT sum(size) FROM uploads WHERE room = ?1 AND state != 'done'), 0) + "
+        "coalesce((SELECT sum(size) FROM expected WHERE room = ?1), 0)",
         (room,),
     ).fetchone()
     return int(used)

@@ -28,7 +28,6 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
-import random
 import threading
 import time
 from collections.abc import Callable
@@ -55,19 +54,17 @@ from sleap_rtc.files.durable import disk_errors, sync_directory, sync_file
 from sleap_rtc.files.hashing import hash_file
 from sleap_rtc.files.journal import Journal
 from sleap_rtc.files.space import check_space, reserve
-from sleap_rtc.net import backoff
 from sleap_rtc.net.retrying import AGAIN
 from sleap_rtc.storage import xml
 from sleap_rtc.storage.objects import SignedRequest
-from sleap_rtc.storage.upload import Patience, Progress
+from sleap_rtc.storage.pausing import ANEW, REFUSED, Patience, Pauses, Stopped
+from sleap_rtc.storage.upload import Progress
 from sleap_rtc.storage.wire import Connections, Pace, headers_of
 
 RANGE: Final = 16 * BLOCK
 """Bytes that are asked for at once; a whole number of blocks."""
 IN_FLIGHT: Final = 10
 
-_REFUSED: Final = 3
-_ANEW: Final = 3
 _EARLY: Final = 60.0
 """Seconds before a link ends that a fresh one is asked for."""
 _PER_FILE: Final = 64 * 1024
@@ -97,6 +94,7 @@ class RangeReader:
         patience: With a store that fails.
         pace: Called before bytes are read, from any thread; it may wait, or raise to end this.
         wall: Seconds since 1970.
+        pauses: To be shared with others, who then stop and wait together; it has its own patience.
     """
 
     def __init__(
@@ -109,17 +107,17 @@ class RangeReader:
         patience: Patience = Patience(),  # noqa: B008 - it is frozen
         pace: Pace | None = None,
         wall: Callable[[], float] = time.time,
+        pauses: Pauses | None = None,
     ) -> None:
         self._link = link
         self._name = name
         self._etag = etag
         self._connections = connections or Connections()
-        self._patience = patience
+        self._pauses = pauses or Pauses(patience)
         self._pace = pace
         self._wall = wall
         self._lock = threading.Lock()
         self._asking = threading.Lock()
-        self._stop = threading.Event()
         self._current: SignedRequest | None = None
 
     @property
@@ -172,9 +170,9 @@ class RangeReader:
             SleapRtcError: As for `read`.
         """
         refused = 0
-        for attempt in range(1, self._patience.attempts + 1):
-            if self._stop.is_set():
-                raise Stopped
+        attempts = self._pauses.patience.attempts
+        for attempt in range(1, attempts + 1):
+            self._pauses.check()
             try:
                 failure = self._attempt(offset, size, take)
             except NetworkError as error:
@@ -183,21 +181,14 @@ class RangeReader:
                 return
             if not isinstance(failure, NetworkError):
                 refused += 1
-                if refused >= _REFUSED:
+                if refused >= REFUSED:
                     raise failure
                 with self._lock:
                     self._current = None
-            if attempt == self._patience.attempts:
+            if attempt == attempts:
                 raise failure
             again()
-            self._stop.wait(
-                backoff.delay(
-                    attempt,
-                    random.random(),  # noqa: S311 - so that not everybody comes back at once
-                    base=self._patience.base,
-                    cap=self._patience.cap,
-                )
-            )
+            self._pauses.back_off(attempt, None)
 
     def stop(self, *, at_once: bool = False) -> None:
         """End what is being read in other threads, soon.
@@ -205,13 +196,13 @@ class RangeReader:
         Args:
             at_once: Not even after what the store is sending at this moment.
         """
-        self._stop.set()
+        self._pauses.stop()
         if at_once:
             self._connections.abort()
 
     def resume(self) -> None:
         """Read again, after `stop`."""
-        self._stop.clear()
+        self._pauses.resume()
 
     def close(self) -> None:
         """Close the connections."""
@@ -280,8 +271,7 @@ class RangeReader:
         while at < end:
             # Up to the end of the object's block, so that a block arrives in one piece.
             piece = buffer[: min(BLOCK - at % BLOCK, end - at)]
-            if self._stop.is_set():
-                raise Stopped
+            self._pauses.check()
             if self._pace is not None:
                 self._pace(len(piece))
             filled = 0
@@ -293,10 +283,6 @@ class RangeReader:
             take(at, piece)
             at += len(piece)
         response.read(1)  # nothing follows, and so the connection can be used again
-
-
-class Stopped(Exception):
-    """Another range failed, so this one isn't read on."""
 
 
 def download_file(
@@ -351,7 +337,7 @@ def download_file(
     reader = RangeReader(link, name=name, etag=etag, connections=own, patience=patience, pace=pace)
     try:
         with Claim(partial, what=f"The unfinished download {partial}") as claim:
-            for _ in range(_ANEW):
+            for _ in range(ANEW):
                 fetching = _Fetching(
                     reader, claim, size, name, entry=entry, blake3=blake3, progress=progress
                 )
@@ -535,7 +521,7 @@ class _Fetching:
                 self._under_way.pop(number, None)
 
         self._reader.stream(offset, size, take, again)
-        for _ in range(_ANEW):
+        for _ in range(ANEW):
             again_wrong, wrong = wrong, []
             for at in again_wrong:
                 self._reader.stream(at, min(BLOCK, self._size - at), take)

@@ -5,6 +5,7 @@
     <root>/
       key                    signs tickets, for the owner's eyes alone
       objects/<key>          what is there, whole
+      arriving/     contents in one piece, before they were compared
       uploads/<32 hex>/
         upload               which object, how large
         lock                 shared by who writes a part, exclusive to who completes
@@ -17,7 +18,9 @@ the disk; only then its mark is written. Completing is one rename: nothing is
 copied. Several processes of one host, or of several where the file system has
 locks, may serve one folder.
 
-Parts come in through :meth:`FolderStore.receive` and objects go out through
+A content in one piece is compared in the same way before it gets its name.
+
+Parts and contents come in through :meth:`FolderStore.receive` and objects go out through
 :meth:`FolderStore.open`, both for the holder of a ticket
 (:mod:`sleap_rtc.storage.tickets`), which the server's own endpoint takes.
 """
@@ -25,9 +28,7 @@ Parts come in through :meth:`FolderStore.receive` and objects go out through
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
-import hashlib
 import os
 import re
 import secrets
@@ -57,11 +58,12 @@ from sleap_rtc.files.durable import (
     sync_directory,
     sync_file,
     write_new,
-    write_replacing,
 )
 from sleap_rtc.files.space import check_space, reserve
+from sleap_rtc.storage.folder_writers import PartWriter, WholeWriter, locked, mark_at
 from sleap_rtc.storage.objects import (
     PART_SECONDS,
+    Content,
     Part,
     SignedRequest,
     StoredObject,
@@ -79,13 +81,6 @@ UPLOAD_SECONDS: Final = 86_400.0
 _ID: Final = re.compile(r"[0-9a-f]{32}")
 _KEEP_FREE: Final = 64 * 1024 * 1024
 """Bytes that an upload leaves on the disk, for marks and everything else there."""
-
-
-class _Mark(msgspec.Struct, frozen=True):
-    """That a part is here."""
-
-    size: int
-    sha256: bytes
 
 
 class OpenObject:
@@ -135,11 +130,13 @@ class FolderStore:
     ) -> None:
         self._objects = root / "objects"
         self._uploads = root / "uploads"
+        self._arriving = root / "arriving"
         self._root = root
         self._base_url = base_url
         self._clock = clock
         make_directory(self._objects)
         make_directory(self._uploads)
+        make_directory(self._arriving)
         self._key = _key(root / "key")
 
     @property
@@ -206,7 +203,7 @@ class FolderStore:
         folder = self._folder(upload.id, upload.key)
         found = []
         for path in sorted(folder.iterdir()):
-            mark = _mark(path) if path.name.isdigit() else None
+            mark = mark_at(path) if path.name.isdigit() else None
             if mark is not None:
                 number, etag = int(path.name), mark.sha256.hex()
                 found.append(
@@ -221,7 +218,7 @@ class FolderStore:
             try:
                 folder = self._folder(upload.id, upload.key)
                 what = f"The upload to {upload.key}"
-                held.enter_context(_locked(folder / "lock", fcntl.LOCK_EX, what=what))
+                held.enter_context(locked(folder / "lock", fcntl.LOCK_EX, what=what))
                 there = {part.number: part for part in self.parts(upload)}
             except (UnknownUpload, FileNotFoundError):
                 return self._done(upload)
@@ -246,13 +243,63 @@ class FolderStore:
         """Give an upload up."""
         with contextlib.suppress(UnknownUpload, FileNotFoundError):
             folder = self._folder(upload.id, upload.key)
-            with _locked(folder / "lock", fcntl.LOCK_EX, what=f"The upload to {upload.key}"):
+            with locked(folder / "lock", fcntl.LOCK_EX, what=f"The upload to {upload.key}"):
                 shutil.rmtree(folder, ignore_errors=True)
+
+    def offer(
+        self, contents: Sequence[Content], *, replacing: bool = False
+    ) -> list[SignedRequest | None]:
+        """Requests that send contents in one piece; none for those that are here."""
+        found = [None if replacing else self.head(each.key) for each in contents]
+        return [
+            self.content_request(each, replacing=replacing)
+            if there is None or there.size != each.size
+            else None
+            for each, there in zip(contents, found, strict=True)
+        ]
+
+    def confirm(self, contents: Sequence[Content]) -> list[StoredObject | None]:
+        """What is here of contents that were sent."""
+        found = self.heads([each.key for each in contents])
+        return [
+            there if there is not None and there.size == each.size else None
+            for each, there in zip(contents, found, strict=True)
+        ]
+
+    def content_request(
+        self,
+        content: Content,
+        *,
+        blake3: str = "",
+        replacing: bool = False,
+        seconds: int = PART_SECONDS,
+    ) -> SignedRequest:
+        """A request that sends a content in one piece; a token pins length and hashes."""
+        ticket = Ticket(
+            method="PUT",
+            key=check_key(content.key),
+            expires=int(expiry(self._clock(), seconds).timestamp()),
+            size=content.size,
+            sha256=content.sha256,
+            blake3=blake3,
+            replacing=replacing,
+        )
+        return self._signed(ticket, {"content-length": str(content.size)})
+
+    def heads(self, keys: Sequence[str]) -> list[StoredObject | None]:
+        """What is here under each of many keys."""
+        return [self.head(key) for key in keys]
 
     def download_request(self, key: str, *, seconds: int = PART_SECONDS) -> SignedRequest:
         """A request that reads an object, whole or in ranges."""
         expires = int(expiry(self._clock(), seconds).timestamp())
         return self._signed(Ticket(method="GET", key=check_key(key), expires=expires), {})
+
+    def download_requests(
+        self, keys: Sequence[str], *, seconds: int = PART_SECONDS
+    ) -> list[SignedRequest]:
+        """Requests that read many objects."""
+        return [self.download_request(key, seconds=seconds) for key in keys]
 
     def create(self, key: str, data: bytes) -> bool:
         """Make a small object that must not be there yet."""
@@ -309,14 +356,20 @@ class FolderStore:
         about = StoredObject(key=key, size=found.st_size, etag=etag, modified=modified)
         return OpenObject(fd, about)
 
-    def receive(self, ticket: Ticket) -> PartWriter:
-        """Take a part, for the holder of a ticket.
+    def receive(self, ticket: Ticket) -> PartWriter | WholeWriter:
+        """Take a part, or a content in one piece, for the holder of a ticket.
 
         Raises:
             UnknownUpload: It expired, was completed or given up.
             Busy: Somebody is sending the same part, or the upload is being completed.
+            AlreadyExists: The content is here, and isn't to be replaced.
+            OutOfSpace: There is no room for it.
         """
-        return PartWriter(self._folder(ticket.upload, ticket.key), ticket)
+        if ticket.upload:
+            return PartWriter(self._folder(ticket.upload, ticket.key), ticket)
+        check_space(self._arriving, ticket.size + _KEEP_FREE)
+        with self._placing(ticket.key):
+            return WholeWriter(self._objects / ticket.key, ticket, arriving=self._arriving)
 
     def sweep(
         self, *, seconds: float = UPLOAD_SECONDS, objects: tuple[str, float] | None = None
@@ -336,13 +389,17 @@ class FolderStore:
             try:
                 if now - folder.stat().st_mtime < seconds:
                     continue
-                with _locked(folder / "lock", fcntl.LOCK_EX, what="An upload"):
+                with locked(folder / "lock", fcntl.LOCK_EX, what="An upload"):
                     shutil.rmtree(folder, ignore_errors=True)
                 gone += 1
             except Busy:
                 continue
             except FileNotFoundError:  # being begun, or half removed by a process that was killed
                 shutil.rmtree(folder, ignore_errors=True)
+        for path in self._arriving.iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                if now - path.stat().st_mtime >= seconds:
+                    path.unlink()
         if objects is not None:
             prefix, age = objects
             for found in list(self.keys(prefix)):
@@ -385,125 +442,6 @@ class FolderStore:
             yield
         except (NotADirectoryError, FileExistsError, IsADirectoryError):
             raise AlreadyExists(what=f"An object whose key begins or goes on as {key}") from None
-
-
-class PartWriter:
-    """Takes the bytes of one part, as a context manager. For one thread at a time.
-
-    Args:
-        folder: Of the upload.
-        ticket: What may be sent.
-    """
-
-    def __init__(self, folder: Path, ticket: Ticket) -> None:
-        self._ticket = ticket
-        self._hash = hashlib.sha256()
-        self._got = 0
-        self._fd = -1
-        self._mark = folder / f"{ticket.number:05}"
-        self._locks = contextlib.ExitStack()
-        what = f"Part {ticket.number} of the upload to {ticket.key}"
-        try:
-            self._locks.enter_context(_locked(folder / "lock", fcntl.LOCK_SH, what=what))
-            lock = self._mark.with_suffix(".lock")
-            self._locks.enter_context(_locked(lock, fcntl.LOCK_EX, what=what, make=True))
-            there = _mark(self._mark)
-            self._there = there is not None and there.sha256 == ticket.sha256
-            began = msgspec.json.decode((folder / "upload").read_bytes(), type=Upload)
-            self._offset = began.offset(ticket.number)
-            if self._there:
-                return
-            if there is not None:
-                # The mark goes first: it must never stand for bytes that are being replaced.
-                self._mark.unlink()
-                sync_directory(folder)
-            self._fd = os.open(folder / "data", os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except FileNotFoundError:
-            self._locks.close()
-            raise UnknownUpload(key=ticket.key) from None
-        except BaseException:
-            self._locks.close()
-            raise
-
-    def write(self, data: bytes) -> None:
-        """Take the next bytes.
-
-        Raises:
-            DataError: More than were announced.
-            OutOfSpace: The disk is full.
-        """
-        if self._got + len(data) > self._ticket.size:
-            why = f"it has more than the {self._ticket.size} bytes announced"
-            raise DataError(what=f"part {self._ticket.number}", why=why)
-        self._hash.update(data)
-        if not self._there:
-            with disk_errors(self._mark, need=len(data)):
-                rest, at = memoryview(data), self._offset + self._got
-                while rest:
-                    written = os.pwrite(self._fd, rest, at)
-                    rest, at = rest[written:], at + written
-        self._got += len(data)
-
-    def commit(self) -> StoredPart:
-        """Compare what came with what was announced, and keep it.
-
-        Raises:
-            Damaged: Other bytes came, or fewer; nothing is kept.
-            OutOfSpace: The disk is full.
-        """
-        ticket = self._ticket
-        if self._got != ticket.size or self._hash.digest() != ticket.sha256:
-            why = f"{self._got} bytes came that aren't the {ticket.size} announced"
-            raise Damaged(what=f"part {ticket.number} of {ticket.key}", why=why)
-        if not self._there:
-            with disk_errors(self._mark):
-                sync_file(self._fd)
-            mark = _Mark(size=ticket.size, sha256=ticket.sha256)
-            write_replacing(self._mark, msgspec.json.encode(mark))
-            self._there = True
-        return StoredPart(
-            number=ticket.number, size=ticket.size, etag=ticket.sha256.hex(), sha256=ticket.sha256
-        )
-
-    def close(self) -> None:
-        """Let others send this part; twice is once."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-        self._locks.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-@contextlib.contextmanager
-def _locked(path: Path, how: int, *, what: str, make: bool = False) -> Iterator[None]:
-    """A lock on a file of an upload, which must still be there when it is held."""
-    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | (os.O_CREAT if make else 0)
-    with disk_errors(path):
-        fd = os.open(path, flags, 0o666)
-    try:
-        try:
-            fcntl.flock(fd, how | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in (errno.EWOULDBLOCK, errno.EAGAIN):
-                raise
-            raise Busy(what=what, by="") from None
-        if os.fstat(fd).st_nlink == 0:
-            raise FileNotFoundError(errno.ENOENT, "the upload is gone", str(path))
-        yield
-    finally:
-        os.close(fd)
-
-
-def _mark(path: Path) -> _Mark | None:
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=_Mark)
-    except (FileNotFoundError, msgspec.DecodeError):
-        return None
 
 
 def _key(path: Path) -> bytes:

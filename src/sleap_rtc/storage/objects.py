@@ -11,6 +11,14 @@ and hands out signed requests, the client sends the bytes to wherever they lead:
       │ parts() ────────────────────► parts: what the store really has│
       │ complete(parts) ────────────► complete: all there, as said ──►│ object
 
+What fits into one part goes in one piece, hundreds of them side by side::
+
+    client                        server                         store
+      │ hash each
+      │ offer(contents) ────────────► which are there? links for the others
+      │ PUT a whole content, exactly those bytes, unless it is there ─► object
+      │ confirm(contents) ──────────► what the store really has ────► │
+
 =====================================  ==========================================
 :mod:`sleap_rtc.storage.s3`            S3, and whatever speaks its protocol
 :mod:`sleap_rtc.storage.folder`        a folder; the server's own endpoint takes
@@ -56,6 +64,9 @@ PART_SECONDS: Final = 3_600
 MAX_KEY: Final = 512
 SMALLEST_PARTS: Final = 16 * BLOCK
 LARGEST_PARTS: Final = 100 * BLOCK
+
+MAX_WHOLE: Final = SMALLEST_PARTS
+"""Bytes of the largest content that goes in one piece."""
 
 _KEY: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}(/[A-Za-z0-9_][A-Za-z0-9._-]{0,199})*")
 _FEW: Final = 64
@@ -124,6 +135,20 @@ class StoredPart(msgspec.Struct, frozen=True):
     size: Annotated[int, Meta(ge=0, le=MAX_PART)]
     etag: Annotated[str, Meta(max_length=256)]
     sha256: Sha256 | None = None
+
+
+class Content(msgspec.Struct, frozen=True):
+    """A content that goes in one piece, as its sender has it.
+
+    Attributes:
+        key: Of the object that it will be.
+        size: Bytes, 0 to `MAX_WHOLE`.
+        sha256: Of it.
+    """
+
+    key: Key
+    size: Annotated[int, Meta(ge=0, le=MAX_WHOLE)]
+    sha256: Sha256
 
 
 class StoredObject(msgspec.Struct, frozen=True):
@@ -225,6 +250,32 @@ class UploadStore(Protocol):
     def abort(self, upload: Upload) -> None:
         """Give an upload up and remove its parts; one that isn't there any more is no error."""
 
+    def offer(
+        self, contents: Sequence[Content], *, replacing: bool = False
+    ) -> list[SignedRequest | None]:
+        """Requests that send contents in one piece each, in their order.
+
+        Each is good for exactly those bytes. Where an object came to be meanwhile it is answered
+        with 412, unless it is one that replaces.
+
+        Args:
+            contents: Of which each key is named once.
+            replacing: What is there under these keys isn't what it should be.
+
+        Returns:
+            None for what is known to be there, and stays.
+
+        Raises:
+            InvalidName: A key is refused.
+        """
+
+    def confirm(self, contents: Sequence[Content]) -> list[StoredObject | None]:
+        """What is there now of contents that were sent, in their order.
+
+        Returns:
+            None for what isn't there, or not as it was sent: it is to be sent again.
+        """
+
 
 class ObjectStore(UploadStore, Protocol):
     """A store, as the server and a worker with a role of its own have it."""
@@ -240,6 +291,31 @@ class ObjectStore(UploadStore, Protocol):
             key: Its name.
             seconds: How long it is good for, 1 to `MAX_SECONDS`.
         """
+
+    def download_requests(
+        self, keys: Sequence[str], *, seconds: int = PART_SECONDS
+    ) -> list[SignedRequest]:
+        """The same for many objects, in their order."""
+
+    def content_request(
+        self,
+        content: Content,
+        *,
+        blake3: str = "",
+        replacing: bool = False,
+        seconds: int = PART_SECONDS,
+    ) -> SignedRequest:
+        """A request that sends a content in one piece, as `offer` has it; the store isn't asked.
+
+        Args:
+            content: The content.
+            blake3: Of it, 64 hex digits: a store that can compares that as well.
+            replacing: Whether it takes the place of what is there.
+            seconds: How long it is good for, 1 to `MAX_SECONDS`.
+        """
+
+    def heads(self, keys: Sequence[str]) -> list[StoredObject | None]:
+        """What is there under each of many keys, in their order."""
 
     def create(self, key: str, data: bytes) -> bool:
         """Make a small object that must not be there yet; of several exactly one succeeds.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 from urllib.parse import urlsplit
 
 from sleap_rtc.config import Settings, StorageSettings
@@ -13,6 +13,7 @@ from sleap_rtc.storage.cache import FileCache
 from sleap_rtc.storage.credentials import CredentialChain
 from sleap_rtc.storage.objects import (
     PART_SECONDS,
+    Content,
     ObjectStore,
     Part,
     SignedRequest,
@@ -26,6 +27,8 @@ from sleap_rtc.storage.wire import Connections
 
 UPLOADS: Final = "uploads/"
 """What keys begin with whose objects stay a day; all others stay."""
+
+T = TypeVar("T")
 
 
 class TwoBuckets:
@@ -74,9 +77,41 @@ class TwoBuckets:
         """Give an upload up."""
         self._of(upload.key).abort(upload)
 
+    def offer(
+        self, contents: Sequence[Content], *, replacing: bool = False
+    ) -> list[SignedRequest | None]:
+        """Requests that send contents in one piece each."""
+        return [self.content_request(each, replacing=replacing) for each in contents]
+
+    def confirm(self, contents: Sequence[Content]) -> list[StoredObject | None]:
+        """What is there now of contents that were sent."""
+        return self._both(contents, lambda each: each.key, lambda store, some: store.confirm(some))
+
+    def content_request(
+        self,
+        content: Content,
+        *,
+        blake3: str = "",
+        replacing: bool = False,
+        seconds: int = PART_SECONDS,
+    ) -> SignedRequest:
+        """A request that sends a content in one piece."""
+        store = self._of(content.key)
+        return store.content_request(content, blake3=blake3, replacing=replacing, seconds=seconds)
+
+    def heads(self, keys: Sequence[str]) -> list[StoredObject | None]:
+        """What is there under each of many keys."""
+        return self._both(keys, str, lambda store, some: store.heads(some))
+
     def download_request(self, key: str, *, seconds: int = PART_SECONDS) -> SignedRequest:
         """A request that reads an object."""
         return self._of(key).download_request(key, seconds=seconds)
+
+    def download_requests(
+        self, keys: Sequence[str], *, seconds: int = PART_SECONDS
+    ) -> list[SignedRequest]:
+        """Requests that read many objects."""
+        return [self.download_request(key, seconds=seconds) for key in keys]
 
     def create(self, key: str, data: bytes) -> bool:
         """Make a small object that must not be there yet."""
@@ -99,6 +134,20 @@ class TwoBuckets:
 
     def _of(self, key: str) -> ObjectStore:
         return self.uploads if key.startswith(UPLOADS) else self.rooms
+
+    def _both(
+        self,
+        things: Sequence[T],
+        key: Callable[[T], str],
+        ask: Callable[[ObjectStore, Sequence[T]], list[StoredObject | None]],
+    ) -> list[StoredObject | None]:
+        """Ask each store about its own, and give the answers in the things' order."""
+        found: dict[str, StoredObject | None] = {}
+        for store in (self.uploads, self.rooms):
+            some = [each for each in things if self._of(key(each)) is store]
+            if some:
+                found |= zip(map(key, some), ask(store, some), strict=True)
+        return [found[key(each)] for each in things]
 
 
 def open_buckets(

@@ -6,7 +6,7 @@ The bytes themselves go to wherever the server's links lead, never through here.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from sleap_rtc.domain.ids import RoomId
@@ -15,6 +15,7 @@ from sleap_rtc.net.api import ServerApi
 from sleap_rtc.net.urls import UrlRules, check_url, is_private, parse_url
 from sleap_rtc.storage.objects import (
     PART_SECONDS,
+    Content,
     Part,
     SignedRequest,
     StoredObject,
@@ -23,15 +24,24 @@ from sleap_rtc.storage.objects import (
 )
 from sleap_rtc.storage.service import (
     COMPLETE_WITHIN,
+    CONFIRM_WITHIN,
+    MAX_CONTENTS,
     MAX_REQUESTS,
     Aborted,
     AbortUpload,
     Area,
     CompleteUpload,
+    ConfirmContents,
+    ContentsConfirmed,
+    ContentsOffered,
     DownloadTold,
+    LinksTold,
+    NamedContent,
     ObjectTold,
+    OfferContents,
     RenewUpload,
     RequestDownload,
+    RequestLinks,
     RequestsTold,
     RequestUpload,
     UploadStatus,
@@ -39,7 +49,7 @@ from sleap_rtc.storage.service import (
     content_key,
 )
 
-_HEADER: Final = re.compile(r"content-length|content-type|x-amz-[a-z0-9-]{1,60}")
+_HEADER: Final = re.compile(r"content-length|content-type|if-none-match|x-amz-[a-z0-9-]{1,60}")
 """Headers that a link may want to be sent."""
 
 
@@ -113,8 +123,7 @@ class RemoteStore:
             some = tuple(parts[at : at + MAX_REQUESTS])
             request = RenewUpload(upload_id=upload.id, parts=some)
             told = self._api.ask("/api/renew-upload", RequestsTold, request).requests
-            if len(told) != len(some):
-                raise DataError(what=self.name, why="it gives other links than were asked for")
+            self._count(told, some)
             found += (self._checked(request, "PUT") for request in told)
         return found
 
@@ -134,6 +143,60 @@ class RemoteStore:
     def abort(self, upload: Upload) -> None:
         """Give an upload up."""
         self._api.ask("/api/abort-upload", Aborted, AbortUpload(upload_id=upload.id))
+
+    def offer(
+        self, contents: Sequence[Content], *, replacing: bool = False
+    ) -> list[SignedRequest | None]:
+        """Requests that send contents in one piece; none for what is there, and stays."""
+        found: list[SignedRequest | None] = []
+        for named in self._named(contents):
+            request = OfferContents(
+                room=self._room, area=self._area, contents=named, again=replacing
+            )
+            told = self._api.ask(
+                "/api/offer-contents", ContentsOffered, request, timeout=CONFIRM_WITHIN
+            ).requests
+            self._count(told, named)
+            found += (None if link is None else self._checked(link, "PUT") for link in told)
+        return found
+
+    def confirm(self, contents: Sequence[Content]) -> list[StoredObject | None]:
+        """What is there now of contents that were sent."""
+        found: list[StoredObject | None] = []
+        for named in self._named(contents):
+            request = ConfirmContents(room=self._room, area=self._area, contents=named)
+            told = self._api.ask(
+                "/api/confirm-contents", ContentsConfirmed, request, timeout=CONFIRM_WITHIN
+            ).stored
+            self._count(told, named)
+            found += (
+                None if each is None else StoredObject(key=each.key, size=each.size, etag=each.etag)
+                for each in told
+            )
+        return found
+
+    def download_requests(self, keys: Sequence[str]) -> list[SignedRequest]:
+        """Requests that read many objects; those that aren't there answer 404."""
+        found: list[SignedRequest] = []
+        for at in range(0, len(keys), MAX_CONTENTS):
+            some = tuple(self._blake3(key) for key in keys[at : at + MAX_CONTENTS])
+            request = RequestLinks(room=self._room, area=self._area, contents=some)
+            told = self._api.ask("/api/request-links", LinksTold, request).requests
+            self._count(told, some)
+            found += (self._checked(link, "GET") for link in told)
+        return found
+
+    def _named(self, contents: Sequence[Content]) -> Iterator[tuple[NamedContent, ...]]:
+        """Contents as the server is told of them, so many at a time."""
+        for at in range(0, len(contents), MAX_CONTENTS):
+            yield tuple(
+                NamedContent(blake3=self._blake3(each.key), size=each.size, sha256=each.sha256)
+                for each in contents[at : at + MAX_CONTENTS]
+            )
+
+    def _count(self, told: Sequence[object], asked: Sequence[object]) -> None:
+        if len(told) != len(asked):
+            raise DataError(what=self.name, why="it answers for others than it was asked for")
 
     def _checked(self, request: SignedRequest, method: str) -> SignedRequest:
         """A link that leads where a server may send its devices.

@@ -19,9 +19,11 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
+import os
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Final
@@ -44,6 +46,7 @@ from sleap_rtc.net.retrying import AGAIN
 from sleap_rtc.storage import xml
 from sleap_rtc.storage.objects import (
     PART_SECONDS,
+    Content,
     Part,
     SignedRequest,
     StoredObject,
@@ -60,6 +63,16 @@ ATTEMPTS: Final = 5
 
 _OWN_SECONDS: Final = 300
 """Seconds that the server's own requests are good for: the clocks may differ by as much."""
+_ASKED_AT_ONCE: Final = 16
+"""Objects that are looked for at once."""
+_LISTED_FROM: Final = 32
+"""Objects from which on a list is asked for."""
+_PAGE: Final = 1_000
+"""Objects on a page of a list, as S3 has it."""
+_KEYS_PER_PAGE: Final = 25
+"""Objects whose looking for costs about as much as a page of a list."""
+_LONG_S: Final = 600.0
+"""Seconds in which a list that was too long isn't asked for again."""
 _BASE, _CAP = 0.05, 5.0
 _SKEWED: Final = frozenset({"RequestTimeTooSkewed", "RequestExpired", "AccessDenied"})
 _WORTH_CORRECTING: Final = timedelta(seconds=30)
@@ -119,6 +132,7 @@ class S3Store:
         self._wait = wait
         self._chance = chance
         self._skew = timedelta()
+        self._long: dict[str, float] = {}
 
     @property
     def name(self) -> str:
@@ -241,9 +255,82 @@ class S3Store:
                 upload=upload,
             )
 
+    def offer(
+        self, contents: Sequence[Content], *, replacing: bool = False
+    ) -> list[SignedRequest | None]:
+        """Requests that send contents in one piece; the store says then what is there."""
+        return [self.content_request(each, replacing=replacing) for each in contents]
+
+    def confirm(self, contents: Sequence[Content]) -> list[StoredObject | None]:
+        """What is there now of contents that were sent."""
+        found = self.heads([each.key for each in contents])
+        return [
+            there if there is not None and there.size == each.size else None
+            for each, there in zip(contents, found, strict=True)
+        ]
+
+    def content_request(
+        self,
+        content: Content,
+        *,
+        blake3: str = "",
+        replacing: bool = False,
+        seconds: int = PART_SECONDS,
+    ) -> SignedRequest:
+        """A request that sends a content in one piece; its length and SHA-256 are signed."""
+        del blake3
+        headers = {
+            "content-length": str(content.size),
+            "x-amz-checksum-sha256": _base64(content.sha256),
+        }
+        if not replacing:
+            headers["if-none-match"] = "*"
+        key = check_key(content.key)
+        return self._signed("PUT", key, headers=headers, seconds=seconds, public=True)
+
+    def heads(self, keys: Sequence[str]) -> list[StoredObject | None]:
+        """What is there under each of many keys.
+
+        Of many with a common beginning a list is asked for, which costs a hundredth; where it is
+        long, because much else begins so, the rest is looked for one by one.
+        """
+        found: dict[str, StoredObject | None] = {}
+        if len(keys) >= _LISTED_FROM:
+            found = self._listed(keys)
+        rest = [check_key(key) for key in keys if key not in found]
+        if rest:
+            with ThreadPoolExecutor(min(_ASKED_AT_ONCE, len(rest)), "heads") as pool:
+                found |= zip(rest, pool.map(self.head, rest), strict=True)
+        return [found[key] for key in keys]
+
+    def _listed(self, keys: Sequence[str]) -> dict[str, StoredObject | None]:
+        """What a list says of keys; all of them, or those that it came to in a few pages."""
+        prefix = os.path.commonprefix(keys)  # noqa: RUF071 - they are names, and no paths
+        now = time.monotonic()
+        if self._long.get(prefix, now) > now:
+            return {}
+        wanted, found = set(keys), dict[str, StoredObject | None]()
+        enough = _PAGE * (1 + len(keys) // _KEYS_PER_PAGE)
+        for number, there in enumerate(self.keys(prefix), 1):
+            if there.key in wanted:
+                found[there.key] = there
+                if len(found) == len(wanted):
+                    return found
+            if number == enough:
+                self._long = {p: end for p, end in self._long.items() if end > now}
+                self._long[prefix] = now + _LONG_S
+                return found
+        return dict.fromkeys(wanted) | found
+
     def download_request(self, key: str, *, seconds: int = PART_SECONDS) -> SignedRequest:
         """A request that reads an object; ``range`` and ``if-match`` may be added to it."""
         return self._signed("GET", check_key(key), seconds=seconds, public=True)
+
+    def download_requests(
+        self, keys: Sequence[str], *, seconds: int = PART_SECONDS
+    ) -> list[SignedRequest]:
+        """Requests that read many objects."""
+        return [self.download_request(key, seconds=seconds) for key in keys]
 
     def create(self, key: str, data: bytes) -> bool:
         """Make a small object that must not be there yet."""

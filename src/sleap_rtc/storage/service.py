@@ -11,6 +11,14 @@
       │ request-download room, hash ────────────────► │ a signed request
       │ GET …            straight from the store      │
 
+and for many small contents, hundreds at a time::
+
+      │ offer-contents   room, hashes, sizes ───────► │ for each: "there", or a signed request
+      │ PUT …            straight to the store        │
+      │ confirm-contents room, hashes, sizes ───────► │ for each: what the store has
+      │ request-links    room, hashes ──────────────► │ signed requests
+      │ GET …            straight from the store      │
+
 Contents are named by their BLAKE3, in one of two areas of a room::
 
     uploads/<room>/<blake3>          gone after a day: datasets on their way
@@ -30,19 +38,25 @@ from sleap_rtc.storage.objects import (
     MAX_OBJECT,
     MAX_PART,
     MAX_PARTS,
+    MAX_WHOLE,
     MIN_PART,
     Key,
     Part,
+    Sha256,
     SignedRequest,
     StoredPart,
 )
 
 MAX_REQUESTS: Final = 100
 """Signed requests that are given at a time."""
+MAX_CONTENTS: Final = 500
+"""Contents that are named at a time."""
 TEMPORARY_SECONDS: Final = 86_400
 """Seconds that something stays in the area ``uploads``, and an upload that isn't completed."""
 COMPLETE_WITHIN: Final = 900.0
 """Seconds in which ``complete-upload`` is answered: a whole content may be hashed for it."""
+CONFIRM_WITHIN: Final = 120.0
+"""Seconds in which ``confirm-contents`` is answered: the store is asked for each of them."""
 
 Area = Literal["uploads", "rooms"]
 Blake3 = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
@@ -191,4 +205,77 @@ class DownloadTold(Value, frozen=True):
     size: Size
     etag: Annotated[str, Meta(max_length=256)]
     request: SignedRequest
+    expires_in: Annotated[int, Meta(ge=0)]
+
+
+class NamedContent(Value, frozen=True):
+    """A content that goes in one piece: BLAKE3, bytes, and what pins its link, the SHA-256."""
+
+    blake3: Blake3
+    size: Annotated[int, Meta(ge=0, le=MAX_WHOLE)]
+    sha256: Sha256
+
+
+Contents = Annotated[tuple[NamedContent, ...], Meta(min_length=1, max_length=MAX_CONTENTS)]
+
+
+class OfferContents(Value, frozen=True):
+    """Asks to store contents in one piece each.
+
+    Attributes:
+        room: Whose they will be.
+        area: ``uploads`` for a day, ``rooms`` to stay.
+        contents: Each named once.
+        again: What is there under these names turned out not to be them: it is to be replaced.
+    """
+
+    room: RoomName
+    area: Area
+    contents: Contents
+    again: bool = False
+
+
+class ContentsOffered(Value, frozen=True):
+    """For each content, in their order, where to send it; nothing where it is there, and stays.
+
+    Attributes:
+        requests: Each is good once or again, until something is there: then it says 412.
+        expires_in: Seconds that they are good for.
+    """
+
+    requests: Annotated[tuple[SignedRequest | None, ...], Meta(max_length=MAX_CONTENTS)]
+    expires_in: Annotated[int, Meta(ge=0)]
+
+
+class ConfirmContents(Value, frozen=True):
+    """Asks what the store has of contents that were offered and sent."""
+
+    room: RoomName
+    area: Area
+    contents: Contents
+
+
+class ContentsConfirmed(Value, frozen=True):
+    """For each content, in their order, what is stored; nothing where it is to be sent again."""
+
+    stored: Annotated[tuple[ObjectTold | None, ...], Meta(max_length=MAX_CONTENTS)]
+
+
+class RequestLinks(Value, frozen=True):
+    """Asks for requests that read contents of a room, which needn't be there."""
+
+    room: RoomName
+    area: Area
+    contents: Annotated[tuple[Blake3, ...], Meta(min_length=1, max_length=MAX_CONTENTS)]
+
+
+class LinksTold(Value, frozen=True):
+    """Requests that read contents, in the order in which those were named.
+
+    Attributes:
+        requests: They answer 404 for what isn't there.
+        expires_in: Seconds that they are good for.
+    """
+
+    requests: Annotated[tuple[SignedRequest, ...], Meta(max_length=MAX_CONTENTS)]
     expires_in: Annotated[int, Meta(ge=0)]

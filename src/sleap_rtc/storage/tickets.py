@@ -29,13 +29,15 @@ class Ticket(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     """What one request may do.
 
     Attributes:
-        method: ``GET`` reads an object, ``PUT`` sends a part.
+        method: ``GET`` reads an object, ``PUT`` sends a part, or a content in one piece.
         key: Of the object.
         expires: Seconds since 1970, until when.
-        upload: The upload's id, for a part.
+        upload: The upload's id, for a part; empty for a content in one piece.
         number: Of the part.
-        size: Bytes of the part: exactly so many.
-        sha256: Of the part's content.
+        size: Bytes of the part or the content: exactly so many.
+        sha256: Of it.
+        blake3: Of a content in one piece, where it is to be compared too.
+        replacing: Whether a content takes the place of what is there.
     """
 
     method: Literal["GET", "PUT"]
@@ -45,6 +47,8 @@ class Ticket(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     number: PartNumber = 1
     size: Annotated[int, Meta(ge=0, le=MAX_PART)] = 0
     sha256: Sha256 = bytes(32)
+    blake3: Annotated[str, Meta(pattern=r"\A([0-9a-f]{64})?\Z")] = ""
+    replacing: bool = False
 
 
 def seal(ticket: Ticket, key: bytes) -> str:

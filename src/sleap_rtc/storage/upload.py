@@ -22,15 +22,12 @@ from __future__ import annotations
 import base64
 import contextlib
 import functools
-import hashlib
 import os
-import random
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 import msgspec
 from blake3 import blake3
@@ -39,11 +36,9 @@ from sleap_rtc.domain.packages import BLOCK, FileEntry
 from sleap_rtc.errors import (
     Damaged,
     NetworkError,
-    OutOfSpace,
     PartsMissing,
     SleapRtcError,
     SourceChanged,
-    StorageRefused,
     StorageUnreachable,
     UnknownUpload,
 )
@@ -51,8 +46,6 @@ from sleap_rtc.files.beneath import open_file
 from sleap_rtc.files.claim import Claim
 from sleap_rtc.files.hashing import FileStamp, stamp_of
 from sleap_rtc.files.journal import Journal
-from sleap_rtc.net import backoff
-from sleap_rtc.net.retrying import AGAIN
 from sleap_rtc.storage import xml
 from sleap_rtc.storage.objects import (
     Part,
@@ -62,38 +55,16 @@ from sleap_rtc.storage.objects import (
     UploadStore,
     part_size_for,
 )
+from sleap_rtc.storage.pausing import ANEW, REFUSED, Patience, Pauses, Stopped, failure_of
+from sleap_rtc.storage.slices import sha256_of
 from sleap_rtc.storage.wire import Answer, Connections, FileSlice, Pace
 
 IN_FLIGHT: Final = 10
 """Parts that are sent at once, unless set otherwise (``max_concurrent_parts``)."""
 SUFFIX: Final = ".sleap-upload-state"
 
-_PASSING: Final = AGAIN | {409}
-_BUSY: Final = frozenset({429, 503})
-_REFUSED: Final = 3
-"""Times that a link may be refused, or bytes found wrong, before it isn't by chance."""
-_ANEW: Final = 3
-"""Times that an upload may vanish, or a store forget parts, before it is the store's fault."""
-_LONGEST_WAIT: Final = 60.0
-
 Progress = Callable[[int], None]
 """Called with the bytes that are there in all; after a failure they may be fewer than before."""
-
-T = TypeVar("T")
-
-
-class Patience(msgspec.Struct, frozen=True):
-    """How often, and how long between.
-
-    Attributes:
-        attempts: To send one part, or to ask one thing.
-        base: Seconds that the first wait may last.
-        cap: Seconds that any wait may last.
-    """
-
-    attempts: int = 8
-    base: float = 0.25
-    cap: float = 20.0
 
 
 class _Began(msgspec.Struct, frozen=True):
@@ -211,12 +182,10 @@ class _Sending:
         self._in_flight = in_flight
         self._pace = pace
         self._progress = progress
-        self._patience = patience
+        self._pauses = Pauses(patience)
         self._connections = connections
         self._stamp = stamp_of(fd)
         self._lock = threading.Lock()
-        self._stop = threading.Event()
-        self._not_before = 0.0
         self._under_way: dict[int, int] = {}
         self._parts: dict[int, Part] = {}
         self._whole = 0
@@ -225,8 +194,8 @@ class _Sending:
 
     def run(self) -> StoredObject:
         """Send what is missing, and complete it."""
-        for _ in range(_ANEW):
-            there = self._patiently(lambda: self._store.head(self._key))
+        for _ in range(ANEW):
+            there = self._pauses.patiently(lambda: self._store.head(self._key))
             if there is not None and there.size == self._stamp.size:
                 self._tell(there.size)
                 return there
@@ -246,12 +215,12 @@ class _Sending:
                 self._journal_path.unlink()
                 journal = Journal(self._journal_path)
                 upload = self._begun(journal)
-            for _ in range(_ANEW):
+            for _ in range(ANEW):
                 self._send_missing(upload, journal)
                 parts = [self._parts[number] for number in sorted(self._parts)]
                 complete = functools.partial(self._store.complete, upload, parts)
                 try:
-                    return self._patiently(complete)
+                    return self._pauses.patiently(complete)
                 except PartsMissing:
                     self._forget_lost(upload)
             raise Damaged(what=f"the upload to {self._key}", why="the store keeps losing parts")
@@ -280,7 +249,7 @@ class _Sending:
                 self._store.abort(upload)
             return None
         try:
-            listed = self._patiently(lambda: self._store.parts(upload))
+            listed = self._pauses.patiently(lambda: self._store.parts(upload))
         except UnknownUpload:
             return None
         self._parts = {}
@@ -302,7 +271,7 @@ class _Sending:
         return None
 
     def _begun(self, journal: Journal) -> Upload:
-        upload = self._patiently(
+        upload = self._pauses.patiently(
             lambda: self._store.begin(self._key, size=self._stamp.size, part_size=self._part_size)
         )
         self._parts = {}
@@ -313,7 +282,8 @@ class _Sending:
 
     def _forget_lost(self, upload: Upload) -> None:
         """Keep of the parts only those that the store still has as they were sent."""
-        there = {part.number: part for part in self._patiently(lambda: self._store.parts(upload))}
+        listed = self._pauses.patiently(lambda: self._store.parts(upload))
+        there = {part.number: part for part in listed}
         for number, part in list(self._parts.items()):
             stored = there.get(number)
             lost = stored is None or stored.size != part.size
@@ -335,7 +305,7 @@ class _Sending:
             while True:
                 with self._lock:
                     number = next(numbers, None)
-                if number is None or self._stop.is_set():
+                if number is None or self._pauses.stopped:
                     return
                 self._send(upload, number, journal)
 
@@ -348,22 +318,22 @@ class _Sending:
                 wait(tasks, return_when=FIRST_EXCEPTION)
                 failures = [error for task in tasks if task.done() and (error := task.exception())]
             except BaseException:  # Ctrl-C: nobody waits for a network that may be dead
-                self._stop.set()
+                self._pauses.stop()
                 self._connections.abort()
                 raise
-            self._stop.set()
-        self._stop.clear()
+            self._pauses.stop()
+        self._pauses.resume()
         # Those that were only told to stop aren't why.
         for error in failures:
-            if not isinstance(error, _Stopped):
+            if not isinstance(error, Stopped):
                 raise error
 
     def _send(self, upload: Upload, number: int, journal: Journal) -> None:
         """Send one part, as often as it takes."""
         part = self._hashed(upload, number)
         refused = 0
-        for attempt in range(1, self._patience.attempts + 1):
-            self._hold_back()
+        for attempt in range(1, self._pauses.patience.attempts + 1):
+            self._pauses.hold_back()
             try:
                 request = self._store.part_requests(upload, [part])[0]
                 answer = self._connections.send(
@@ -382,34 +352,26 @@ class _Sending:
             if not isinstance(failure, NetworkError):
                 # A link that ran out, or bytes that were damaged on the way, happen by chance.
                 refused += 1
-                if refused >= _REFUSED:
+                if refused >= REFUSED:
                     raise failure
-            if attempt == self._patience.attempts:
+            if attempt == self._pauses.patience.attempts:
                 raise failure
             with self._lock:
                 self._under_way.pop(number, None)
-            self._back_off(attempt, answer)
+            self._pauses.back_off(attempt, answer)
             if isinstance(failure, Damaged):
                 part = self._hashed(upload, number)
 
     def _hashed(self, upload: Upload, number: int) -> Part:
         """A part with its SHA-256; its blocks are compared with those that are known."""
-        digest = hashlib.sha256()
-        # One buffer for all: fresh memory for each block would cost as much as reading it.
-        buffer = memoryview(bytearray(min(BLOCK, upload.length(number))))
-        known = self._entry if upload.part_size % BLOCK == 0 else None
-        at, end = upload.offset(number), upload.offset(number) + upload.length(number)
-        while at < end:
-            data = _read(self._fd, buffer[: min(BLOCK, end - at)], at)
-            digest.update(data)
-            if known is not None and blake3(data).digest() != known.block_hash(at // BLOCK):
-                raise SourceChanged(path=self._path)
-            if not data or self._stop.is_set():
-                break
-            at += len(data)
+        digest = sha256_of(
+            FileSlice(fd=self._fd, offset=upload.offset(number), size=upload.length(number)),
+            name=self._path,
+            entry=self._entry if upload.part_size % BLOCK == 0 else None,
+            going_on=self._pauses.check,
+        )
         self._unchanged()
-        self._check_stop()
-        return Part(number=number, size=upload.length(number), sha256=digest.digest())
+        return Part(number=number, size=upload.length(number), sha256=digest)
 
     def _etag(self, answer: Answer, part: Part) -> str:
         """The store's mark of a part; empty when it says something that can't be."""
@@ -419,20 +381,12 @@ class _Sending:
         return answer.headers.get("etag", "").removeprefix("W/").strip('"')
 
     def _failure(self, answer: Answer, number: int) -> SleapRtcError:
-        said = xml.error(answer.body) or f"HTTP {answer.status}"
-        what = f"take part {number} of {self._key}"
+        what = f"part {number} of {self._key}"
         if answer.ok:
-            why = "the store answers with another checksum, or none"
-            return Damaged(what=f"part {number} of {self._key}", why=why)
-        if answer.status == 404 and said != "NoSuchBucket":
+            return Damaged(what=what, why="the store answers with another checksum, or none")
+        if answer.status == 404 and xml.error(answer.body) != "NoSuchBucket":
             raise UnknownUpload(key=self._key)
-        if answer.status == 507:
-            raise OutOfSpace(path="the store", free="no room", need="more bytes")
-        if answer.status in _PASSING or said == "RequestTimeout":
-            return StorageUnreachable(store="there", why=said)
-        if answer.status in (400, 422):
-            return Damaged(what=f"part {number} of {self._key}", why=f"the store found {said}")
-        return StorageRefused(store="there", what=what, why=said)
+        return failure_of(answer, what)
 
     def _note(self, sent: _Sent, journal: Journal) -> None:
         with self._lock:
@@ -444,7 +398,7 @@ class _Sending:
 
     def _moving(self, number: int, size: int) -> None:
         """Before bytes of a part go out."""
-        self._check_stop()
+        self._pauses.check()
         if self._pace is not None:
             self._pace(size)
         with self._lock:
@@ -464,60 +418,11 @@ class _Sending:
         if not stamp_of(self._fd).same_content(self._stamp):
             raise SourceChanged(path=self._path)
 
-    def _check_stop(self) -> None:
-        if self._stop.is_set():
-            raise _Stopped
-
-    def _hold_back(self) -> None:
-        """Wait while the store is too busy for anybody."""
-        while (left := self._not_before - time.monotonic()) > 0:
-            self._stop.wait(left)
-            self._check_stop()
-        self._check_stop()
-
-    def _back_off(self, attempt: int, answer: Answer | None) -> None:
-        seconds = backoff.delay(
-            attempt,
-            random.random(),  # noqa: S311 - so that not everybody comes back at once
-            base=self._patience.base,
-            cap=self._patience.cap,
-        )
-        if answer is not None and answer.status in _BUSY:
-            asked = answer.headers.get("retry-after", "")
-            if asked.isascii() and asked.isdigit():
-                seconds = max(seconds, min(float(asked[:6]), _LONGEST_WAIT))
-            with self._lock:
-                self._not_before = max(self._not_before, time.monotonic() + seconds)
-        else:
-            self._stop.wait(seconds)
-        self._check_stop()
-
-    def _patiently(self, call: Callable[[], T]) -> T:
-        """Ask until there is an answer, or patience ends."""
-        for attempt in range(1, self._patience.attempts):
-            try:
-                return call()
-            except NetworkError:
-                self._back_off(attempt, None)
-        return call()
-
-
-class _Stopped(Exception):
-    """Another part failed, so this one isn't sent."""
-
 
 def unfinished(state: Path) -> Iterator[Path]:
     """The folders of uploads that were begun and not completed, to show or to remove."""
     if state.is_dir():
         yield from sorted(path for path in state.iterdir() if path.name.endswith(SUFFIX))
-
-
-def _read(fd: int, buffer: memoryview, at: int) -> memoryview:
-    """Fill the buffer from a file, or as much of it as the file still has."""
-    filled = 0
-    while filled < len(buffer) and (got := os.preadv(fd, [buffer[filled:]], at + filled)):
-        filled += got
-    return buffer[:filled]
 
 
 def _base64(data: bytes) -> bytes:

@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 import pytest
 
 from sleap_rtc.errors import DataError, InvalidName, PartsMissing, UnknownUpload
-from sleap_rtc.storage.objects import MIN_PART, ObjectStore, Part, Upload
+from sleap_rtc.storage.objects import MIN_PART, Content, ObjectStore, Part, Upload
 from sleap_rtc.storage.wire import Answer, Connections
 
 _RACERS = 8
@@ -133,6 +133,79 @@ def check_an_upload_given_up_is_gone(store: ObjectStore) -> None:
         store.complete(upload, [part_of(upload, n)[0] for n in (1, 2)])
 
 
+def content_of(key: str, data: bytes) -> Content:
+    """A content in one piece."""
+    return Content(key=key, size=len(data), sha256=hashlib.sha256(data).digest())
+
+
+def check_contents_in_one_piece(store: ObjectStore) -> None:
+    """Several are offered, sent and confirmed at once; what isn't sent isn't there."""
+    datas = {"c/1": b"one", "c/2": b"", "c/3": b"three" * 1000, "c/4": b"never sent"}
+    contents = [content_of(key, data) for key, data in datas.items()]
+    requests = store.offer(contents)
+    connections = Connections()
+    try:
+        for request, data in list(zip(requests, datas.values(), strict=True))[:-1]:
+            assert request is not None
+            assert connections.send(request, data).ok
+    finally:
+        connections.close()
+    found = store.confirm(contents)
+    assert [None if each is None else each.size for each in found] == [3, 0, 5000, None]
+    assert [None if each is None else each.key for each in store.heads(list(datas))] == [
+        "c/1",
+        "c/2",
+        "c/3",
+        None,
+    ]
+    assert fetch(store, "c/3").body == datas["c/3"]
+    assert len(store.download_requests(list(datas))) == len(datas)
+
+
+def check_a_content_is_exactly_its_bytes_and_stays(store: ObjectStore) -> None:
+    """Other bytes are refused; what is there isn't replaced, unless that is what a link is for."""
+    content, other = content_of("d/1", b"right"), content_of("d/1", b"wrong")
+    request = store.content_request(content)
+    connections = Connections()
+    try:
+        assert connections.send(request, b"wrong").status in (400, 422)
+        longer = {**request.headers, "content-length": "6"}
+        changed = type(request)(request.method, request.url, longer, request.expires)
+        assert not connections.send(changed, b"right!").ok
+        assert store.head("d/1") is None
+        assert connections.send(request, b"right").ok
+        assert connections.send(request, b"right").status == 412
+        assert connections.send(store.content_request(other), b"wrong").status == 412
+        assert store.read("d/1", limit=5) == b"right"
+        (replacing,) = store.offer([other], replacing=True)
+        assert replacing is not None
+        assert connections.send(replacing, b"wrong").ok
+        assert store.read("d/1", limit=5) == b"wrong"
+    finally:
+        connections.close()
+
+
+def check_of_many_senders_of_one_content_all_are_right(store: ObjectStore) -> None:
+    """Eight at once: each is told that it is there."""
+    content, data = content_of("e/1", b"x" * 70_000), b"x" * 70_000
+    barrier = threading.Barrier(_RACERS)
+
+    def race(_: int) -> int:
+        request = store.content_request(content)
+        connections = Connections()
+        try:
+            barrier.wait()
+            return connections.send(request, data).status
+        finally:
+            connections.close()
+
+    with ThreadPoolExecutor(_RACERS) as pool:
+        told = list(pool.map(race, range(_RACERS)))
+    assert 200 in told
+    assert set(told) <= {200, 409, 412}
+    assert store.read("e/1", limit=70_000) == data
+
+
 def check_an_empty_object(store: ObjectStore) -> None:
     """It has one part, of no bytes."""
     upload_whole(store, "a/empty", b"")
@@ -200,6 +273,8 @@ def check_names_and_sizes_are_refused(store: ObjectStore) -> None:
             store.create(key, b"")
         with pytest.raises(InvalidName):
             store.download_request(key)
+        with pytest.raises(InvalidName):
+            store.offer([content_of(key, b"1")])
     with pytest.raises(DataError):
         store.begin("a", size=1, part_size=1)
 
@@ -208,6 +283,9 @@ CHECKS = (
     check_an_upload_in_parts_becomes_an_object,
     check_a_link_is_good_for_exactly_its_bytes,
     check_an_upload_given_up_is_gone,
+    check_contents_in_one_piece,
+    check_a_content_is_exactly_its_bytes_and_stays,
+    check_of_many_senders_of_one_content_all_are_right,
     check_an_empty_object,
     check_ranges_of_one_content,
     check_small_objects,

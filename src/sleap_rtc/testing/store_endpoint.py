@@ -21,7 +21,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Final, Self
 
-from sleap_rtc.errors import SleapRtcError
+from sleap_rtc.errors import AlreadyExists, SleapRtcError
 from sleap_rtc.storage.folder import FolderStore
 
 Fault = Callable[[str, int], str | None]
@@ -101,16 +101,22 @@ class StoreEndpoint:
                     self._put(request, ticket)
                 else:
                     self._get(request, ticket.key, flip=fault == "flip")
+            except AlreadyExists as error:
+                _say(request, 412, {}, _xml(error.code))
             except SleapRtcError as error:
                 _say(request, error.http_status, {}, _xml(error.code))
 
     def _put(self, request: BaseHTTPRequestHandler, ticket: Any) -> None:
         left = int(request.headers["content-length"])
-        with self.store.receive(ticket) as part:
-            while left and (chunk := request.rfile.read(min(_CHUNK, left))):
-                part.write(chunk)
-                left -= len(chunk)
-            stored = part.commit()
+        try:
+            with self.store.receive(ticket) as part:
+                while left and (chunk := request.rfile.read(min(_CHUNK, left))):
+                    part.write(chunk)
+                    left -= len(chunk)
+                stored = part.commit()
+        except AlreadyExists:
+            request.rfile.read(left)  # or it wouldn't be heard
+            raise
         _say(request, 200, {"etag": f'"{stored.etag}"'})
 
     def _get(self, request: BaseHTTPRequestHandler, key: str, *, flip: bool) -> None:

@@ -9,6 +9,9 @@ by side::
     block 6 ─┘
     block 9 ───► another one
 
+Links are asked for ahead, for many files at once: of a package of ten thousand small
+files each needs one request to the store, and hardly any to whoever gives the links.
+
 The store is trusted for nothing: whoever asked checks each block.
 """
 
@@ -17,6 +20,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import time
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -27,9 +32,9 @@ import msgspec
 from sleap_rtc.domain.ids import PackageId
 from sleap_rtc.domain.packages import BLOCK, PackageRef
 from sleap_rtc.errors import NotFound, SourceChanged, StorageUnreachable
-from sleap_rtc.storage.download import RangeReader, Stopped
+from sleap_rtc.storage.download import RangeReader
 from sleap_rtc.storage.objects import SignedRequest
-from sleap_rtc.storage.upload import Patience
+from sleap_rtc.storage.pausing import Patience, Pauses, Stopped
 from sleap_rtc.storage.wire import Connections
 from sleap_rtc.transfer.choice import Kind
 from sleap_rtc.transports.base import Manner
@@ -37,7 +42,9 @@ from sleap_rtc.transports.base import Manner
 RUN: Final = 8 * BLOCK
 """Bytes that a store is asked for at once, as far as neighbours are wanted."""
 IN_FLIGHT: Final = 6
-"""Reads at a time."""
+"""Long reads at a time."""
+LINKS: Final = 250
+"""Links that are asked for at a time."""
 MANNER: Final = Manner(window=IN_FLIGHT * RUN, run=RUN)
 """How a transfer asks this source, if it is the only one."""
 
@@ -52,11 +59,18 @@ def manner_beside(size: int) -> Manner:
     return Manner(window=min(max(runs, 1), IN_FLIGHT) * RUN, run=RUN)
 
 
-Link = Callable[[str], SignedRequest]
-"""Gives a fresh link to the content with a BLAKE3. Blocking; called in threads.
+Links = Callable[[Sequence[str]], Sequence[SignedRequest]]
+"""Gives fresh links to contents, by their BLAKE3. Blocking; called in threads.
 
-Raises `NotFound` where the store hasn't got it.
+What the store hasn't got may have a link, too, which leads to nothing.
 """
+
+_THREADS: Final = 16
+"""Reads at a time, most of them short."""
+_READERS: Final = 256
+"""Files whose links are kept, those that were read last."""
+_EARLY_S: Final = 120.0
+"""Seconds before a link ends that it isn't begun with any more."""
 
 
 class _Wanted(msgspec.Struct, eq=False):
@@ -73,7 +87,7 @@ class StorageSource:
     Args:
         package: The package.
         contents: The BLAKE3 of each of its files, whole, in the package's order.
-        link: Gives links to contents.
+        links: Gives links to contents.
         name: Names the store in messages and logs.
         patience: With a store that fails, before this source counts as lost.
     """
@@ -82,7 +96,7 @@ class StorageSource:
         self,
         package: PackageId,
         contents: Sequence[str],
-        link: Link,
+        links: Links,
         *,
         name: str = "storage",
         patience: Patience = Patience(attempts=4, cap=2.0),  # noqa: B008 - it is frozen
@@ -90,12 +104,12 @@ class StorageSource:
         self.name = name
         self._package = package
         self._contents = tuple(contents)
-        self._link = link
-        self._patience = patience
+        self._links = _Ahead(self._contents, links)
+        self._pauses = Pauses(patience)
         self._connections = Connections()
         self._lock = threading.Lock()
-        self._readers: dict[str, RangeReader] = {}
-        self._pool = ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="storage")
+        self._readers: OrderedDict[str, RangeReader] = OrderedDict()
+        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="storage")
         self._gathered: dict[int, list[_Wanted]] = {}
         self._closed = False
 
@@ -150,10 +164,7 @@ class StorageSource:
     def close(self) -> None:
         """End what is being read; whoever waits is told that the source is gone."""
         self._closed = True
-        with self._lock:
-            readers = list(self._readers.values())
-        for reader in readers:
-            reader.stop(at_once=True)
+        self._pauses.stop()
         self._connections.abort()
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._connections.close()
@@ -198,16 +209,17 @@ class StorageSource:
 
     def _reader(self, content: str) -> RangeReader:
         with self._lock:
-            found = self._readers.get(content)
+            found = self._readers.pop(content, None)
             if found is None:
-                found = self._readers[content] = RangeReader(
-                    lambda: self._link(content),
+                found = RangeReader(
+                    lambda: self._links.link(content),
                     name=f"content {content[:12]}…",
                     connections=self._connections,
-                    patience=self._patience,
+                    pauses=self._pauses,
                 )
-                if self._closed:
-                    found.stop()
+            self._readers[content] = found
+            if len(self._readers) > _READERS:
+                self._readers.popitem(last=False)
             return found
 
     def _check(self, package: PackageId) -> None:
@@ -216,6 +228,42 @@ class StorageSource:
 
     def _gone(self) -> StorageUnreachable:
         return StorageUnreachable(store=self.name, why="it isn't read any more")
+
+
+class _Ahead:
+    """Links to the contents of a package, asked for before they are needed. For many threads.
+
+    Args:
+        contents: Their BLAKE3, in the order in which they are read as a rule.
+        links: Gives links.
+    """
+
+    def __init__(self, contents: Sequence[str], links: Links) -> None:
+        self._contents, self._ask = contents, links
+        self._places = {content: place for place, content in reversed([*enumerate(contents)])}
+        self._lock = threading.Lock()
+        self._ready: dict[str, SignedRequest] = {}
+        self._next = 0
+
+    def link(self, content: str) -> SignedRequest:
+        """A link that wasn't given before. Blocks while it is asked for."""
+        with self._lock:
+            found = self._ready.pop(content, None)
+            if found is not None and found.expires.timestamp() - time.time() > _EARLY_S:
+                return found
+            wanted = [content, *self._following(content)]
+            fresh = dict(zip(wanted, self._ask(wanted), strict=True))
+            self._ready |= fresh
+            return self._ready.pop(content)
+
+    def _following(self, content: str) -> list[str]:
+        """What will be read next, if it is the first time that links go so far."""
+        place = self._places.get(content, -1)
+        if place < self._next:
+            return []
+        self._next = place + LINKS
+        following = self._contents[place + 1 : self._next]
+        return [each for each in dict.fromkeys(following) if each != content]
 
 
 def _runs(wanted: Sequence[_Wanted]) -> list[list[_Wanted]]:

@@ -42,7 +42,7 @@ from sleap_rtc.files.hashing import FileHashes, hash_open, stamp_of
 from sleap_rtc.jobs.datasets import Dataset, SharedFile, StoredFile, in_order
 from sleap_rtc.storage.cache import FileCache
 from sleap_rtc.storage.objects import SignedRequest
-from sleap_rtc.storage.upload import Patience
+from sleap_rtc.storage.pausing import Patience
 from sleap_rtc.transports.base import BlockSource, Sources
 from sleap_rtc.transports.stored import StorageSource
 from sleap_rtc.worker.shared import SharedFolders
@@ -127,7 +127,7 @@ class DatasetSource:
         self._stored = StorageSource(
             inputs.id,
             [each.checksum for each in self._datasets],
-            self._link,
+            self._links,
             name="the room's storage",
             patience=QUICKLY,
         )
@@ -243,9 +243,9 @@ class DatasetSource:
         if self._closing.is_set():
             raise Cancelled(what="Reading the job's files")
 
-    def _link(self, blake3: str) -> SignedRequest:
+    def _links(self, contents: Sequence[str]) -> Sequence[SignedRequest]:
         store = self._places.storage.open()
-        return store.download_request(store.key(blake3))
+        return store.download_requests([store.key(blake3) for blake3 in contents])
 
     # ── the rest ─────────────────────────────────────────────────────────────
 

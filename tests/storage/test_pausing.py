@@ -1,0 +1,96 @@
+"""Waits of several threads: growing, together, and ended together."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from sleap_rtc.errors import (
+    Damaged,
+    NetworkError,
+    OutOfSpace,
+    StorageRefused,
+    StorageUnreachable,
+)
+from sleap_rtc.storage.pausing import Patience, Pauses, Stopped, failure_of
+from sleap_rtc.storage.wire import Answer
+
+QUICK = Patience(attempts=3, base=0.0, cap=0.0)
+
+
+def answer(status: int, said: str = "", **headers: str) -> Answer:
+    body = f"<Error><Code>{said}</Code></Error>".encode() if said else b""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return Answer(status=status, headers=named, body=body)
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "kind"),
+    [
+        (503, "SlowDown", StorageUnreachable),
+        (409, "", StorageUnreachable),
+        (400, "RequestTimeout", StorageUnreachable),
+        (400, "BadDigest", Damaged),
+        (422, "", Damaged),
+        (403, "AccessDenied", StorageRefused),
+        (404, "NoSuchBucket", StorageRefused),
+    ],
+)
+def test_what_a_refusal_means(status: int, said: str, kind: type[Exception]) -> None:
+    failure = failure_of(answer(status, said), "it")
+    assert type(failure) is kind
+    assert (said or str(status)) in str(failure)
+
+
+def test_a_full_store_is_not_asked_again() -> None:
+    with pytest.raises(OutOfSpace):
+        failure_of(answer(507), "it")
+
+
+def test_a_question_is_asked_until_patience_ends() -> None:
+    left = [2]
+
+    def fail() -> str:
+        if left[0]:
+            left[0] -= 1
+            raise NetworkError(message="away")
+        return "here"
+
+    assert Pauses(QUICK).patiently(fail) == "here"
+    left[0] = 3
+    with pytest.raises(NetworkError):
+        Pauses(QUICK).patiently(fail)
+
+
+def test_a_busy_store_is_left_alone_by_all() -> None:
+    pauses = Pauses(QUICK)
+    pauses.back_off(1, answer(503, retry_after="1"))
+    began, held = time.monotonic(), threading.Event()
+
+    def other() -> None:
+        with pytest.raises(Stopped):
+            pauses.hold_back()
+        held.set()
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    assert not held.wait(0.05)
+    pauses.stop()
+    thread.join(5)
+    assert held.is_set()
+    assert time.monotonic() - began < 1
+
+
+def test_stopped_and_going_on_again() -> None:
+    pauses = Pauses(QUICK)
+    pauses.check()
+    pauses.stop()
+    assert pauses.stopped
+    for step in (pauses.check, pauses.hold_back, lambda: pauses.back_off(1, None)):
+        with pytest.raises(Stopped):
+            step()
+    pauses.resume()
+    pauses.hold_back()
+    pauses.back_off(1, answer(429, retry_after="soon"))
