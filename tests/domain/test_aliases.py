@@ -1,7 +1,8 @@
 import unicodedata
+from difflib import SequenceMatcher
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sleap_rtc.domain import aliases
@@ -68,15 +69,46 @@ def test_spellings_that_differ_by_case_have_one_key(a: str, b: str) -> None:
     assert aliases.key(a) == aliases.key(b)
 
 
-def test_near_names_are_given_as_spelled_the_nearest_first() -> None:
-    known = ["Fly-Centroid", "fly-instance", "mouse"]
-    assert aliases.near("fly-centrod", known)[0] == "Fly-Centroid"
+def test_near_names_come_the_nearest_first() -> None:
+    known = ["fly-centroid", "fly-instance", "mouse"]
+    assert aliases.near("Fly-Centrod", known)[0] == "fly-centroid"
     assert aliases.near("zebra", known) == []
     assert len(aliases.near("a", ["a1", "a2", "a3", "a4"], most=2)) == 2
+    assert aliases.near("/home/me/fly-centroid", known) == []
+    assert aliases.near("", known) == []
 
 
 def test_a_part_of_a_name_is_near_it_where_it_begins_the_name_first() -> None:
-    known = ["old-beads", "Beads_centroid", "beads_centered_instance", "mouse"]
-    assert aliases.near("beads", known)[:2] == ["Beads_centroid", "beads_centered_instance"]
+    known = ["old-beads", "beads_centroid", "beads_centered_instance", "mouse"]
+    assert aliases.near("Beads", known)[:2] == ["beads_centroid", "beads_centered_instance"]
     assert "old-beads" in aliases.near("beads", known)
     assert aliases.near("be", ["a-long-name-with-be-in-it"]) == []
+
+
+@pytest.fixture(scope="module")
+def many() -> list[str]:
+    """Names as people make them for thousands of models: nearly all of each is every other's."""
+    animals = ("fly", "mouse", "gerbil", "zebrafish")
+    made = [f"{animals[n % 4]}-rig{n % 37:02d}-v{n}" for n in range(1_500)]
+    return [f"best-{n:06d}" for n in range(2_500)] + made
+
+
+@given(data=st.data())
+@settings(max_examples=10)
+def test_among_thousands_a_mistyped_name_is_found(many: list[str], data: st.DataObject) -> None:
+    meant = data.draw(st.sampled_from(many))
+    at = data.draw(st.integers(1, len(meant) - 1))
+    left_out = meant[:at] + meant[at + 1 :]
+    swapped = meant[: at - 1] + meant[at] + meant[at - 1] + meant[at + 1 :]
+    doubled = meant[:at] + meant[at] + meant[at:]
+    for wrong in (left_out, swapped, doubled):
+        near = aliases.near(wrong, many)
+        best = max((SequenceMatcher(a=wrong, b=one).ratio() for one in near), default=0)
+        assert len(near) == 3
+        assert wrong in many or best >= SequenceMatcher(a=wrong, b=meant).ratio() - 0.05
+
+
+def test_what_is_like_nothing_is_near_nothing_among_thousands(many: list[str]) -> None:
+    assert aliases.near("quokka", many) == []
+    assert aliases.near("//", many) == []
+    assert aliases.near("ø" * 5_000, many) == []

@@ -24,8 +24,9 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 from loguru import logger
@@ -51,6 +52,11 @@ from sleap_rtc.library.layout import ALIASES, RECORD, listing
 from sleap_rtc.library.marks import changing
 from sleap_rtc.library.naming import suggestions
 from sleap_rtc.library.records import HINT
+
+_NEAR: Final = 3
+"""Aliases that are suggested for a mistyped one."""
+_REMOVED: Final = 5
+"""Near ones that are looked at beyond these, since some may be removed."""
 
 
 class Alias(Document, frozen=True):
@@ -153,8 +159,9 @@ class Aliases:
 
     def near(self, name: str) -> list[str]:
         """Aliases like a mistyped one, the nearest first."""
-        hits = (self._read_or_skip(key) for key in rules.near(name, self.keys()))
-        return [alias.name for alias in hits if alias]
+        keys = rules.near(name, self.keys(), most=_NEAR + _REMOVED)
+        hits = (self._read_or_skip(key) for key in keys)
+        return list(islice((alias.name for alias in hits if alias), _NEAR))
 
     def suggest(self, name: str, model: ModelId | None) -> tuple[str, ...]:
         """Free aliases near one that is taken.

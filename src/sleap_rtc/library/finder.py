@@ -199,7 +199,8 @@ class Finder:
         return entries[0] if len(entries) == 1 else Group(alias=name, entries=tuple(entries))
 
     def _by_prefix(self, text: str) -> Entry | None:
-        names = [n for n in layout.names(self.models) if _id_in(n).startswith(text)]
+        possible = layout.names(self.models, having=f"_{text}")
+        names = [name for name in possible if _id_in(name).startswith(text)]
         if len(names) == 1:
             with contextlib.suppress(UnknownModel):
                 return self.read(self.models / names[0])

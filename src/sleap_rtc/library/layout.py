@@ -71,12 +71,18 @@ def listing(folder: Path | str) -> list[str]:
         return []
 
 
-def names(models: Path) -> Iterator[str]:
-    """Names of the directories that may be models, in no order; none without a library."""
+def names(models: Path, *, having: str = "") -> Iterator[str]:
+    """Names of the directories that may be models, in no order; none without a library.
+
+    Args:
+        models: The library.
+        having: What is in each name that is wanted; others are passed over quickly.
+    """
     try:
         with os.scandir(models) as entries:
             for entry in entries:
-                if parse(entry.name) is not None and entry.is_dir(follow_symlinks=False):
-                    yield entry.name
+                name = entry.name
+                if having in name and parse(name) and entry.is_dir(follow_symlinks=False):
+                    yield name
     except FileNotFoundError:
         return
