@@ -74,6 +74,7 @@ TESTED_BY: Final = {
     "library/inspection/tensors.py": "library/inspection/test_formats.py",
     "library/inspection/zips.py": "library/inspection/test_formats.py",
     "library/search/conditions.py": "library/search/test_parser.py",
+    "library/unpacking.py": "library/test_backup.py",
     "media/readers.py": "media/test_synthetic.py",
     "net/events.py": "net/test_signaling.py",
     "net/exchange.py": "net/test_http.py",

@@ -7,7 +7,7 @@ import tarfile
 
 import pytest
 
-from sleap_rtc.library import backup
+from sleap_rtc.library import backup, unpacking
 
 
 @pytest.fixture
@@ -162,7 +162,7 @@ def test_an_interrupted_restore_says_how_it_goes_on(cli, filled, tmp_path, elsew
     def interrupt(*_args, **_more):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(backup, "_extract", interrupt)
+    monkeypatch.setattr(unpacking, "_extract", interrupt)
     done = cli("restore", tmp_path / "x.tar", *elsewhere)
     assert done.code == 130
     assert "the same command goes on" in done.err

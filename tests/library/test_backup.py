@@ -2,7 +2,8 @@ import contextlib
 import io
 import os
 import tarfile
-from collections.abc import Callable
+import tracemalloc
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from msgspec.structs import replace
 
 from sleap_rtc.domain.models import ModelRecord
 from sleap_rtc.errors import AlreadyExists, DataError, NewerFormat, OutOfSpace, UsageError
-from sleap_rtc.library import backup
+from sleap_rtc.library import backup, unpacking
 from sleap_rtc.library.merging import Report
 from sleap_rtc.library.registry import Registry
 
@@ -75,7 +76,9 @@ def test_what_was_saved_is_restored(
     assert (saved.models, saved.aliases, saved.size, saved.left_out) == (3, 2, 20, ())
     assert steps[-1] == (20, 20)
     steps.clear()
-    report = backup.restore(other, tmp_path / name, moved=lambda done, of: steps.append((done, of)))
+    report = unpacking.restore(
+        other, tmp_path / name, moved=lambda done, of: steps.append((done, of))
+    )
     assert set(fates(report).values()) == {"added"}
     assert steps[-1] == (20, 20)
     before, after = content(filled), content(other)
@@ -87,7 +90,7 @@ def test_what_was_saved_is_restored(
     names = [{a.name: a.models for a in each.list_aliases()} for each in (filled, other)]
     assert names[0] == names[1]
 
-    again = backup.restore(other, tmp_path / name)
+    again = unpacking.restore(other, tmp_path / name)
     assert set(fates(again).values()) == {"known"}
     assert list(other.incoming.iterdir()) == []
 
@@ -107,17 +110,17 @@ def test_linked_files_are_saved_as_places_or_with_their_contents(
 ) -> None:
     assert backup.save(registry, tmp_path / "places.tar", now=clock()).size == 0
     assert backup.save(registry, tmp_path / "x.tar", now=clock(), contents=True).size == 7
-    assert fates(backup.restore(other, tmp_path / "places.tar")) == {linked.id: "added"}
+    assert fates(unpacking.restore(other, tmp_path / "places.tar")) == {linked.id: "added"}
     assert (other.get(linked.id).directory / "best.ckpt").is_symlink()
     assert other.get(linked.id).record == linked.record
 
     (tmp_path / "runs" / "best.ckpt").unlink()
     index = tmp_path / "third-index"
     with Registry(tmp_path / "third", clock=clock, index_dir=index) as third:
-        assert fates(backup.restore(third, tmp_path / "places.tar")) == {linked.id: "added"}
+        assert fates(unpacking.restore(third, tmp_path / "places.tar")) == {linked.id: "added"}
         assert third.get(linked.id).record.status == "missing"
     with Registry(tmp_path / "fourth", clock=clock, index_dir=index) as fourth:
-        backup.restore(fourth, tmp_path / "x.tar")
+        unpacking.restore(fourth, tmp_path / "x.tar")
         path = fourth.get(linked.id).directory / "best.ckpt"
         assert (path.is_symlink(), path.read_text()) == (False, "weights")
         assert fourth.get(linked.id).record.files[0].link is None
@@ -131,15 +134,15 @@ def test_a_library_that_has_models_is_merged_with(
     mine = other.register(record_of("mine", id=theirs.id))
     other.set_alias("Fly", mine.id)
     gone = filled.get("pair:centered_instance").id
-    backup.restore(other, tmp_path / "x.tar")
+    unpacking.restore(other, tmp_path / "x.tar")
     other.delete(gone)
-    report = backup.restore(other, tmp_path / "x.tar")
+    report = unpacking.restore(other, tmp_path / "x.tar")
     assert fates(report)[theirs.id] == "known"
     assert fates(report)[gone] == "deleted"
     assert other.get("Fly").id == mine.id
     assert (other.get(f"{theirs.id}-2").directory / "best.ckpt").read_text() == "weights a"
     assert len(list(other.walk())) == 3
-    assert fates(backup.restore(other, tmp_path / "x.tar", revive=True))[gone] == "added"
+    assert fates(unpacking.restore(other, tmp_path / "x.tar", revive=True))[gone] == "added"
     assert (other.get(gone).directory / "best.ckpt").read_text() == "weights b"
 
 
@@ -155,7 +158,7 @@ def test_what_can_not_be_saved_is_named(
     why = {each.directory: each.why for each in saved.left_out}
     assert set(why) == {a.directory.name, b.directory.name, "centroid_00000000"}
     assert "is not the file that its record lists" in why[a.directory.name]
-    backup.restore(other, tmp_path / "x.tar")
+    unpacking.restore(other, tmp_path / "x.tar")
     assert {entry.record.status for entry in other.walk()} == {"missing"}
 
 
@@ -167,13 +170,13 @@ def test_a_cut_backup_restores_whole_models_or_none(
     data = (tmp_path / "x.tar").read_bytes()
     (tmp_path / "cut.tar").write_bytes(data[:cut])
     with contextlib.suppress(DataError):
-        backup.restore(other, tmp_path / "cut.tar")
+        unpacking.restore(other, tmp_path / "cut.tar")
     for entry in other.walk():
         assert entry.record.status == "missing" or all(
             (entry.directory / file.path).stat().st_size == file.size for file in entry.record.files
         )
     assert list(other.incoming.iterdir()) == []
-    assert set(fates(backup.restore(other, tmp_path / "x.tar")).values()) <= {"added", "known"}
+    assert set(fates(unpacking.restore(other, tmp_path / "x.tar")).values()) <= {"added", "known"}
 
 
 @pytest.mark.parametrize("at", [0.05, 0.3, 0.6])
@@ -186,7 +189,7 @@ def test_a_damaged_compressed_backup(
     data[place : place + 8] = b"\xff" * 8
     (tmp_path / "x.tar.gz").write_bytes(data)
     with pytest.raises(DataError):
-        backup.restore(other, tmp_path / "x.tar.gz")
+        unpacking.restore(other, tmp_path / "x.tar.gz")
 
 
 def forged(path: Path, members: list[tuple[tarfile.TarInfo, bytes]]) -> None:
@@ -228,7 +231,7 @@ def test_nothing_but_listed_files_comes_out(
     forged(tmp_path / "x.tar", [(named, b"weights x")])
     before = {path for path in tmp_path.rglob("*") if "other" not in path.parts}
     with pytest.raises(DataError):
-        backup.restore(other, tmp_path / "x.tar")
+        unpacking.restore(other, tmp_path / "x.tar")
     after = {path for path in tmp_path.rglob("*") if "other" not in path.parts}
     assert {path for path in after - before if "other" not in str(path)} == set()
     assert not (tmp_path / "escaped").exists()
@@ -251,9 +254,9 @@ def test_other_files_are_no_backups(other: Registry, tmp_path: Path) -> None:
         archive.addfile(member("hello"))
     for name in ("text", "empty", "other.tar"):
         with pytest.raises(DataError, match="backup"):
-            backup.restore(other, tmp_path / name)
+            unpacking.restore(other, tmp_path / name)
     with pytest.raises(FileNotFoundError):
-        backup.restore(other, tmp_path / "none")
+        unpacking.restore(other, tmp_path / "none")
     assert list(other.walk()) == []
 
 
@@ -265,7 +268,7 @@ def test_a_later_backup_is_refused(other: Registry, tmp_path: Path, clock: Any) 
         info.size = len(data)
         archive.addfile(info, io.BytesIO(data))
     with pytest.raises(NewerFormat):
-        backup.restore(other, tmp_path / "x.tar")
+        unpacking.restore(other, tmp_path / "x.tar")
 
 
 def test_a_file_that_is_there_stays(filled: Registry, tmp_path: Path, clock: Any) -> None:
@@ -303,11 +306,11 @@ def test_an_interrupted_restore_leaves_whole_models(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        backup.restore(other, tmp_path / "x.tar", moved=interrupt)
+        unpacking.restore(other, tmp_path / "x.tar", moved=interrupt)
     assert list(other.incoming.iterdir()) == []
     for entry in other.walk():
         assert len(list(entry.directory.rglob("*ckpt"))) == 1
-    assert len(fates(backup.restore(other, tmp_path / "x.tar"))) == 5
+    assert len(fates(unpacking.restore(other, tmp_path / "x.tar"))) == 5
     assert len(list(other.walk())) == 3
 
 
@@ -317,7 +320,7 @@ def test_too_little_room_is_said_before_anything_is_written(
     backup.save(filled, tmp_path / "x.tar", now=clock())
     monkeypatch.setattr("sleap_rtc.files.space.free_space", lambda _: 5)
     with pytest.raises(OutOfSpace, match="20 B are needed"):
-        backup.restore(other, tmp_path / "x.tar")
+        unpacking.restore(other, tmp_path / "x.tar")
     assert list(other.walk()) == []
 
 
@@ -336,7 +339,7 @@ def test_a_file_that_shrinks_meanwhile_harms_no_other(
     monkeypatch.setattr(backup, "open_file", shrink)
     saved = backup.save(filled, tmp_path / "x.tar", now=clock())
     assert [each.directory for each in saved.left_out] == [victim.parent.name]
-    backup.restore(other, tmp_path / "x.tar")
+    unpacking.restore(other, tmp_path / "x.tar")
     assert other.get("Fly").record.status == "missing"
     assert other.checkpoint_path("pair:centered_instance").read_text() == "weights b"
 
@@ -348,7 +351,7 @@ def test_what_a_backup_has_of_a_damaged_model_is_restored(
     (entry.directory / "sub" / "config").write_text("!")
     saved = backup.save(registry, tmp_path / "b.tar", now=clock())
     assert len(saved.left_out) == 1
-    backup.restore(other, tmp_path / "b.tar")
+    unpacking.restore(other, tmp_path / "b.tar")
     came = other.get(entry.id)
     assert (came.record.status, came.record.files) == ("missing", entry.record.files)
     assert other.checkpoint_path(came.id).read_text() == "weights"
@@ -381,7 +384,7 @@ def hostile(filled: Registry, tmp_path: Path, clock: Any) -> Callable[..., Path]
 
 def test_a_file_that_is_there_twice_is_refused(hostile: Any, other: Registry) -> None:
     with pytest.raises(DataError, match="in the backup twice"):
-        backup.restore(other, hostile(twice=True))
+        unpacking.restore(other, hostile(twice=True))
     assert list(other.incoming.iterdir()) == []
 
 
@@ -393,7 +396,7 @@ def test_a_name_that_cannot_be_leaves_the_other_models(
         record = next(each for each in plain["models"].values() if each["files"])
         record["files"].append({**record["files"][0], "path": odd})
 
-    report = backup.restore(other, hostile(change))
+    report = unpacking.restore(other, hostile(change))
     assert report.count("model", "added") + report.count("model", "refused") == 3
     assert report.count("model", "added") >= 2
 
@@ -404,5 +407,68 @@ def test_a_link_that_is_no_path_is_no_link(hostile: Any, other: Registry) -> Non
             for file in record["files"][:1]:
                 record["files"].append({**file, "path": "log", "link": "/a\0b"})
 
-    report = backup.restore(other, hostile(change))
+    report = unpacking.restore(other, hostile(change))
     assert report.count("model", "added") == 3
+
+
+def test_no_more_than_a_record_is_held_in_memory(
+    registry: Registry, other: Registry, record_of: RecordOf, tmp_path: Path, clock: Any
+) -> None:
+    large = replace(record_of().training, hyperparameters={"anchors": "x" * 200_000})
+    for n in range(50):
+        registry.register(record_of(str(n), training=large))
+    path = tmp_path / "x.tar"
+    told: list[tuple[int, int]] = []
+    with peak() as saving:
+        saved = backup.save(registry, path, now=clock(), told=lambda *far: told.append(far))
+    assert (saved.models, told[-1]) == (50, (50, 50))
+    assert path.stat().st_size > 10_000_000
+    told.clear()
+    with peak() as restoring:
+        report = unpacking.restore(other, path, told=lambda *far: told.append(far))
+    assert (report.count("model", "added"), told[-1]) == (50, (50, 50))
+    assert max(saving[0], restoring[0]) < 6_000_000  # a record, some times over, and a piece read
+
+
+@contextlib.contextmanager
+def peak() -> Iterator[list[int]]:
+    """Bytes that were held at once, at most, within the block."""
+    held: list[int] = []
+    tracemalloc.start()
+    try:
+        yield held
+        held.append(tracemalloc.get_traced_memory()[1])
+    finally:
+        tracemalloc.stop()
+
+
+def test_models_in_another_order_come_in_as_well(
+    filled: Registry, other: Registry, tmp_path: Path, clock: Any
+) -> None:
+    backup.save(filled, tmp_path / "x.tar", now=clock())
+    with tarfile.open(tmp_path / "x.tar") as archive, tarfile.open(tmp_path / "y.tar", "w") as out:
+        head, text, *files = archive.getmembers()
+        of_model: dict[str, list[tarfile.TarInfo]] = {}
+        for file in files:
+            of_model.setdefault(file.name.split("/")[2], []).append(file)
+        turned = [file for each in list(of_model.values())[::-1] for file in each[::-1]]
+        for member in (head, text, *turned):
+            out.addfile(member, archive.extractfile(member))
+    assert set(fates(unpacking.restore(other, tmp_path / "y.tar")).values()) == {"added"}
+    assert other.checkpoint_path("Fly").read_text() == "weights a"
+
+
+def test_a_model_that_changes_meanwhile_is_saved_as_the_manifest_has_it(
+    filled: Registry, other: Registry, tmp_path: Path, clock: Any
+) -> None:
+    a, b = filled.get("Fly"), filled.get("pair:centered_instance")
+
+    def change(done: int, of: int) -> None:
+        if done == of:  # all records were read, no file was yet
+            filled.delete(a.id, files=False)
+            filled.update(b.id, lambda old: replace(old, notes="later"))
+
+    backup.save(filled, tmp_path / "x.tar", now=clock(), told=change)
+    unpacking.restore(other, tmp_path / "x.tar")
+    assert other.checkpoint_path(a.id).read_text() == "weights a"
+    assert other.get(b.id).record.notes == ""

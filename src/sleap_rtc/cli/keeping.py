@@ -20,7 +20,7 @@ from sleap_rtc.cli.progress import Progress
 from sleap_rtc.cli.text import Cell, Column, count
 from sleap_rtc.domain.units import format_bytes
 from sleap_rtc.errors import AlreadyExists, NotFound
-from sleap_rtc.library import backup, manifest, migration, portable
+from sleap_rtc.library import backup, manifest, migration, portable, unpacking
 from sleap_rtc.library.entries import Query
 from sleap_rtc.library.finder import Unreadable
 from sleap_rtc.library.merging import Fate, Kind, Outcome, Report
@@ -95,6 +95,7 @@ def back_up(app: App, path: Path, *, contents: bool, replacing: bool) -> None:
             contents=contents,
             replacing=replacing,
             moved=Progress(app, "saving", format_bytes),
+            told=Progress(app, "reading", _number),
         )
     document = BackupDocument(
         path=str(path),
@@ -122,11 +123,12 @@ def restore(app: App, path: Path, *, revive: bool) -> None:
     app.goes_on = "The models that were restored are whole; the same command goes on."
     library = app.library()
     with _missing(path):
-        report = backup.restore(
+        report = unpacking.restore(
             library,
             path,
             revive=revive,
             moved=Progress(app, "restoring", format_bytes),
+            told=Progress(app, "reading", _number),
         )
     show_report(app, report)
     _tell_missing(app, library)

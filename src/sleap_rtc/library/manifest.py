@@ -15,30 +15,37 @@ by it. It is read only when a person asks for that. Version 1 is the public
 sleap-rtc's own registry, which `migration` reads.
 
 Reading is bounded and typed, and each record is looked at alone: what is wrong
-with one says nothing about the others.
+with one says nothing about the others. Of a million models no more is held in
+memory than their ids, and where their records stand.
 """
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterable
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import IO, Any, Final
 
 import msgspec
 
 from sleap_rtc.domain import values
 from sleap_rtc.domain.models import ModelRecord
+from sleap_rtc.domain.units import format_bytes
 from sleap_rtc.errors import DataError, NewerFormat
 from sleap_rtc.library.aliases import Alias
 from sleap_rtc.library.entries import Entry
 from sleap_rtc.library.finder import Unreadable
+from sleap_rtc.library.outline import Parts, Read, Scanner, reader
 
 NAME: Final = "manifest.json"
 VERSION: Final = "2.0"
-MAX_BYTES: Final = 512 * 1024 * 1024
-"""Bytes of the largest manifest that is read: a hundred thousand models have about 300 MB."""
+MAX_BYTES: Final = 16 * 1024**3
+"""Bytes of the largest manifest that is read: a million models have about 3 GB."""
 MAX_MODELS: Final = 1_000_000
 _BEGINNING: Final = re.compile(rb'\{\s*"version":\s*"2\.')
 
@@ -63,18 +70,18 @@ class Contents(msgspec.Struct, frozen=True):
     Attributes:
         version: ``major.minor``.
         as_of: When it was true; None where it doesn't say so.
-        models: Id → record, JSON.
-        aliases: Alias → id, or ids of a pair.
+        models: Id → record, JSON; each is read when it is asked for, from what was opened.
+        aliases: Alias → id, or ids of a pair; likewise.
     """
 
     version: str
     as_of: datetime | None
-    models: dict[str, msgspec.Raw]
-    aliases: dict[str, msgspec.Raw]
+    models: Mapping[str, msgspec.Raw]
+    aliases: Mapping[str, msgspec.Raw]
 
 
 def write(
-    file: BinaryIO,
+    file: IO[bytes],
     entries: Iterable[Entry | Unreadable],
     aliases: Iterable[Alias],
     *,
@@ -108,36 +115,66 @@ def write(
 
 
 def read(path: Path) -> Contents:
-    """Read a manifest's outline.
+    """A manifest's outline; its file may be replaced meanwhile.
 
     Raises:
         DataError: Too large, not JSON, or not a manifest.
         NewerFormat: A later sleap-rtc wrote it.
         FileNotFoundError: There is none.
     """
-    return parse(_read_bounded(path), what=str(path))
+    with path.open("rb") as file:
+        if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            return opened(file, what=str(path))
+        with tempfile.TemporaryFile() as copy:  # a pipe, of which nothing is there twice
+            shutil.copyfileobj(file, copy)
+            copy.flush()
+            return opened(copy, what=str(path))
+
+
+def opened(file: IO[bytes], *, what: str) -> Contents:
+    """The outline of an open file, which may be closed afterwards; raises as :func:`read`."""
+    size = os.fstat(file.fileno()).st_size
+    if size > MAX_BYTES:
+        raise DataError(what=what, why=f"it has more than {format_bytes(MAX_BYTES)}")
+    return _outline(reader(file.fileno()), what)
 
 
 def parse(data: bytes, *, what: str) -> Contents:
     """The outline in a manifest's bytes; raises as :func:`read`."""
-    try:
-        outline = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise DataError(what=what, why=f"it is not a registry's JSON ({error})") from None
-    version = _field(outline, "version", str, "", what)
+    return _outline(lambda offset, size: data[offset : offset + size], what)
+
+
+def _outline(read: Read, what: str) -> Contents:
+    scanner = Scanner(read, what=what)
+    parts = {field: Parts(read) for field in ("models", "aliases")}
+    said: dict[str, bytes] = {}
+    for field in scanner.members():
+        if field in parts:
+            parts[field] = _parts(scanner, read, field, what)
+        elif field in ("version", "as_of"):
+            said[field] = scanner.content()
+        else:
+            scanner.place()
+    scanner.finish()
+    version = _field(said, "version", str, "", what)
     major = version.partition(".")[0]
     if not (major.isascii() and major.isdigit() and len(major) <= 6):
         raise DataError(what=what, why=f"its version {version[:40]!r} is none")
     if int(major) > int(VERSION.partition(".")[0]):
         raise NewerFormat(what=what, found=version[:40], known="2.x")
-    models = _field(outline, "models", dict[str, msgspec.Raw], {}, what)
-    aliases = _field(outline, "aliases", dict[str, msgspec.Raw], {}, what)
-    for field, found in (("models", models), ("aliases", aliases)):
-        if len(found) > MAX_MODELS:
-            why = f"it has {len(found):,} {field}, more than the {MAX_MODELS:,} allowed"
-            raise DataError(what=what, why=why)
-    as_of = _field(outline, "as_of", datetime | None, None, what)
-    return Contents(version=version, as_of=as_of, models=models, aliases=aliases)
+    as_of = _field(said, "as_of", datetime | None, None, what)
+    return Contents(version=version, as_of=as_of, models=parts["models"], aliases=parts["aliases"])
+
+
+def _parts(scanner: Scanner, read: Read, field: str, what: str) -> Parts:
+    if not scanner.at_object():
+        raise DataError(what=what, why=f"its {field!r} is not as it should be (it is no object)")
+    parts = Parts(read)
+    for name in scanner.members():
+        parts.note(name, *scanner.place())
+        if len(parts) > MAX_MODELS:
+            raise DataError(what=what, why=f"it has more than the {MAX_MODELS:,} {field} allowed")
+    return parts
 
 
 def record_of(name: str, raw: msgspec.Raw | bytes) -> ModelRecord:
@@ -177,22 +214,14 @@ def is_ours(path: Path) -> bool:
         return False
 
 
-def _field(outline: dict[str, msgspec.Raw], name: str, kind: Any, default: Any, what: str) -> Any:
-    raw = outline.get(name)
+def _field(said: dict[str, bytes], name: str, kind: Any, default: Any, what: str) -> Any:
+    raw = said.get(name)
     if raw is None:
         return default
     try:
         return msgspec.json.decode(raw, type=kind)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise DataError(what=what, why=f"its {name!r} is not as it should be ({error})") from None
-
-
-def _read_bounded(path: Path) -> bytes:
-    with path.open("rb") as file:
-        data = file.read(MAX_BYTES + 1)
-    if len(data) > MAX_BYTES:
-        raise DataError(what=str(path), why=f"it has more than {MAX_BYTES >> 20} MiB")
-    return data
 
 
 def _string(text: str) -> bytes:

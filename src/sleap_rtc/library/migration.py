@@ -193,7 +193,7 @@ def take_over(
             named[old.alias] = (key,)
         taking.model(key, old)
     aliases = contents.get("aliases")
-    for name, entry in (aliases if isinstance(aliases, dict) else {}).items():
+    for name, entry in (aliases if isinstance(aliases, Mapping) else {}).items():
         model = _plain(entry)
         named[str(name)] = (model,) if isinstance(model, str) else ()
     merging.name_models(registry, report, named.items())
