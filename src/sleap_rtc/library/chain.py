@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -40,6 +41,8 @@ ATTEMPTS: Final = 1_000
 """Times that a change is computed again before its chain is called busy."""
 
 _ABANDONED_S: Final = 3_600.0
+_USUAL: Final = 32 * 1024
+"""Bytes that hold nearly every document."""
 _NAME: Final = re.compile(r"([0-9]{8})\.json")
 
 D = TypeVar("D", bound=Document)
@@ -157,8 +160,16 @@ def _remove_abandoned(temporary: Path) -> None:
 
 
 def _content(path: str) -> bytes:
-    with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - half the time of Path's
-        return file.read()
+    """What is in a file, or more than any document may have of it."""
+    # By the system's own calls: half the time of Python's files, and get() is one of these.
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        data = os.read(fd, _USUAL)
+        while len(data) <= values.MAX_DOCUMENT and (piece := os.read(fd, max(_USUAL, len(data)))):
+            data += piece
+        return data
+    finally:
+        os.close(fd)
 
 
 def _numbers(names: list[str]) -> list[int]:

@@ -62,7 +62,7 @@ def create(directory: Path, record: ModelRecord) -> ModelRecord:
         if folder.exists():
             shutil.rmtree(folder)
         folder.mkdir()
-        _copy_for_people(directory, record)
+        _copy_for_people(directory, data)
         # Nobody sees this file before its directory is placed: it needs no temporary name.
         with (folder / chain.file_name(1)).open("xb") as file:
             file.write(data)
@@ -130,7 +130,7 @@ def update(directory: Path, change: Change) -> Revision:
         except FileNotFoundError:
             raise UnknownModel(name=directory.name) from None
         if made:
-            _copy_for_people(directory, record)
+            _copy_for_people(directory, data)
             return Revision(number=found.top + 1, record=record, hints=base.hints)
     raise chain.busy(directory)
 
@@ -169,11 +169,11 @@ def _check_same_model(before: ModelRecord, after: ModelRecord) -> None:
         )
 
 
-def _copy_for_people(directory: Path, record: ModelRecord) -> None:
+def _copy_for_people(directory: Path, data: bytes) -> None:
     """Write ``model.json``: a convenience, so neither synced nor worth failing for."""
     temporary = directory / f"{TEMPORARY}{secrets.token_hex(8)}"
     try:
-        temporary.write_bytes(values.encode_pretty(record))
+        temporary.write_bytes(values.pretty(data))
         temporary.replace(directory / COPY)
     except OSError as error:
         logger.bind(path=str(directory / COPY), why=str(error)).debug("model.json was not written")
