@@ -217,6 +217,27 @@ class Lab:
             registry.set_alias(alias, entry.id)
         return registry.get(entry.id)
 
+    def put_links(self, registry, name, data):
+        """A model as it is after an import by link."""
+        real = self.root / f"{name}-is-really-here"
+        real.write_bytes(data)
+        made = recipe(model_type="centroid", backbone={}, run_name=name, dataset_hash="0" * 64)
+        folder = registry.claims.new_folder()
+        (folder / "best").symlink_to(real)
+        digest = blake3(data).hexdigest()
+        record = ModelRecord(
+            id=made.model_id,
+            name=name,
+            model_type="centroid",
+            status="imported",
+            source="local-import",
+            created_at=NOW,
+            full_hash=made.full_hash,
+            files=(ModelFile(path="best", size=len(data), blake3=digest, link=str(real)),),
+            package=pack({"best": real}).package.id,
+        )
+        return registry.place(folder, record, links=True)
+
     async def push(self, *names, **wishes):
         return await push_models(
             self.mover, Wish(names=names, **wishes), on_model=lambda *told: self.told.append(told)
@@ -527,6 +548,18 @@ class TestNear:
         [moved] = (await lab.push(entry.id)).moved
         assert [(c.way, c.source, c.size) for c in moved.came] == [("local", "ada", len(DATA))]
         assert (moved.how, moved.sent) == ("added", 0)
+
+    async def test_files_of_a_model_that_was_imported_by_link_are_read_where_they_are(
+        self, lab
+    ) -> None:
+        mine = lab.put_links(lab.mine, "one", DATA)
+        theirs = lab.put_links(lab.theirs, "two", DATA[::-1])
+        [moved] = (await lab.push(mine.id)).moved
+        assert [(c.way, c.source, c.size) for c in moved.came] == [("local", "ada", len(DATA))]
+        assert not (lab.theirs.get(mine.id).directory / "best").is_symlink()
+        [moved] = (await lab.pull(theirs.id)).moved
+        assert [(c.way, c.source, c.size) for c in moved.came] == [("local", "gpu-1", len(DATA))]
+        assert not (lab.mine.get(theirs.id).directory / "best").is_symlink()
 
     async def test_content_that_isnt_what_it_should_be_comes_over_the_link(self, lab) -> None:
         entry = lab.put(lab.mine, best=DATA)

@@ -70,6 +70,20 @@ def test_links_and_what_cant_be_read_are_passed_over(
     assert found(packed, [there]) == []
 
 
+def test_links_to_files_are_followed_where_that_is_asked_for(
+    make_packed: MakePacked, tmp_path: Path
+) -> None:
+    packed = make_packed(SIZES)
+    there, elsewhere = tmp_path / "there", tmp_path / "elsewhere"
+    there.mkdir()
+    real = copy(packed, "big", elsewhere / "big")
+    (there / "link").symlink_to(real)
+    (there / "folder").symlink_to(elsewhere)
+    os.mkfifo(elsewhere / "pipe")
+    (there / "pipe").symlink_to(elsewhere / "pipe")
+    assert found(packed, [there], follow=True) == [("big", "link")]
+
+
 def test_what_the_caller_got_is_looked_for_no_more(make_packed: MakePacked, tmp_path: Path) -> None:
     packed = make_packed(SIZES)
     there = tmp_path / "there"

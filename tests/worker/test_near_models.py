@@ -63,12 +63,9 @@ async def test_nobody_who_doesnt_ask_is_told(tmp_path, asked) -> None:
     assert await NearModels(Library(tmp_path, FILE)).tell(asked) is None
 
 
-async def test_files_elsewhere_are_sent(tmp_path) -> None:
-    linked = ModelFile(path="best", size=1, blake3="1" * 64, link=str(tmp_path / "best"))
-    assert await NearModels(Library(tmp_path, FILE, linked)).tell(wanted()) is None
-    assert (
-        await NearModels(Library(tmp_path.joinpath(*["x" * 250] * 20), FILE)).tell(wanted()) is None
-    )
+async def test_a_path_that_is_too_long_to_be_told(tmp_path) -> None:
+    far = NearModels(Library(tmp_path.joinpath(*["x" * 250] * 20), FILE))
+    assert await far.tell(wanted()) is None
 
 
 async def test_a_disk_without_room_for_marks(tmp_path, monkeypatch) -> None:

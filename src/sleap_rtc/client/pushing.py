@@ -135,7 +135,7 @@ async def push_model(
         with mover.transfers.begin(wanted) as going:
 
             def progress(now: Progress) -> None:
-                if now.phase in ("receiving", "copying"):
+                if now.phase in ("storing", "receiving", "copying"):
                     going.done = now.done
                 on_progress(now)
 
@@ -198,9 +198,8 @@ async def _by_storage(
 @contextlib.contextmanager
 def _near(mover: Mover, entry: Entry, weighed: ModelWeighed) -> Iterator[Near | None]:
     """Where the worker may read the files, if it is on this machine; else it doesn't look."""
-    linked = any(file.link for file in entry.record.files)
     folder = str(entry.directory)
-    if not (weighed.challenge and mover.ways.takes_near) or linked or len(folder) > MAX_PATH_TOLD:
+    if not (weighed.challenge and mover.ways.takes_near) or len(folder) > MAX_PATH_TOLD:
         yield None
         return
     with contextlib.ExitStack() as stack:

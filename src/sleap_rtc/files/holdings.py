@@ -39,6 +39,7 @@ def candidates(
     *,
     partial: Sequence[Path] = (),
     cache: HashCache | None = None,
+    follow: bool = False,
 ) -> Iterator[tuple[int, int]]:
     """Files of this machine that may have what files of a package should have.
 
@@ -46,9 +47,10 @@ def candidates(
         package: What is wanted.
         lacking: Indices of its files that are wanted. The caller takes out what it got: nothing
             more is looked for then, and the search ends when it is empty.
-        folders: Where to look, at any depth; links are not followed.
+        folders: Where to look, at any depth; links to folders are not followed.
         partial: Folders of other transfers' partial data; see `sleap_rtc.files.partial`.
         cache: Hashes of unchanged big files, which spare reading them.
+        follow: Whether links to files are followed: in a folder of this user's own.
 
     Yields:
         A file's index in the package, and a descriptor of the candidate, open for reading until
@@ -60,11 +62,11 @@ def candidates(
         if entry.size:
             wanted.setdefault((entry.size, entry.block_hash(0)), set()).add(file)
     sizes = {size for size, _ in wanted}
-    for path, known in _files(folders, partial, sizes):
+    for path, known in _files(folders, partial, sizes, follow=follow):
         if not lacking:
             return
         try:
-            fd = open_file(path)
+            fd = open_file(Path(os.path.realpath(path)) if follow else path)
         except (OSError, SleapRtcError):
             continue
         try:
@@ -90,7 +92,7 @@ def _key(fd: int, sizes: set[int], cache: HashCache | None) -> tuple[int, bytes]
 
 
 def _files(
-    folders: Sequence[Path], partial: Sequence[Path], sizes: set[int]
+    folders: Sequence[Path], partial: Sequence[Path], sizes: set[int], *, follow: bool
 ) -> Iterator[tuple[Path, tuple[int, bytes] | None]]:
     """Paths of files that may be candidates, and what their listing says of them."""
     for folder in partial:
@@ -99,7 +101,7 @@ def _files(
                 yield folder / FILES / entry.path, (entry.size, entry.block_hash(0))
     left = MAX_LOOKED_AT
     for top in folders:
-        for path, size in _walk(top):
+        for path, size in _walk(top, follow=follow):
             left -= 1
             if left < 0:
                 return
@@ -118,7 +120,7 @@ def _listed(folder: Path) -> Iterable[FileEntry]:
         return ()
 
 
-def _walk(top: Path) -> Iterator[tuple[str, int]]:
+def _walk(top: Path, *, follow: bool) -> Iterator[tuple[str, int]]:
     """Every regular file below a folder with its size, and every other name with size -1."""
     waiting = [os.fspath(top)]
     while waiting:
@@ -132,8 +134,8 @@ def _walk(top: Path) -> Iterator[tuple[str, int]]:
                 try:
                     if entry.is_dir(follow_symlinks=False):
                         waiting.append(entry.path)
-                    elif entry.is_file(follow_symlinks=False):
-                        size = entry.stat(follow_symlinks=False).st_size
+                    elif entry.is_file(follow_symlinks=follow):
+                        size = entry.stat(follow_symlinks=follow).st_size
                 except OSError:
                     continue
                 yield entry.path, size

@@ -196,7 +196,8 @@ class PartialStore:
 
         Args:
             folders: Where to look, beside the partial data of other transfers.
-            likely: Whether a file that begins as a wanted one is it: then it is copied as it is,
+            likely: Whether a file that begins as a wanted one is it, as in the folder of a model
+                of this same user: then it is copied as it is, from where it is if it is a link,
                 and `verify` tells, as it does of all that arrived.
             cache: Hashes of unchanged big files, which spare reading them.
             progress: Told of the bytes that were just copied; what it raises ends this.
@@ -213,7 +214,10 @@ class PartialStore:
         if likely:  # what is arriving elsewhere isn't whole
             others = []
         copied = 0
-        for file, fd in candidates(self._package, lacking, folders, partial=others, cache=cache):
+        found = candidates(
+            self._package, lacking, folders, partial=others, cache=cache, follow=likely
+        )
+        for file, fd in found:
             for run in self._missing_runs(file, _COPIED_AT_ONCE if likely else 1):
                 size = self._copy_run(file, run, fd) if likely else 0
                 size = size or sum(self._copy_block(file, block, fd) for block in run)

@@ -45,7 +45,7 @@ class NearModels:
             return None
         entry = await asyncio.to_thread(self._registry.get, wanted.model)
         folder = str(entry.directory)
-        if len(folder) > MAX_PATH_TOLD or any(file.link for file in entry.record.files):
+        if len(folder) > MAX_PATH_TOLD:
             return None
         mark = contextlib.ExitStack()
         try:
