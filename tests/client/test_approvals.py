@@ -68,3 +68,16 @@ def test_what_the_record_calls_its_checkpoint_hides_nothing(tmp_path):
 
 def test_what_this_machine_trained_is_not_looked_into(tmp_path):
     Approvals(tmp_path / "trusted").check(model(tmp_path / "m", eval, source="worker-training"))
+
+
+def test_a_yes_to_what_was_imported_by_link_is_for_what_is_linked_to(tmp_path):
+    real = model(tmp_path / "real", eval)
+    folder = tmp_path / "m"
+    folder.mkdir()
+    (folder / "best.ckpt").symlink_to(real.directory / "best.ckpt")
+    linked = msgspec.structs.replace(real, directory=folder)
+    approvals = Approvals(tmp_path / "trusted")
+    with pytest.raises(NotTrusted, match=r"best\.ckpt of model flies .*eval"):
+        approvals.check(linked)
+    approvals.check(linked, trust=True)
+    approvals.check(real)  # it is the same content

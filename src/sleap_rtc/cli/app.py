@@ -100,7 +100,9 @@ class App:
 
     def tell_kept(self, as_of: datetime, what: str) -> None:
         """Say that what is shown was so at some time, since nobody can be asked now."""
-        self.out.warn(f"Offline: {what} as of {as_of.astimezone():%Y-%m-%d %H:%M}; it may be old.")
+        self.out.warn(
+            f"Offline: {what} as of {as_of.astimezone():%Y-%m-%d %H:%M}; that may be old."
+        )
 
     def close(self) -> None:
         """Close what was opened."""

@@ -22,7 +22,7 @@ from sleap_rtc.cli.model_documents import (
 )
 from sleap_rtc.client.asking import RemoteModel, RemoteModels
 from sleap_rtc.domain.ids import ModelId
-from sleap_rtc.errors import SleapRtcError
+from sleap_rtc.errors import SleapRtcError, UnknownModel, from_wire
 from sleap_rtc.library.entries import Entry
 from sleap_rtc.library.registry import Registry
 from sleap_rtc.protocol.library import ListedModel, ListModels
@@ -90,7 +90,15 @@ def show_remote_info(app: App, name: str, *, worker: str | None, room: str | Non
         model, as_of = known.told, known.as_of
         app.tell_kept(as_of, f"this was the model on {at}")
     else:
-        at, model = app.run(ask())
+        try:
+            at, model = app.run(ask())
+        except UnknownModel as error:
+            # Its sentence is the worker's, whose "here" is there.
+            there = worker or "the worker"
+            message = f"There is no model {name!r} on {there}."
+            named = f" --worker {worker}" if worker else ""
+            hint = f"sleap-rtc worker list-models{named} shows what there is."
+            raise from_wire(error.code, error.details, message=message, hint=hint) from None
         client.known.keep_model(of, at, name, model)
     entry = Entry(record=model.record, alias=model.alias or None, directory=Path(model.path))
     here = is_here(client.library, model.record.id, model.record.package)

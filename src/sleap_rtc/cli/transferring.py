@@ -343,5 +343,5 @@ def _print(app: App, document: TransfersDocument) -> None:
             for one in document.transfers
         ],
     )
-    if any(one.resume for one in document.transfers):
+    if any(one.resume and one.state != "going" for one in document.transfers):
         app.out.say("sleap-rtc transfers resume goes on with what was cut.")

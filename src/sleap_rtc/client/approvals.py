@@ -75,7 +75,8 @@ class Approvals:
             verdict = scan(directory / path)
             if verdict.clean:
                 continue
-            _, hashes = hash_file(directory / path, as_path=path)
+            # A model that was imported by link lies elsewhere: what is loaded is what is hashed.
+            _, hashes = hash_file((directory / path).resolve(), as_path=path)
             if self.has(hashes.blake3):
                 continue
             if not trust:
