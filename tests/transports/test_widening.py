@@ -29,6 +29,16 @@ def test_a_line_that_gives_each_connection_its_share_gets_all_within_ten_seconds
     assert tuple(sorted(set(found))) == STEPS
 
 
+def test_what_is_clearly_worth_it_takes_two_windows_each():
+    found = run(Widening(), lambda n: n * MB, windows=6)
+    assert found == [1, 4, 4, 8, 8, 16]
+
+
+def test_one_quick_window_is_not_clear():
+    rates = iter([1.0, 1.0, 9.0, 1.0, 1.0, 1.0, 1.0])
+    assert run(Widening(), lambda _: next(rates) * MB, windows=7) == [1, *[4] * 5, 1]
+
+
 def test_connections_are_not_judged_before_they_are_open_and_have_found_their_speed():
     """Each needs some windows to open, and begins slowly."""
     control, born = Widening(), [0]

@@ -322,6 +322,7 @@ class BlockServer:
         self._asked: dict[int, frames.GetListing | frames.GetBlock] = {}
         self._queue: asyncio.Queue[int] = asyncio.Queue()
         self._highest = 0
+        self._turn = asyncio.Lock()
 
     def handle(self, frame: frames.GetListing | frames.GetBlock | frames.Withdraw) -> None:
         """Take a request.
@@ -353,13 +354,18 @@ class BlockServer:
                 number, content = await ahead
                 # The next answer is read while this one is sent: the line never waits for the disk.
                 ahead = asyncio.create_task(self._next())
-                if isinstance(content, bytes):
-                    await self._send(number, content)
-                else:
-                    await self._connection.send_binary(frames.encode(content))
+                async with self._turn:
+                    if isinstance(content, bytes):
+                        await self._send(number, content)
+                    else:
+                        await self._connection.send_binary(frames.encode(content))
                 self._asked.pop(number, None)
         finally:
             ahead.cancel()
+
+    async def finish(self) -> None:
+        """Begin no answer any more; returns once the one that is being sent is whole."""
+        await self._turn.acquire()
 
     async def _next(self) -> tuple[int, bytes | frames.Refuse]:
         """The answer to the next request that wasn't withdrawn."""

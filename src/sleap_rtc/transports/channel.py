@@ -361,6 +361,14 @@ class Channel:
                 self._connection.send_text(link_codec.encode(Bye(reason=reason[:1_000])))
         self.abandon(reason)
 
+    async def finish(self) -> None:
+        """Begin no answer to the peer any more, and wait until those that are begun have left.
+
+        What else it asked for it asks elsewhere, once this is closed.
+        """
+        await self._server.finish()
+        await self._connection.emptied()
+
     def abandon(self, reason: str) -> None:
         """Take the connection for lost: nobody is there to say goodbye to."""
         self._why = self._why or LinkLost(peer=self.peer_name, why=reason)

@@ -94,6 +94,13 @@ class Connection(Protocol):
         """
         ...
 
+    async def emptied(self) -> None:
+        """Wait until everything that was queued has left.
+
+        Returns at once when the connection is closed.
+        """
+        ...
+
     async def close(self) -> None:
         """Close it. Safe at any time and more than once."""
         ...

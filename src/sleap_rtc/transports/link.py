@@ -55,6 +55,8 @@ State = Literal["connecting", "up", "silent", "down", "closed"]
 
 RETRY_FIRST_S: Final = 0.5
 RETRY_MOST_S: Final = 15.0
+FINISH_S: Final = 10.0
+"""Seconds that a connection which isn't wanted any more has for what it is sending."""
 
 
 class Link:
@@ -352,26 +354,30 @@ class Link:
     async def _widen(self, first: Channel) -> None:
         """Have as many block connections beside the first one as make content faster."""
         widening, moved = Widening(), {first: first.moved}
-        beside: list[asyncio.Task[None]] = []
+        beside: dict[asyncio.Task[None], asyncio.Event] = {}
         try:
             while True:
                 await asyncio.sleep(WINDOW_S)
                 ended = [task for task in beside if task.done()]
                 if ended:
                     widening.lost()
-                    beside = [task for task in beside if not task.done()]
+                    beside = {task: left for task, left in beside.items() if not task.done()}
                 open_ = [first, *(c for c in map(self._beside.get, beside) if c is not None)]
                 before, moved = moved, {channel: channel.moved for channel in open_}
                 passed = sum(now - before.get(channel, now) for channel, now in moved.items())
                 rate = passed / WINDOW_S
                 wanted = widening.window(rate, far=self._far(), ready=len(open_)) - 1
                 while len(beside) > wanted:
-                    beside.pop().cancel()
+                    task, unwanted = beside.popitem()
+                    if self._beside.get(task) is None:
+                        task.cancel()  # it hasn't come about yet
+                    unwanted.set()
                 while len(beside) < wanted:
-                    task = asyncio.create_task(self._work_beside())
+                    unwanted = asyncio.Event()
+                    task = asyncio.create_task(self._work_beside(unwanted))
                     self._beside[task] = None
                     task.add_done_callback(self._let_go)
-                    beside.append(task)
+                    beside[task] = unwanted
         finally:
             for task in beside:
                 task.cancel()
@@ -384,8 +390,8 @@ class Link:
             self._answered.remove(max(self._answered))
         return len(self._answered) >= ANSWERS and min(self._answered) >= FAR_S
 
-    async def _work_beside(self) -> None:
-        """One more block connection, until it ends or is cancelled."""
+    async def _work_beside(self, unwanted: asyncio.Event) -> None:
+        """One more block connection, until it ends, is cancelled, or isn't wanted any more."""
         task = asyncio.current_task()
         assert task is not None  # noqa: S101
         try:
@@ -397,9 +403,14 @@ class Link:
         self._beside[task] = channel
         logger.debug("one more connection to {} for content", self.name)
         self._on_blocks(channel.blocks, True)
+        leaving = asyncio.create_task(unwanted.wait())
         try:
-            await asyncio.shield(running)
+            await asyncio.wait((running, leaving), return_when=asyncio.FIRST_COMPLETED)
+            if not running.done():
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(channel.finish(), FINISH_S)
         finally:
+            leaving.cancel()
             self._on_blocks(channel.blocks, False)
             await channel.close("fewer connections are enough")
             await running

@@ -48,6 +48,8 @@ its questions is cut off then, for nothing else would stop it from asking."""
 MESSAGE_COST: Final = 128
 """Bytes that an unread message is counted for beside its content: empty ones take room too."""
 
+EMPTIED_STEP_S: Final = 0.05
+"""Seconds between two looks whether everything has left."""
 GONE_WITHIN_S: Final = 1.0
 """Seconds that closing waits for the peer to have taken everything, once it has left."""
 END_WITHIN_S: Final = 2.0
@@ -283,6 +285,11 @@ class Peer(ABC):
             self._queued = self._buffered()
             if self._queued >= self._high:
                 await self._room.wait()
+
+    async def emptied(self) -> None:
+        """Wait until nothing is queued any more."""
+        while self._channel is not None and self._buffered():  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(EMPTIED_STEP_S)
 
     def _send(self, data: bytes, *, binary: bool) -> None:
         if self.closed or self._channel is None:

@@ -79,8 +79,14 @@ def library() -> Any:
 
 
 @functools.cache
-def _factory() -> Any:
-    # The library allows one in a process: near peers and far ones have the same.
+def factory() -> Any:
+    """What makes the library's connections, with our settings.
+
+    The library allows one in a process: near peers and far ones have the same.
+
+    Raises:
+        UsageError: As :func:`library`.
+    """
     builder = library().PeerConnectionFactoryBuilder()
     builder.with_synthetic_adm()
     builder.with_metadata(False)
@@ -147,7 +153,7 @@ class WebRtc(Peer):
             frame_metadata=False,
             dc_chunking=False,
         )
-        return _factory().create_peer_connection(configuration, observer)
+        return factory().create_peer_connection(configuration, observer)
 
     def _open_channel(self, purpose: Purpose) -> None:
         self._take_channel(self._live().create_data_channel(purpose))

@@ -10,7 +10,8 @@ grows by a tenth, and the last step is taken back when it doesn't::
     1 ◄────────── n          nothing moves any more, or connections were lost
 
 A step is judged once its connections are open and have had a moment to find
-their speed, by the mean of a few windows: losses make single ones uneven.
+their speed, by the mean of a few windows: losses make single ones uneven. One
+that is clearly worth it is seen after two windows, and the next follows at once.
 
 Pure: its user measures, waits and connects.
 """
@@ -26,6 +27,8 @@ STEPS: Final = (1, 4, 8, 16)
 """So many connections there may be. A worker has room for those of several people."""
 MOST: Final = STEPS[-1]
 GROWTH: Final = 1.1
+CLEAR: Final = 1.5
+"""Times the speed before a step from which it is clearly worth it."""
 FAR_S: Final = 0.008
 """Seconds of a round trip from which a line is long."""
 ANSWERS: Final = 3
@@ -36,6 +39,8 @@ _SETTLE: Final = 2
 """Windows that they get to find their speed, once they are open."""
 _MEAN: Final = 3
 """Windows over whose mean it is judged."""
+_FEW: Final = 2
+"""Windows that are enough to see that, and for what a step is compared with."""
 _HOLD: Final = 20
 _LONGEST_HOLD: Final = 320
 """Windows until it is tried again, doubled each time that it was in vain."""
@@ -81,12 +86,13 @@ class Widening:
             return self.wanted
         self._quiet = 0
         self._rates.append(rate)
-        if self._slower is not None:
-            self._try(self._slower, ready)
-        elif self._hold:
+        if self._slower is not None and not self._proven(self._slower, ready):
+            return self.wanted
+        if self._hold:
             self._hold -= 1
-        elif far and self._step + 1 < len(STEPS) and len(self._rates) == _MEAN:
+        elif far and self._step + 1 < len(STEPS) and len(self._rates) >= _FEW:
             self._slower = self._mean()
+            self._rates.clear()
             self._step += 1
             self._opening, self._settling = _OPEN_WITHIN, _SETTLE + _MEAN
         return self.wanted
@@ -95,21 +101,25 @@ class Widening:
         """A connection that was wanted didn't come about, or has ended."""
         self._back()
 
-    def _try(self, slower: float, ready: int) -> None:
-        """One more window of a step whose worth isn't known yet."""
+    def _proven(self, slower: float, ready: int) -> bool:
+        """Take one more window of a step; whether it is known now that it is worth it."""
         if ready < self.wanted:
+            self._rates.clear()
             self._opening -= 1
             if not self._opening:
                 self._back()
-            return
+            return False
         self._settling -= 1
-        if self._settling:
-            return
+        few = list(self._rates)[-_FEW:]
+        clearly = len(few) == _FEW and min(few) >= CLEAR * slower
+        if self._settling and not clearly:
+            return False
         if self._mean() < GROWTH * slower:
             self._back()
-        else:
-            # Straight on: what was measured now is what the next step is compared with.
-            self._slower, self._next_hold = None, _HOLD
+            return False
+        # Straight on: what was measured now is what the next step is compared with.
+        self._slower, self._next_hold = None, _HOLD
+        return True
 
     def _back(self) -> None:
         self._step = max(0, self._step - 1)
