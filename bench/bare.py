@@ -1,8 +1,9 @@
 """The binding's own loop, without any of our code: what WebRTC costs at the least.
 
-One channel, 64 KiB messages, never more than 8 MB queued, in the settings that
-we use. With ``files`` the sender reads and hashes the file in blocks of 1 MiB
-and the receiver hashes each block, writes it, and syncs at the end.
+One channel, 64 KiB messages, never more than 8 MB queued, with the product's own
+settings of the library, SCTP's windows among them, and its room in sockets. With
+``files`` the sender reads and hashes the file in blocks of 1 MiB and the receiver
+hashes each block, writes it, and syncs at the end.
 """
 
 from __future__ import annotations
@@ -21,29 +22,38 @@ from blake3 import blake3
 
 from bench.wire import Usage, Wire
 from sleap_rtc.domain.packages import BLOCK
+from sleap_rtc.protocol.peering import Candidate
 from sleap_rtc.transports.connection import HIGH_WATER
+from sleap_rtc.transports.datagrams import make_room
+from sleap_rtc.transports.webrtc import factory
 
 MESSAGE = 64 * 1024
 
 
 class _Pair:
-    """One end of a connection, joined over the wire."""
+    """One end of a connection, joined over the wire.
 
-    def __init__(self, wire: Wire) -> None:
+    Args:
+        wire: To the other end.
+        options: ``ice`` has ICE servers, and ``told`` changes what the other end is told.
+    """
+
+    def __init__(self, wire: Wire, options: dict[str, Any]) -> None:
         self._wire, self._loop = wire, asyncio.get_running_loop()
+        self._told = options.get("told", lambda candidate: candidate)
         self.channel: Any = None
         self.arrived: asyncio.Future[Any] = self._loop.create_future()
-        builder = rtc.PeerConnectionFactoryBuilder()
-        builder.with_synthetic_adm()
-        builder.with_metadata(False)
-        builder.with_dc_callbacks_on_network_thread(True)
         observer = rtc.PeerConnectionObserver()
         observer.on_ice_candidate = lambda c: self.soon(self._found, c)
         observer.on_data_channel = self._take
         self.on_message: Any = None
-        self._factory = builder.build()
-        self.connection: Any = self._factory.create_peer_connection(
-            rtc.RtcConfiguration(ice_servers=[], frame_metadata=False), observer
+        servers = [
+            rtc.IceServer(urls=s["urls"], username=s["username"], password=s["credential"])
+            for s in options.get("ice", ())
+        ]
+        self.connection: Any = factory().create_peer_connection(
+            rtc.RtcConfiguration(ice_servers=servers, frame_metadata=False, dc_chunking=False),
+            observer,
         )
 
     def soon(self, call: Any, *arguments: Any) -> None:
@@ -52,8 +62,17 @@ class _Pair:
             self._loop.call_soon_threadsafe(call, *arguments)
 
     def _found(self, candidate: Any) -> None:
-        line = [candidate.candidate, candidate.sdp_mid, candidate.sdp_mline_index]
-        self._wire.send("candidate", line)
+        make_room()
+        found = self._told(
+            Candidate(
+                attempt="bare",
+                candidate=candidate.candidate,
+                mid=candidate.sdp_mid,
+                line=candidate.sdp_mline_index,
+            )
+        )
+        if found is not None:
+            self._wire.send("candidate", [found.candidate, found.mid, found.line])
 
     def _take(self, channel: Any) -> None:
         channel.on_message(self.on_message)
@@ -87,7 +106,7 @@ def _pieces(options: dict[str, Any]) -> Iterator[bytes]:
 
 async def transfer_sender(wire: Wire, options: dict[str, Any]) -> dict[str, Any]:
     """Send everything as fast as the channel takes it."""
-    pair = _Pair(wire)
+    pair = _Pair(wire, options)
     pair.channel = channel = pair.connection.create_data_channel("blocks")
     opened, room = asyncio.Event(), asyncio.Event()
     channel.on_open(lambda: pair.soon(opened.set))
@@ -123,7 +142,7 @@ async def transfer_receiver(wire: Wire, options: dict[str, Any]) -> dict[str, An
     loop, finished = asyncio.get_running_loop(), asyncio.Event()
     sink = _Writer(options) if options["files"] else _Counter(options["size"])
     sink.finished = lambda: loop.call_soon_threadsafe(finished.set)
-    pair = _Pair(wire)
+    pair = _Pair(wire, options)
     pair.on_message = sink.take
     offer = rtc.SessionDescription("offer", await wire.expect("offer"))
     await pair.connection.set_remote_description(offer)

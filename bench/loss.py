@@ -5,18 +5,19 @@
     python -m bench.loss                 100 transfers, 1 % loss, disconnects at random
     python -m bench.loss --speed         long lines: ours, and what the line itself carries
     python -m bench.loss --turn          through coturn, between peers with no other way
+    python -m bench.loss --near          100 transfers on one machine: none may stall
 
 Two processes, as in `bench.transfer`: the sender offers a file, the receiver fetches, checks and
 writes it. Between them is the long line of `sleap_rtc.testing.distance`, or for ``--turn`` a router
-before each (`sleap_rtc.testing.nat`). Signaling goes over a pipe, which is always there.
+before each (`sleap_rtc.testing.nat`). Signaling goes over a pipe, which is always there. Beside
+ours stands the binding's own loop (`bench.bare`), and on lines bare TCP and UDP, from the same
+minute.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import contextlib
-import ctypes
 import json
 import os
 import random
@@ -30,35 +31,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
-import msgspec
-from loguru import logger
-
-from bench.ours import NAME, End, answer
+from bench.far import WITHIN_S
 from bench.pairs import ROOT, enter_namespace
-from bench.wire import MB, Usage, Wire
-from sleap_rtc.auth.handshake import Authenticated
-from sleap_rtc.domain.ids import RoomId
-from sleap_rtc.domain.packages import PackageRef, ref
-from sleap_rtc.errors import SleapRtcError
-from sleap_rtc.files.packing import pack
-from sleap_rtc.protocol.link import ListJobs
-from sleap_rtc.protocol.peering import Candidate, peering
-from sleap_rtc.protocol.signaling import IceServer
+from bench.wire import MB
 from sleap_rtc.testing import distance, netns
 from sleap_rtc.testing.distance import FAR, NEAR, Line, long_line
 from sleap_rtc.testing.nat import Router
 from sleap_rtc.testing.turn import TurnServer
-from sleap_rtc.transports.base import Sources
-from sleap_rtc.transports.channel import Channel
-from sleap_rtc.transports.fetch import fetch
-from sleap_rtc.transports.link import Link
-from sleap_rtc.transports.peer import Peer
-from sleap_rtc.transports.serving import ServedPackage
 
-WITHIN_S: Final = 120.0
-"""Seconds that one transfer may take without a source."""
 DELAY_S: Final = 0.02
 LINES: Final = {
     "40 ms": Line(delay_s=DELAY_S),
@@ -67,143 +49,19 @@ LINES: Final = {
     "40 ms, 12.5 MB/s, 0.01 % loss": Line(delay_s=DELAY_S, rate=12.5e6, loss=0.0001),
 }
 """Loss is each way, and so is the delay."""
+RELAYS: Final[dict[str, tuple[str, Literal["udp", "tcp"]]]] = {
+    "udp": ("turn", "udp"),
+    "udp, both relayed": ("relays", "udp"),
+    "tcp, both relayed": ("relays", "tcp"),
+}
+"""Ways of `bench.far`, and how both peers speak to the TURN server."""
 BAD: Final = Line(delay_s=0.005, loss=0.01)
 """What the 100 transfers go over."""
 PACKET: Final = 1_200
-_NEWNET: Final = 0x40000000
-
-
-# ── one of the two processes ─────────────────────────────────────────────────
-
-
-class _FarEnd(End):
-    """An end that is told of no way but the one that is measured."""
-
-    def __init__(self, wire: Wire, side: str, options: dict[str, Any]) -> None:
-        self.sources = Sources()
-        self._way = options["way"]
-        self._ice = tuple(msgspec.convert(each, IceServer) for each in options.get("ice", ()))
-        super().__init__(wire, side, options)
-
-    @property
-    def ice_servers(self) -> tuple[IceServer, ...]:
-        return self._ice
-
-    async def relay(self, room: RoomId, to: str, payload: str) -> None:
-        message = peering.decode(payload, peer="this side")
-        told = distance.over_line(message) if self._way == "line" else message
-        if self._way == "turn" and isinstance(message, Candidate):
-            told = message if " typ relay" in message.candidate else None
-        if told is not None:
-            await super().relay(room, to, peering.encode(told).decode())
-
-    async def _accept(self, connection: Peer, proven: Authenticated) -> None:
-        channel = Channel(connection, proven, handler=answer, ways=self.switchboard.ways)
-        if proven.purpose == "control":
-            return await channel.run()
-        self.sources.add(channel.blocks)
-        try:
-            await channel.run()
-        finally:
-            self.sources.remove(channel.blocks)
-
-
-async def _send(wire: Wire, options: dict[str, Any]) -> dict[str, Any]:
-    """Offer one file after the other, each over a link of its own."""
-    end = _FarEnd(wire, "client", options)
-    path = Path(options["into"]) / "sent.bin"
-    connections: list[int] = []
-    failures: list[str] = []
-    sent, cpu = 0, Usage()
-    for number in range(options["count"]):
-        path.write_bytes(random.Random(number).randbytes(options["size"]))
-        served = _Counted(await asyncio.to_thread(pack, {"file.bin": path}))
-        link = Link(end.switchboard, room=end.room, locate=lambda: end.presence, name=NAME)
-        with contextlib.closing(served):
-            connections.append(await _offer(wire, link, served, failures))
-        sent += served.bytes
-    await end.close()
-    return {"sent": sent, "connections": connections, "failures": failures, **cpu.stop()}
-
-
-async def _offer(wire: Wire, link: Link, served: _Counted, failures: list[str]) -> int:
-    """Offer a package until it is there; the most connections that carried it at a time."""
-    most = 0
-    async with link:
-        link.offer(served.package, served)
-        try:
-            await link.request(ListJobs(), within_s=WITHIN_S)
-        except SleapRtcError as error:
-            failures.append(f"{type(error).__name__}: {error}")
-            wire.send("package")
-            return most
-        wire.send("package", served.ref)
-        done = asyncio.create_task(wire.expect("done"))
-        while not done.done():
-            await asyncio.wait([done], timeout=0.25)
-            most = max(most, link.block_connections)
-        await done
-    return most
-
-
-class _Counted(ServedPackage):
-    """A package that counts what is read of it."""
-
-    def __init__(self, packed: Any) -> None:
-        super().__init__(packed)
-        self.package = packed.package.id
-        self.ref = msgspec.to_builtins(ref(packed.package))
-        self.bytes = 0
-
-    def read(self, file: int, block: int) -> bytes:
-        data = super().read(file, block)
-        self.bytes += len(data)
-        return data
-
-
-async def _receive(wire: Wire, options: dict[str, Any]) -> dict[str, Any]:
-    """Fetch every file that is offered; one that doesn't come is told, and the next is fetched."""
-    end = _FarEnd(wire, "worker", options)
-    seconds: list[float] = []
-    failures: list[str] = []
-    cpu = Usage()
-    for number in range(options["count"]):
-        told = await wire.expect("package")
-        if told is None:
-            continue  # there was no link
-        wanted = msgspec.convert(told, PackageRef)
-        begun = time.perf_counter()
-        try:
-            staged = await fetch(
-                wanted,
-                sources=end.sources,
-                destination=f"bench-{number}",
-                incoming=Path(options["into"]) / "incoming",
-                patience=WITHIN_S,
-            )
-            staged.discard()
-            seconds.append(time.perf_counter() - begun)
-        except SleapRtcError as error:
-            failures.append(f"{type(error).__name__}: {error}")
-        wire.send("done")
-    await end.close()
-    return {"seconds": seconds, "failures": failures, **cpu.stop()}
-
-
-async def _play(options: dict[str, Any]) -> dict[str, Any]:
-    wire = await Wire.open(options["fd"])
-    return await (_send if options["role"] == "sender" else _receive)(wire, options)
-
-
-def _part(options: dict[str, Any]) -> None:
-    logger.remove()
-    logger.add(sys.stderr, level=os.environ.get("SLEAP_RTC_LOG_LEVEL", "error").upper())
-    if options["way"] == "turn":
-        if ctypes.CDLL(None, use_errno=True).unshare(_NEWNET) != 0:
-            raise OSError(os.strerror(ctypes.get_errno()))
-        print("network", flush=True)
-        sys.stdin.readline()
-    print(json.dumps(asyncio.run(_play(options))))
+BARE_PART: Final = 4
+"""The bare loop sends this part of what we send."""
+STALL_S: Final = 4.0
+"""Seconds of a near transfer from which something waited for a time-out."""
 
 
 # ── both, and what is between them ───────────────────────────────────────────
@@ -216,10 +74,10 @@ def transfers(
 
     Args:
         folder: For the files.
-        way: ``line`` or ``turn``.
+        way: One of those of `bench.far`.
         size: Bytes of each.
         count: How many.
-        routers: One for each side, for ``turn``.
+        routers: One for each side, for ways through a TURN server.
         more: For both processes.
 
     Raises:
@@ -233,7 +91,7 @@ def transfers(
         options = {"role": role, "fd": end.fileno(), "into": str(into), "way": way}
         options |= {"size": size, "count": count, **more}
         processes[role] = subprocess.Popen(
-            [sys.executable, "-m", "bench.loss", "--part", json.dumps(options)],
+            [sys.executable, "-m", "bench.far", json.dumps(options)],
             cwd=ROOT,
             pass_fds=[end.fileno()],
             stdin=subprocess.PIPE,
@@ -315,28 +173,74 @@ def speeds(
                 "tcp, cubic": _bare_tcp(4.0, "cubic"),
                 "tcp, bbr": _bare_tcp(4.0, "bbr"),
             }
+            bare["bare, one connection"] = _bare(folder, size // BARE_PART, way="line")
             told = transfers(folder, way="line", size=size, count=1)
+            directly = transfers(folder, way="line", size=size, count=1, transport="direct")
         found[name] = {"ours": _mb_per_s(size, told), **bare, **_cpu(size, told)}
         found[name]["connections"] = told["sender"]["connections"][0]
+        found[name]["ours, direct"] = _mb_per_s(size, directly)
         say(f"{name}: {found[name]}")
     return found
 
 
-def relayed(
-    folder: Path, *, size: int, transport: str, say: Callable[[str], None]
-) -> dict[str, Any]:
-    """How fast a file goes through a TURN server between two peers that reach nothing else."""
+def relayed(folder: Path, *, size: int, name: str, say: Callable[[str], None]) -> dict[str, Any]:
+    """How fast a file goes through a TURN server between two peers that reach nothing else.
+
+    Args:
+        folder: For the files.
+        size: Bytes of the file.
+        name: One of :data:`RELAYS`.
+        say: Is told what was found.
+    """
+    way, transport = RELAYS[name]
     address = netns.inside() or netns.ADDRESS
     with (
         TurnServer(folder / "turn", address) as turn,
         Router(1, passes="servers") as one,
         Router(2, passes="servers") as other,
     ):
-        ice = [turn.ice("tcp" if transport == "tcp" else "udp")]
-        told = transfers(folder, way="turn", size=size, count=1, routers=(one, other), ice=ice)
-    found = {"ours": _mb_per_s(size, told), **_cpu(size, told)}
-    say(f"TURN over {transport}: {found}")
+        there: dict[str, Any] = {"way": way, "routers": (one, other), "ice": [turn.ice(transport)]}
+        bare = _bare(folder, size // BARE_PART, **there)
+        before = turn.cpu_s
+        told = transfers(folder, size=size, count=1, **there)
+        relay = (turn.cpu_s - before) / size * 1000 * MB
+    found = {"ours": _mb_per_s(size, told), "bare, one connection": bare, **_cpu(size, told)}
+    found |= {"relay_cpu_s_per_gb": relay, "connections": told["sender"]["connections"][0]}
+    say(f"TURN, {name}: {found}")
     return found
+
+
+def near(folder: Path, *, size: int, count: int) -> dict[str, Any]:
+    """Many transfers between peers on one machine: how long they take, and how many stall."""
+    before = _overflows()
+    told = transfers(folder, way="near", size=size, count=count)
+    seconds = told["receiver"]["seconds"]
+    return {
+        "transfers": count,
+        "ended_well": len(seconds),
+        "failures": told["sender"]["failures"] + told["receiver"]["failures"],
+        "median_s": statistics.median(seconds or [0.0]),
+        "longest_s": max(seconds, default=0.0),
+        "stalled": sum(each > STALL_S for each in seconds),
+        "lost_in_sockets": _overflows() - before,
+        "sent_twice": told["sender"]["sent"] / (size * count) - 1,
+    }
+
+
+def _overflows() -> int:
+    """Packets that this network lost since they found a socket full."""
+    names, values = [
+        line.split()
+        for line in Path("/proc/net/snmp").read_text("ascii").splitlines()
+        if line.startswith("Udp:")
+    ]
+    return int(values[names.index("RcvbufErrors")])
+
+
+def _bare(folder: Path, size: int, **there: Any) -> float:
+    """MB/s of the binding's own loop."""
+    told = transfers(folder, size=size, count=1, bare=True, **there)
+    return size / MB / float(told["receiver"]["wall_s"])
 
 
 def _mb_per_s(size: int, told: dict[str, Any]) -> float:
@@ -397,17 +301,14 @@ def _flow(sender: socket.socket, receiver: socket.socket, size: int, seconds: fl
 def main() -> None:
     """Measure, and print what was found as JSON."""
     parser = argparse.ArgumentParser(prog="python -m bench.loss", description=__doc__)
-    parser.add_argument("--part", help=argparse.SUPPRESS)
     parser.add_argument("--speed", action="store_true", help="speeds over long lines instead")
     parser.add_argument("--turn", action="store_true", help="speeds through TURN instead")
+    parser.add_argument("--near", action="store_true", help="many on one machine instead")
     parser.add_argument("--line", choices=LINES, help="this line alone")
     parser.add_argument("--count", type=int, default=100, help="how many transfers")
     parser.add_argument("--size", type=int, help="MB of each file")
     parser.add_argument("--seed", type=int, default=1, help="chooses the moments of disconnects")
     given = parser.parse_args()
-    if given.part is not None:
-        _part(json.loads(given.part))
-        return
     enter_namespace("bench.loss")
 
     def say(line: str) -> None:
@@ -420,9 +321,9 @@ def main() -> None:
             found = speeds(folder, size=(given.size or 200) * MB, lines=lines, say=say)
         elif given.turn:
             size = (given.size or 200) * MB
-            found = {
-                way: relayed(folder, size=size, transport=way, say=say) for way in ("udp", "tcp")
-            }
+            found = {name: relayed(folder, size=size, name=name, say=say) for name in RELAYS}
+        elif given.near:
+            found = near(folder, size=(given.size or 24) * MB, count=given.count)
         else:
             size = (given.size or 8) * MB
             found = many(folder, size=size, count=given.count, seed=given.seed)

@@ -6,6 +6,7 @@ It comes with the system (on Debian and Ubuntu the package ``coturn``). What it 
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 import socket
@@ -76,6 +77,14 @@ class TurnServer:
     def log(self) -> str:
         """What it has said."""
         return (self._folder / "log").read_text("utf-8", "replace")
+
+    @property
+    def cpu_s(self) -> float:
+        """Seconds of processor time that it has taken so far."""
+        assert self._process is not None  # noqa: S101
+        # The program's name may have blanks in it; it stands in brackets.
+        stat = Path(f"/proc/{self._process.pid}/stat").read_text("ascii").rpartition(")")[2].split()
+        return (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
 
     def start(self) -> None:
         """Start it, and wait until it answers.
