@@ -33,6 +33,7 @@ from sleap_rtc.auth.store import DeviceStore, RoomEntry
 from sleap_rtc.cli.app import App
 from sleap_rtc.cli.library_checks import library
 from sleap_rtc.cli.machine_documents import CheckShown
+from sleap_rtc.cli.network_checks import sockets
 from sleap_rtc.cli.text import count
 from sleap_rtc.config import Settings
 from sleap_rtc.domain.units import format_bytes, format_duration
@@ -89,6 +90,8 @@ def examine(app: App) -> Iterator[CheckShown]:
     yield from _engines()
     yield _webrtc(settings)
     yield _ice(settings)
+    if (found := sockets()) is not None:
+        yield found
     yield _labels()
     yield _namespace()
 

@@ -1,4 +1,4 @@
-"""What ``doctor`` looks at of the system's network: what long lines need."""
+"""What ``doctor`` looks at of the system's network: what fast and long lines need."""
 
 from __future__ import annotations
 
@@ -9,32 +9,28 @@ from sleap_rtc.cli.machine_documents import CheckShown
 from sleap_rtc.domain.units import format_bytes
 from sleap_rtc.transports.datagrams import ROOM
 
-SETTINGS: Final = ("net.core.rmem_max", "net.core.wmem_max")
-"""How much room a program may ask for in a socket, for what arrives and for what leaves."""
+SETTING: Final = "net.core.rmem_max"
+"""How much room a program may ask for in a socket, for what arrives."""
 _PLACE: Final = Path("/proc/sys")
 
 
 def sockets(place: Path = _PLACE) -> CheckShown | None:
-    """Whether sockets may have the room that long lines need; None where the system doesn't tell.
+    """Whether sockets may have the room that WebRTC needs; None where the system doesn't tell.
 
     Args:
         place: Where Linux shows its settings.
     """
-    found: dict[str, int] = {}
-    for name in SETTINGS:
-        try:
-            found[name] = int(place.joinpath(*name.split(".")).read_text("ascii"))
-        except (OSError, ValueError):
-            return None
-    small = {name: size for name, size in found.items() if size < ROOM}
-    if not small:
-        words = f"sockets may have the {format_bytes(ROOM)} that long lines need"
-        return CheckShown(name="long lines", status="ok", message=words, hint="")
-    told = ", ".join(f"{name} is {format_bytes(size)}" for name, size in small.items())
-    settings = " ".join(f"{name}={ROOM}" for name in small)
+    try:
+        most = int(place.joinpath(*SETTING.split(".")).read_text("ascii"))
+    except (OSError, ValueError):
+        return None
+    if most >= ROOM:
+        words = f"may have the {format_bytes(ROOM)} that WebRTC needs"
+        return CheckShown(name="sockets", status="ok", message=words, hint="")
     return CheckShown(
-        name="long lines",
+        name="sockets",
         status="note",
-        message=f"{told}: transfers over long or busy lines lose packets and are slower",
-        hint=f"As an administrator: sysctl -w {settings} (in /etc/sysctl.d it stays so).",
+        message=f"{SETTING} is {format_bytes(most)}: when this machine is busy, or the line long, "
+        "WebRTC loses packets and is slower",
+        hint=f"As an administrator: sysctl -w {SETTING}={ROOM} (in /etc/sysctl.d it stays so).",
     )
