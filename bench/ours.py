@@ -203,11 +203,15 @@ async def transfer_receiver(wire: Wire, options: dict[str, Any]) -> dict[str, An
     await wire.expect("fetch")
     wire.send("go")
     usage = Usage()
+    # As in the product: on one machine files are read where they are.
+    file = Path(options["file"])
+    near = file if file.is_dir() else file.parent
     staged = await fetch(
         wanted,
         sources=Sources(channel.blocks),
         destination=DESTINATION,
         incoming=Path(options["into"]),
+        near=near if options.get("transport") == "local" else None,
     )
     used = usage.stop()
     wire.send("done")

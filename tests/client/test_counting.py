@@ -67,3 +67,30 @@ async def test_ways_manners_and_failures_are_passed_on(tmp_path) -> None:
             await source.listing(ref(domain.package([])))
     assert counted.came == {("direct", "gpu-1"): 5}
     assert failures == [("gpu-1", "not_found")] * 2
+
+
+async def test_several_blocks_at_once_are_counted_where_the_source_gives_them(tmp_path) -> None:
+    package = packed(tmp_path)
+
+    class Generous(LocalSource):
+        at_once = 9
+
+        async def several(self, package, places, size):
+            if size != 5:
+                raise NotFound(message="no such blocks")
+            return b"12345", "direct"
+
+    failures = []
+    theirs = Sources(LocalSource(package), Generous(package, name="gpu-1"))
+    counted = CountedSources(theirs)
+    counted.on_failure = lambda source, error: failures.append((source.name, error.code))
+    with counted.current() as sources:
+        plain, generous = sources.current.values()
+        assert (plain.at_once, generous.at_once) == (1, 9)
+        assert await generous.several(package.package.id, [(0, 0)], 5) == (b"12345", "direct")
+        with pytest.raises(NotFound):
+            await generous.several(package.package.id, [(0, 0)], 6)
+        with pytest.raises(TypeError):
+            await plain.several(package.package.id, [(0, 0)], 5)
+    assert counted.came == {("direct", "gpu-1"): 5}
+    assert failures == [("gpu-1", "not_found")]

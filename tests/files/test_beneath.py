@@ -58,6 +58,25 @@ def test_no_link_is_followed(tmp_path: Path, path: str, flags: int) -> None:
     assert (outside / "x").read_text() == "secret"
 
 
+def test_looking_opens_nothing_and_follows_no_link(tmp_path: Path) -> None:
+    (tmp_path / "top/a").mkdir(parents=True)
+    (tmp_path / "top/a/x").write_bytes(b"12345")
+    (tmp_path / "top/link").symlink_to(tmp_path / "top/a")
+    (tmp_path / "top/file").symlink_to(tmp_path / "top/a/x")
+    os.mkfifo(tmp_path / "top/fifo")
+    root = Root(tmp_path / "top")
+    found = root.look("a/x")
+    assert found is not None
+    assert (found.st_size, found.st_nlink) == (5, 1)
+    assert root.look("a/y") is None
+    assert root.look("b/x") is None
+    assert not (tmp_path / "top/b").exists()
+    for path in ("link/x", "file", "fifo", "a"):
+        with pytest.raises(UnsafePath):
+            root.look(path)
+    root.close()
+
+
 def test_only_regular_files(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "fifo")

@@ -54,6 +54,14 @@ def test_other_spellings_of_a_length_are_no_line(head: str) -> None:
     assert read(f"{head} {zlib.crc32(b''):08x} \n".encode()) == ([], 0)
 
 
+def test_several_are_appended_at_once(tmp_path: Path) -> None:
+    with Journal(tmp_path / "journal") as journal:
+        journal.append(b"a", b"b")
+        journal.append()
+        journal.append(b"c")
+    assert Journal(tmp_path / "journal").records == [b"a", b"b", b"c"]
+
+
 @pytest.mark.parametrize("record", [b"a\nb", b"x" * (MAX_RECORD + 1)])
 def test_records_that_cant_be_read_again_are_refused(record: bytes) -> None:
     with pytest.raises(ValueError, match="1 MiB"):

@@ -11,10 +11,10 @@ import pytest
 
 from sleap_rtc.domain.packages import BLOCK
 from sleap_rtc.errors import Busy, Damaged, OutOfSpace, UnsafePath
-from sleap_rtc.files import partial, space
+from sleap_rtc.files import partial, room, space
 from sleap_rtc.files.journal import read
 from sleap_rtc.files.packing import BlockReader, Packed
-from sleap_rtc.files.partial import PartialStore, claim_partial, folder_of
+from sleap_rtc.files.partial import SMALL, PartialStore, claim_partial, folder_of
 
 from .conftest import MakePacked
 
@@ -33,8 +33,7 @@ def open_store(incoming: Path, packed: Packed) -> PartialStore:
 def fill(store: PartialStore, packed: Packed, numbers: Iterable[int] | None = None) -> None:
     reader = BlockReader(packed)
     for number in range(store.layout.count) if numbers is None else numbers:
-        file, block = store.layout.locate(number)
-        assert store.write_block(file, block, reader.read(file, block))
+        assert store.write([(number, reader.read(*store.layout.locate(number)))]) == [True]
     reader.close()
 
 
@@ -68,14 +67,12 @@ def test_a_wrong_block_is_not_written(make_packed: MakePacked, tmp_path: Path) -
     store = open_store(tmp_path / "incoming", packed)
     right = BlockReader(packed).read(0, 0)
     for wrong in (b"", right[:-1], right + b"x", b"\x00" + right[1:]):
-        assert store.write_block(0, 0, wrong) is False
+        assert store.write([(0, wrong)]) == [False]
     assert store.done == b"\x00"
     with pytest.raises(Damaged, match="1 blocks are missing"):
         store.finish()
-    with pytest.raises(IndexError):
-        store.write_block(0, 1, right)
     assert (files_of(store) / "a").read_bytes() == bytes(BLOCK)
-    assert store.write_block(0, 0, right) is True
+    assert store.write([(0, right)]) == [True]
     store.close()
 
 
@@ -233,6 +230,121 @@ def test_many_small_files_are_synced_together(make_packed: MakePacked, tmp_path:
     staged = store.finish()
     assert sum(1 for path in staged.path.rglob("*") if path.is_file()) == 400
     staged.release()
+
+
+def test_small_files_are_made_when_they_come(make_packed: MakePacked, tmp_path: Path) -> None:
+    packed = make_packed({"a/1": 5, "a/2": SMALL, "b/c/3": 7, "empty": 0, "large": SMALL + 1})
+    store = open_store(tmp_path / "incoming", packed)
+    there = {path.name for path in files_of(store).rglob("*") if path.is_file()}
+    assert there == {"empty", "large"}
+    fill(store, packed, [0, 2])
+    abandon(store)
+    # A kill loses nothing of them; what a power cut may lose is fetched again.
+    (files_of(store) / "a/1").write_bytes(b"")
+    store = open_store(tmp_path / "incoming", packed)
+    assert store.done == b"\x00\x00\x01\x00"
+    fill(store, packed, [0, 1])
+    store.sync()
+    (files_of(store) / "a/2").unlink()
+    abandon(store)
+    store = open_store(tmp_path / "incoming", packed)
+    assert store.done == b"\x01\x00\x01\x00"
+    fill(store, packed, [1, 3])
+    with (files_of(store) / "a/1").open("ab") as file:
+        file.write(b"more")
+    (files_of(store) / "b/c/3").unlink()
+    assert store.verify() == [0, 2]
+    fill(store, packed, [0, 2])
+    assert store.verify() == []
+    staged = store.finish()
+    for entry in packed.package.files:
+        found = (staged.path / entry.path).read_bytes()
+        assert found == (tmp_path / "source" / entry.path).read_bytes()
+    staged.release()
+
+
+def test_names_of_small_files_are_synced_with_them(
+    make_packed: MakePacked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed = make_packed({"a/b/1": 5, "2": 6})
+    store = open_store(tmp_path / "incoming", packed)
+    synced: list[Path] = []
+    monkeypatch.setattr(partial, "sync_directory", synced.append)
+    fill(store, packed)
+    store.sync()
+    files = files_of(store)
+    assert synced == [files / "a/b", files / "a", files, files.parent, files.parent.parent]
+    store.close()
+
+
+@pytest.mark.parametrize("trap", ["link", "folder link", "hard link", "fifo"])
+def test_what_stands_in_a_small_files_place_is_never_written_through(
+    make_packed: MakePacked, tmp_path: Path, trap: str
+) -> None:
+    packed = make_packed({"a/x": 10})
+    store = open_store(tmp_path / "incoming", packed)
+    fill(store, packed)
+    store.close()
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "x").write_text("kept")
+    files = files_of(store)
+    shutil.rmtree(files / "a")
+    if trap == "folder link":
+        (files / "a").symlink_to(outside)
+    else:
+        (files / "a").mkdir()
+        if trap == "link":
+            (files / "a" / "x").symlink_to(outside / "x")
+        elif trap == "hard link":
+            (files / "a" / "x").hardlink_to(outside / "x")
+        else:
+            os.mkfifo(files / "a" / "x")
+    with pytest.raises(UnsafePath):
+        open_store(tmp_path / "incoming", packed)
+    assert (outside / "x").read_text() == "kept"
+
+
+def test_room_for_small_files_is_held_until_they_come(
+    make_packed: MakePacked, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "STEP", 4096)
+    packed = make_packed({f"{n}": 100_000 for n in range(50)})
+    store = open_store(small_disk / "incoming", packed)
+    assert space.free_space(small_disk) < 3.2 * BLOCK
+    fill(store, packed, range(20))
+    assert space.free_space(small_disk) < 3.2 * BLOCK
+    store.close()
+    store = open_store(small_disk / "incoming", packed)
+    fill(store, packed, range(20, 50))
+    assert space.free_space(small_disk) > 2.5 * BLOCK
+    assert store.verify() == []
+    store.finish().release()
+    with pytest.raises(OutOfSpace):
+        open_store(small_disk / "incoming", make_packed({f"{n}": 100_000 for n in range(60)}))
+
+
+def test_several_at_once_are_kept_as_far_as_the_disk_goes(
+    make_packed: MakePacked, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed = make_packed({f"{n:02}": 200_000 for n in range(30)})
+    reader = BlockReader(packed)
+    parts = [(number, reader.read(number, 0)) for number in range(30)]
+    store = open_store(small_disk / "incoming", packed)
+    parts[3] = 3, b"wrong"
+    assert store.write(parts[:6]) == [True, True, True, False, True, True]
+    store._room.drop()
+    (small_disk / "other").write_bytes(bytes(5 * BLOCK))
+    with pytest.raises(OutOfSpace):
+        store.write(parts[6:])
+    here = bytes(store.done)
+    assert 6 < here.count(1) < 30
+    abandon(store)
+    (small_disk / "other").unlink()
+    store = open_store(small_disk / "incoming", packed)
+    assert bytes(store.done) == here
+    store.discard()
+    reader.close()
 
 
 def test_one_process_at_a_time_for_a_destination(make_packed: MakePacked, tmp_path: Path) -> None:
@@ -398,105 +510,3 @@ def test_a_disk_that_runs_full_keeps_what_is_there(
     fill(store, packed, [n for n, done in enumerate(store.done) if not done])
     assert store.verify() == []
     store.finish().release()
-
-
-def test_what_is_here_under_other_names_is_copied(make_packed: MakePacked, tmp_path: Path) -> None:
-    packed = make_packed(SIZES)
-    held = tmp_path / "held"
-    held.mkdir()
-    source = tmp_path / "source"
-    shutil.copyfile(source / "a/x.bin", held / "one")
-    shutil.copyfile(source / "a/y", held / "two")
-    changed = bytearray((source / "z/deep/er/z").read_bytes())
-    changed[-1] ^= 1  # its last block differs
-    (held / "three").write_bytes(changed)
-    store = open_store(tmp_path / "incoming", packed)
-    told: list[int] = []
-    assert store.fill([held], progress=told.append) == sum(told)
-    assert sum(told) == SIZES["a/x.bin"] + 1 + BLOCK
-    assert store.here == sum(told)
-    assert store.done == b"\x01\x01\x01\x01\x01\x01\x00"
-    # It is journalled as if it had been fetched.
-    abandon(store)
-    store = open_store(tmp_path / "incoming", packed)
-    assert store.done == b"\x01\x01\x01\x01\x01\x01\x00"
-    assert store.fill([held]) == 0
-    fill(store, packed, [6])
-    assert store.verify() == []
-    staged = store.finish()
-    for name in SIZES:
-        assert (staged.path / name).read_bytes() == (source / name).read_bytes()
-        assert (staged.path / name).stat().st_nlink == 1
-    staged.release()
-
-
-def test_what_another_transfer_has_so_far_is_copied(
-    make_packed: MakePacked, tmp_path: Path
-) -> None:
-    one = make_packed({"big": 4 * BLOCK, "old.yaml": 5})
-    first = open_store(tmp_path / "incoming", one)
-    fill(first, one, [1, 3])
-    other = make_packed({"big": 4 * BLOCK, "new.yaml": 6})
-    second = open_store(tmp_path / "incoming", other)
-    assert second.fill([]) == 2 * BLOCK
-    assert second.done == b"\x00\x01\x00\x01\x00"
-    first.close()
-    fill(second, other, [0, 2, 4])
-    assert second.verify() == []
-    second.finish().release()
-
-
-def test_what_is_likely_right_is_copied_at_once_and_checked_at_the_end(
-    make_packed: MakePacked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    packed = make_packed({"a": 40 * BLOCK + 7, "b": 3 * BLOCK, "short": 5})
-    held = tmp_path / "theirs"
-    held.mkdir()
-    for entry in packed.package.files:
-        data = bytearray((tmp_path / "source" / entry.path).read_bytes())
-        if entry.path == "a":
-            data[20 * BLOCK] ^= 1
-        (held / entry.path).write_bytes(data)
-    told: list[int] = []
-    calls: list[int] = []
-    copy_range = partial.copy_range
-
-    def counted(source: int, target: int, offset: int, size: int) -> bool:
-        calls.append(size)
-        return copy_range(source, target, offset, size)
-
-    monkeypatch.setattr(partial, "copy_range", counted)
-    store = open_store(tmp_path / "incoming", packed)
-    assert store.fill([held], progress=told.append, likely=True) == packed.package.size
-    assert sum(told) == packed.package.size
-    assert sorted(calls) == [5, 3 * BLOCK, 8 * BLOCK + 7, 16 * BLOCK, 16 * BLOCK]
-    # The one block that is wrong there is wrong here, and is noticed.
-    assert store.verify() == [20]
-    assert store.done.count(0) == 1
-    store.discard()
-
-
-@pytest.mark.parametrize("kernel", [True, False])
-def test_a_copy_that_the_kernel_cant_make(
-    make_packed: MakePacked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, kernel: bool
-) -> None:
-    if not kernel:
-        monkeypatch.setattr(partial, "copy_range", lambda *_: False)
-    packed = make_packed({"a": 3 * BLOCK + 1})
-    store = open_store(tmp_path / "incoming", packed)
-    assert store.fill([tmp_path / "source"]) == 3 * BLOCK + 1
-    assert store.verify() == []
-    store.finish().release()
-
-
-def test_copying_ends_when_it_is_told_to(make_packed: MakePacked, tmp_path: Path) -> None:
-    packed = make_packed({"a": 8 * BLOCK})
-    store = open_store(tmp_path / "incoming", packed)
-
-    def enough(_: int) -> None:
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        store.fill([tmp_path / "source"], progress=enough)
-    assert store.here == BLOCK
-    store.close()

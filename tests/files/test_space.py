@@ -58,6 +58,16 @@ def test_without_the_call_the_file_is_sparse(
 
 
 @pytest.mark.skipif(space.sys.platform != "linux", reason="a call of Linux")
+def test_the_disk_is_told_to_begin(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(bytes(100_000))
+    with path.open("r+b") as file:
+        space.begin_writing(file.fileno(), 0, 100_000)
+        space.begin_writing(file.fileno(), 50_000, 1 << 40)  # further than it goes
+    space.begin_writing(1_000_000, 0, 1)  # no such file, and nobody is told
+    assert path.read_bytes() == bytes(100_000)
+
+
 def test_syncs_all_of_a_file_system(tmp_path: Path) -> None:
     fd = os.open(tmp_path, os.O_RDONLY)
     assert space.sync_file_system(fd)

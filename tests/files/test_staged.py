@@ -18,7 +18,7 @@ def stage(incoming: Path, packed: Packed) -> Staged:
     reader = BlockReader(packed)
     for number in range(store.layout.count):
         file, block = store.layout.locate(number)
-        assert store.write_block(file, block, reader.read(file, block))
+        assert store.write([(number, reader.read(file, block))]) == [True]
     reader.close()
     assert store.verify() == []
     return store.finish()

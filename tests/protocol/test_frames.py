@@ -23,10 +23,16 @@ controls = st.one_of(
     st.builds(f.Refuse, u32, codes, words),
     st.builds(f.Withdraw, u32),
 )
+several = st.builds(
+    f.GetSeveral,
+    u32,
+    packages,
+    st.lists(st.tuples(u32, u32), min_size=1, max_size=f.MAX_SEVERAL).map(tuple),
+)
 
 
-@given(controls)
-def test_frames_come_back(frame: f.GetListing | f.GetBlock | f.End | f.Refuse | f.Withdraw) -> None:
+@given(controls | several)
+def test_frames_come_back(frame: f.Asked | f.End | f.Refuse | f.Withdraw) -> None:
     raw = f.encode(frame)
     assert len(raw) <= MAX_MESSAGE
     assert f.decode(raw, peer="a peer") == frame
@@ -54,6 +60,9 @@ def test_content_comes_back_in_pieces(request: int, size: int, fill: int) -> Non
 @example(b"")
 @example(b"\x03\x00\x00\x00\x01")
 @example(b"\x05\x00\x00\x00\x01\xff\xfe\x00\xff")
+@example(b"\x07" + bytes(36))
+@example(b"\x07" + bytes(44))
+@example(b"\x07" + bytes(45))
 @example(b"\x01" + bytes(MAX_MESSAGE))
 @example(b"\x03" + bytes(MAX_MESSAGE - 1))
 def test_any_bytes(raw: bytes) -> None:
@@ -76,6 +85,18 @@ def test_a_frame_of_another_length_is_refused(
     raw = f.encode(frame)
     with pytest.raises(ProtocolError, match="a block frame of kind"):
         f.decode(raw + rest, peer="a peer")
+
+
+def test_a_request_for_several_names_some_and_not_too_many() -> None:
+    package = PackageId("ab" * 32)
+    for places in ((), ((0, 0),) * (f.MAX_SEVERAL + 1)):
+        with pytest.raises(ValueError, match="blocks in one request"):
+            f.encode(f.GetSeveral(1, package, places))
+    most = f.encode(f.GetSeveral(1, package, ((7, 9),) * f.MAX_SEVERAL))
+    assert len(most) == f.MAX_REQUEST
+    for raw in (most[:37], most[:-1], most + most[-8:]):
+        with pytest.raises(ProtocolError, match="a block frame of kind 7"):
+            f.decode(raw, peer="a peer")
 
 
 def test_unknown_kinds_and_sizes_are_named() -> None:

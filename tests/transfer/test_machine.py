@@ -14,6 +14,7 @@ from sleap_rtc.errors import DataError, NotFound, SourceChanged
 from sleap_rtc.transfer.machine import (
     MAX_ASKED,
     MAX_FAILURES,
+    MAX_SEVERAL,
     WINDOW,
     Arrived,
     Complete,
@@ -116,6 +117,29 @@ def test_a_window_smaller_than_a_block_lets_one_through() -> None:
 def test_small_blocks_are_limited_by_number() -> None:
     machine = download(*[1] * (MAX_ASKED + 5))
     assert len(asked(machine.handle(SourceAdded(A)))) == MAX_ASKED
+    machine = download(*[1] * (MAX_SEVERAL + 5))
+    effects = machine.handle(SourceAdded(A, most=MAX_SEVERAL))
+    assert len(asked(effects)) == MAX_SEVERAL
+
+
+def test_what_happens_at_once_is_answered_at_once() -> None:
+    machine = download(*[BLOCK] * 8)
+    assert asked(machine.handle(SourceAdded(A, 3 * BLOCK), SourceAdded(B, BLOCK))) == [0, 1, 2, 3]
+    effects = machine.handle(Arrived(A, 0), Arrived(A, 1), Arrived(B, 3), Arrived(A, 7))
+    assert effects == [Store(A, 0), Store(A, 1), Store(B, 3)]
+    effects = machine.handle(Stored(1), Rejected(0), Stored(3))
+    # The rejected one goes to the other source, and is asked for first.
+    assert effects == [Request(A, 4), Request(A, 5), Request(B, 0)]
+
+
+def test_nothing_is_asked_for_behind_a_failure() -> None:
+    machine = download(BLOCK, BLOCK)
+    machine.handle(SourceAdded(A))
+    for _ in range(MAX_FAILURES - 1):
+        deliver(machine, A, 0, right=False)
+    machine.handle(Arrived(A, 0), Arrived(A, 1))
+    (fail,) = machine.handle(Rejected(0), Stored(1))
+    assert isinstance(fail, Fail)
 
 
 def test_sources_share_the_work() -> None:

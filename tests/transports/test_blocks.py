@@ -96,6 +96,52 @@ async def test_a_block_of_any_size_in_pieces_of_any_size(size):
         buffers.give_back(found)
 
 
+async def test_several_blocks_come_as_one_answer():
+    pipe = Pipe()
+    assert BlockClient(pipe, name="peer").at_once == 1
+    client = BlockClient(pipe, name="peer", several=True)
+    assert client.at_once == frames.MAX_SEVERAL
+    task = asyncio.create_task(client.several(PACKAGE, [(0, 3), (7, 0)], 6))
+    asked = await pipe.next()
+    assert asked == frames.GetSeveral(asked.request, PACKAGE, ((0, 3), (7, 0)))
+    content = Content({3: b"abcd", 0: b"ef", 1: NotFound(message="gone"), 2: bytes(BLOCK)})
+    shelf = {PACKAGE: content}.get
+    joined = blocks.answer(shelf, asked, peer="test")
+    assert joined == b"abcdef"
+    client.handle(data(asked.request, 0, joined))
+    client.handle(frames.End(asked.request, 6))
+    assert await task == (b"abcdef", "webrtc")
+    for places, code in (((0, 3), (0, 1)), "not_found"), (((0, 2), (0, 3)), "usage"):
+        refusal = blocks.answer(shelf, frames.GetSeveral(5, PACKAGE, places), peer="test")
+        assert isinstance(refusal, frames.Refuse)
+        assert (refusal.request, refusal.code) == (5, code)
+
+
+async def test_several_blocks_take_the_faster_way_while_there_is_one():
+    class Fast:
+        kind = "direct"
+        lost = False
+
+        async def source(self, size):
+            assert size == 6
+            return self
+
+        async def several(self, package, places, size):
+            if self.lost:
+                raise LinkLost(peer="peer", why="gone")
+            return b"direct"
+
+    pipe, fast = Pipe(), Fast()
+    client = BlockClient(pipe, name="peer", faster=fast, several=True)
+    assert await client.several(PACKAGE, [(0, 0), (1, 0)], 6) == (b"direct", "direct")
+    fast.lost = True
+    task = asyncio.create_task(client.several(PACKAGE, [(0, 0), (1, 0)], 6))
+    asked = await pipe.next()
+    client.handle(data(asked.request, 0, b"by rtc"))
+    client.handle(frames.End(asked.request, 6))
+    assert await task == (b"by rtc", "webrtc")
+
+
 async def test_a_block_may_turn_out_to_be_shorter_or_empty():
     """Whoever asked finds out: its hash is another."""
     client = BlockClient(Pipe(), name="peer")

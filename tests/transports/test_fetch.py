@@ -6,7 +6,7 @@ import random
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -30,6 +30,7 @@ from sleap_rtc.files.durable import place_directory
 from sleap_rtc.files.packing import Packed, pack
 from sleap_rtc.files.partial import PartialStore, folder_of
 from sleap_rtc.files.staged import Staged
+from sleap_rtc.transfer.choice import Kind
 from sleap_rtc.transfer.progress import Progress
 from sleap_rtc.transports.base import BlockSource, Sources
 from sleap_rtc.transports.fetch import fetch
@@ -60,6 +61,23 @@ class Meddled:
 
     def close(self) -> None:
         self._inner.close()
+
+
+class Generous(Meddled):
+    """One that gives several small blocks for one question."""
+
+    at_once = 5
+
+    def __init__(self, packed: Packed, meddle: Meddle | None = None, *, name: str = "peer") -> None:
+        super().__init__(packed, meddle, name=name)
+        self.questions: list[int] = []
+
+    async def several(
+        self, package: PackageId, places: Sequence[tuple[int, int]], size: int
+    ) -> tuple[bytes, Kind]:
+        self.questions.append(len(places))
+        found = [await self.block(package, file, block, size) for file, block in places]
+        return b"".join(found), "webrtc"
 
 
 class Place:
@@ -264,17 +282,17 @@ async def test_copying_is_told_and_can_be_cancelled(
     make_place: MakePlace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = make_place({"a": 20 * BLOCK})
-    copy_block = PartialStore._copy_block
+    copy = PartialStore.copy
     here = asyncio.Event()
     loop = asyncio.get_running_loop()
 
-    def slowly(store: PartialStore, file: int, block: int, source: int) -> int:
-        if block == 2:
+    def slowly(store: PartialStore, file: int, run: range, source: int) -> bool:
+        if run.start == 2:
             loop.call_soon_threadsafe(here.set)
             time.sleep(0.3)
-        return copy_block(store, file, block, source)
+        return copy(store, file, run, source)
 
-    monkeypatch.setattr(PartialStore, "_copy_block", slowly)
+    monkeypatch.setattr(PartialStore, "copy", slowly)
     source = Meddled(place.packed)
     fetching = asyncio.create_task(place.fetch(source, held=[tmp_path / "source"]))
     await here.wait()
@@ -299,6 +317,71 @@ async def test_several_sources_share(make_place: MakePlace) -> None:
     assert all(len(source.asked) >= 2 for source in sources)
     for source in sources:
         source.close()
+
+
+async def test_small_blocks_are_asked_for_together(make_place: MakePlace) -> None:
+    sizes = {f"{n % 3}/{n:02}": n * 100 for n in range(40)} | {"big": 2 * BLOCK + 5}
+    place = make_place(sizes)
+    spoilt = False
+
+    async def spoil(file: int, block: int) -> bytes | None:
+        nonlocal spoilt
+        if spoilt or place.packed.package.files[file].path != "1/31":
+            return None
+        spoilt = True
+        return b"x" * 3100
+
+    source = Generous(place.packed, spoil)
+    place.check(await place.fetch(source))
+    assert max(source.questions) == 5
+    assert len(source.questions) <= 12
+    # Of those that came together the wrong one alone is asked for again.
+    twice = [place.packed.package.files[f].path for (f, _), n in source.asked.items() if n == 2]
+    assert twice == ["1/31"]
+    assert source.asked.total() == 39 + 3 + 1
+    source.close()
+
+
+async def test_an_answer_that_is_too_short_costs_what_it_lacks(make_place: MakePlace) -> None:
+    place = make_place({f"{n}": 10 for n in range(4)})
+    cut = False
+
+    class Short(Generous):
+        async def several(
+            self, package: PackageId, places: Sequence[tuple[int, int]], size: int
+        ) -> tuple[bytes, Kind]:
+            nonlocal cut
+            found, kind = await super().several(package, places, size)
+            whole, cut = cut, True
+            return found if whole else found[:15], kind
+
+    source = Short(place.packed)
+    place.check(await place.fetch(source))
+    assert source.asked == {(0, 0): 1, (1, 0): 2, (2, 0): 2, (3, 0): 2}
+    source.close()
+
+
+async def test_of_what_was_asked_together_some_may_come_from_elsewhere(
+    make_place: MakePlace,
+) -> None:
+    place = make_place({f"{n:02}": 10 for n in range(20)})
+    never = asyncio.Event()
+    given_up: list[int] = []
+
+    async def get_stuck(file: int, block: int) -> None:
+        if slow.asked.total() > 5:
+            try:
+                await never.wait()
+            except asyncio.CancelledError:
+                given_up.append(file)
+                raise
+
+    slow, quick = Generous(place.packed, get_stuck, name="slow"), Generous(place.packed)
+    place.check(await place.fetch(slow, quick, window=100))
+    assert given_up
+    assert max(quick.asked.values()) == 1
+    slow.close()
+    quick.close()
 
 
 async def test_a_slow_source_doesnt_hold_up_the_end(make_place: MakePlace) -> None:

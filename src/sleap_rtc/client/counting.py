@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Final
 
@@ -14,7 +14,7 @@ from sleap_rtc.errors import SleapRtcError
 from sleap_rtc.files.buffers import Content
 from sleap_rtc.transfer.choice import Kind
 from sleap_rtc.transfer.machine import SourceId
-from sleap_rtc.transports.base import BlockSource, Manner, Sources, Traced
+from sleap_rtc.transports.base import BlockSource, Manner, Place, Several, Sources, Traced
 from sleap_rtc.transports.blocks import Served
 
 _WEBRTC: Final[Kind] = "webrtc"
@@ -122,6 +122,24 @@ class _Counted:
     @property
     def name(self) -> str:
         return self._source.name
+
+    @property
+    def at_once(self) -> int:
+        return self._source.at_once if isinstance(self._source, Several) else 1
+
+    async def several(
+        self, package: PackageId, blocks: Sequence[Place], size: int
+    ) -> tuple[Content, Kind]:
+        source = self._source
+        if not isinstance(source, Several):
+            raise TypeError(f"{source.name} gives one block after the other")
+        try:
+            data, way = await source.several(package, blocks, size)
+        except SleapRtcError as error:
+            self._total.on_failure(source, error)
+            raise
+        self._total.came[way, source.name] += len(data)
+        return data, way
 
     async def listing(self, ref: PackageRef) -> bytes:
         try:

@@ -12,7 +12,6 @@ import os
 import stat
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -57,10 +56,36 @@ class Root:
             OSError: As ``os.open``.
         """
         *parents, name = relative.split("/")
-        with self._lock, _links_refused(relative):
-            parent = self._directory(tuple(parents), create=bool(flags & os.O_CREAT))
-            fd = os.open(name, flags | _SAFE, mode, dir_fd=parent)
+        try:
+            with self._lock:
+                parent = self._directory(tuple(parents), create=bool(flags & os.O_CREAT))
+                fd = os.open(name, flags | _SAFE, mode, dir_fd=parent)
+        except OSError as error:
+            raise _refused(relative, error) from None
         return _regular(fd, relative)
+
+    def look(self, relative: str) -> os.stat_result | None:
+        """What a regular file is, without opening it; None where there is none.
+
+        Args:
+            relative: As for :meth:`open`.
+
+        Raises:
+            UnsafePath: A link on the way, or not a regular file.
+            OSError: As ``os.stat``.
+        """
+        *parents, name = relative.split("/")
+        try:
+            with self._lock:
+                parent = self._directory(tuple(parents), create=False)
+                found = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise _refused(relative, error) from None
+        if not stat.S_ISREG(found.st_mode):
+            raise UnsafePath(path=relative, why="it is not a regular file")
+        return found
 
     def sync_file_system(self) -> bool:
         """Wait until all of the file system is on the disk; False where that can't be asked."""
@@ -103,22 +128,21 @@ def open_file(path: Path) -> int:
         UnsafePath: A link, or not a regular file.
         OSError: As ``os.open``.
     """
-    with _links_refused(str(path)):
+    try:
         fd = os.open(path, os.O_RDONLY | _SAFE)
+    except OSError as error:
+        raise _refused(str(path), error) from None
     return _regular(fd, str(path))
 
 
-@contextlib.contextmanager
-def _links_refused(path: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        # ENOTDIR: O_DIRECTORY comes before O_NOFOLLOW in some kernels' eyes. EMLINK: the BSDs.
-        if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.EMLINK):
-            raise UnsafePath(path=path, why="it leads through a link") from None
-        if error.errno in (errno.EISDIR, errno.ENXIO):
-            raise UnsafePath(path=path, why="it is not a regular file") from None
-        raise
+def _refused(path: str, error: OSError) -> UnsafePath | OSError:
+    """What it means that a file can't be opened."""
+    # ENOTDIR: O_DIRECTORY comes before O_NOFOLLOW in some kernels' eyes. EMLINK: the BSDs.
+    if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.EMLINK):
+        return UnsafePath(path=path, why="it leads through a link")
+    if error.errno in (errno.EISDIR, errno.ENXIO):
+        return UnsafePath(path=path, why="it is not a regular file")
+    return error
 
 
 def _regular(fd: int, path: str) -> int:

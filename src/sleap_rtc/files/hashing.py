@@ -49,7 +49,12 @@ class FileStamp(msgspec.Struct, frozen=True):
 
         A hard link or a changed mode moves ``ctime_ns`` and nothing else, so it doesn't count.
         """
-        return msgspec.structs.replace(self, ctime_ns=other.ctime_ns) == other
+        return (
+            self.inode == other.inode
+            and self.device == other.device
+            and self.size == other.size
+            and self.mtime_ns == other.mtime_ns
+        )
 
 
 class FileHashes(msgspec.Struct, frozen=True):

@@ -74,23 +74,23 @@ class Journal:
             if self._length != len(data):
                 os.ftruncate(self._fd, self._length)
 
-    def append(self, record: bytes) -> None:
-        """Add a record; it survives this process at once, and a power cut after `sync`.
+    def append(self, *records: bytes) -> None:
+        """Add records; they survive this process at once, and a power cut after `sync`.
 
         Raises:
             OutOfSpace: The disk is full; the journal is as before.
         """
-        line = frame(record)
-        with disk_errors(self.path, need=len(line)):
+        lines = b"".join(map(frame, records))
+        with disk_errors(self.path, need=len(lines)):
             try:
-                written = os.write(self._fd, line)
-                while written < len(line):
-                    written += os.write(self._fd, line[written:])
+                written = os.write(self._fd, lines)
+                while written < len(lines):
+                    written += os.write(self._fd, lines[written:])
             except OSError:
                 # Half a line would hide everything that is appended after it.
                 os.ftruncate(self._fd, self._length)
                 raise
-        self._length += len(line)
+        self._length += len(lines)
 
     def sync(self) -> None:
         """Wait until everything appended is on the disk."""

@@ -148,13 +148,22 @@ class BlockReader:
         files = self.packed.package.files
         if not (0 <= file < len(files) and 0 <= block < files[file].block_count):
             raise NotFound(message=f"The package has no block {block} of a file {file}.")
-        entry, source = files[file], self.packed.sources[file]
-        size = entry.block_size(block)
-        with self._handles.use(file) as fd:
-            if not stamp_of(fd).same_content(source.stamp):
-                raise SourceChanged(path=source.path)
-            data = os.pread(fd, size, block * BLOCK)
-            unchanged = stamp_of(fd).same_content(source.stamp)
+        entry = files[file]
+        if entry.block_count > 1:
+            with self._handles.use(file) as fd:
+                return self._read(fd, file, block)
+        fd = self._open(file)  # there is nothing to come back for
+        try:
+            return self._read(fd, file, block)
+        finally:
+            os.close(fd)
+
+    def _read(self, fd: int, file: int, block: int) -> bytes:
+        entry, source = self.packed.package.files[file], self.packed.sources[file]
+        if not stamp_of(fd).same_content(source.stamp):
+            raise SourceChanged(path=source.path)
+        data = os.pread(fd, entry.block_size(block), block * BLOCK)
+        unchanged = stamp_of(fd).same_content(source.stamp)
         if not unchanged or blake3(data).digest() != entry.block_hash(block):
             raise SourceChanged(path=source.path)
         return data
@@ -168,9 +177,13 @@ class BlockReader:
 
     def _open(self, file: int) -> int:
         source = self.packed.sources[file]
-        if self._closed:  # its root's descriptor may be another file's by now
-            raise NotFound(message=f"The file {source.path} is not given away any more.")
-        return _open(self._root, source.path, beneath=source.beneath)
+        try:
+            if not self._closed:
+                return _open(self._root, source.path, beneath=source.beneath)
+        except OSError:
+            if not self._closed:  # else its root's descriptor is gone
+                raise
+        raise NotFound(message=f"The file {source.path} is not given away any more.")
 
 
 def _place(path: Path, root: Path | None) -> tuple[str, bool]:

@@ -5,7 +5,9 @@
     <incoming>/<package id>-<16 hex digits of the destination's BLAKE3>/
         lock        held by the process that works here
         listing     the package's listing
-        files/      the files at full length, with their room on the disk reserved
+        files/      the files at full length, with their room on the disk reserved; small ones
+                    are made when they have come
+        room        the room of small files that are still to come
         journal     which blocks are there
 
 The journal's records, one line each (:mod:`sleap_rtc.files.journal`)::
@@ -18,8 +20,10 @@ Blocks of nothing but zeros are never written: they are holes, and here from the
 
 Data is synced before the ``s`` that speaks of it. When the folder is claimed
 again, blocks after the last ``s`` are hashed again: a kill loses none of them,
-a power cut loses what the disk didn't get. Before the files are handed over
-all of them are read and hashed once more, whatever the journal says.
+a power cut loses what the disk didn't get. Each block is hashed as it comes, and
+once more as it is read from its file before the files are handed over, whatever
+the journal says: what came over a network in the end, what was copied on this
+machine while the next is copied.
 """
 
 from __future__ import annotations
@@ -28,7 +32,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
@@ -37,7 +41,7 @@ from blake3 import blake3
 
 from sleap_rtc.domain.ids import PackageId
 from sleap_rtc.domain.layout import Layout
-from sleap_rtc.domain.packages import BLOCK, Package, listing_of, parse
+from sleap_rtc.domain.packages import BLOCK, FileEntry, Package, listing_of, parse
 from sleap_rtc.errors import Damaged, OutOfSpace, SleapRtcError, UnsafePath
 from sleap_rtc.files import buffers
 from sleap_rtc.files.beneath import Root
@@ -45,24 +49,35 @@ from sleap_rtc.files.buffers import Content
 from sleap_rtc.files.claim import Claim
 from sleap_rtc.files.durable import disk_errors, sync_directory, sync_file, write_replacing
 from sleap_rtc.files.handles import Handles
-from sleap_rtc.files.hashcache import HashCache
-from sleap_rtc.files.holdings import FILES, LISTING, candidates
+from sleap_rtc.files.holdings import FILES, LISTING
 from sleap_rtc.files.holes import empty_blocks, filled_runs, is_empty, is_hole
 from sleap_rtc.files.journal import Journal
-from sleap_rtc.files.space import check_space, copy_range, reserve, reserve_range
+from sleap_rtc.files.room import Room, room_of
+from sleap_rtc.files.space import (
+    begin_writing,
+    check_space,
+    copy_range,
+    reserve,
+    reserve_range,
+)
 from sleap_rtc.files.staged import Staged
 
 SYNC_BYTES: Final = 64 * 1024 * 1024
 SYNC_SECONDS: Final = 2.0
+SMALL: Final = 256 * 1024
+"""Bytes of the largest file that is made in one step, when its content is there. Has one block."""
 
 _PER_FILE: Final = 4096
 """Bytes that a file may take on the disk beyond its content."""
 _SYNC_TOGETHER: Final = 32
 """From this many files on, one sync of the file system is cheaper than one each."""
-_COPIED_AT_ONCE: Final = 16
-"""Blocks that are copied by one call."""
 _CHECKED_AT_ONCE: Final = 64
 """Blocks that one thread checks before it takes others."""
+
+
+def is_small(entry: FileEntry) -> bool:
+    """Whether a file is made in one step."""
+    return 0 < entry.size <= SMALL
 
 
 def folder_of(incoming: Path, package: PackageId, destination: str) -> Path:
@@ -119,6 +134,7 @@ class PartialStore:
     ) -> None:
         self.layout = Layout(package)
         self.done = bytearray(self.layout.count)
+        self._checked = bytearray(self.layout.count)
         self._claim = claim
         self._package = package
         self._path = claim.directory / FILES
@@ -140,6 +156,7 @@ class PartialStore:
             self._root = Root(self._path)
         self._handles = Handles(self._open)
         self._journal = Journal(claim.directory / "journal")
+        self._room = Room(claim.directory / "room")
         self._holey: dict[int, int] = {}
         try:
             self._take_up()
@@ -155,133 +172,99 @@ class PartialStore:
         size = self._package.size
         return size - sum(self.layout.size(n) for n, done in enumerate(self.done) if not done)
 
-    def write_block(self, file: int, block: int, data: Content) -> bool:
-        """Check a block and keep it.
+    def write(self, parts: Sequence[tuple[int, Content]]) -> list[bool]:
+        """Check blocks and keep them.
 
         Args:
-            file: Index of the file in the package.
-            block: Index of the block in the file.
-            data: Its content as it arrived; it stays the caller's.
+            parts: Numbers of blocks, each with its content as it arrived; that stays the caller's.
 
         Returns:
-            False when the data is not what the listing says; nothing was written then.
+            For each of them, False when it is not what the listing says; it wasn't written then.
 
         Raises:
-            IndexError: There is no such block.
             OutOfSpace: The disk is full; what is here stays.
         """
-        number = self.layout.number(file, block)
-        entry = self._package.files[file]
         # BLAKE3 tells lengths apart as well.
-        if blake3(data).digest() != entry.block_hash(block):
-            return False
-        with self._disk(len(data)), self._handles.use(file) as fd:
-            offset = block * BLOCK
-            _write(fd, data, offset)
-        self._keep(file, number, len(data))
-        return True
+        right = [blake3(data).digest() == self.layout.hash(number) for number, data in parts]
+        self.put([part for part, good in zip(parts, right, strict=True) if good])
+        return right
 
-    def fill(
-        self,
-        folders: Sequence[Path],
-        *,
-        cache: HashCache | None = None,
-        progress: Callable[[int], None] | None = None,
-        likely: bool = False,
-    ) -> int:
-        """Copy what this machine has already, under whatever name, and needn't be fetched.
+    def copy(self, file: int, run: range, source: int) -> bool:
+        """Copy neighbouring blocks from the same place in another file, as they are.
 
-        Every block is checked before it is copied. Where the file system can, the copy shares the
-        disk's blocks with the original.
+        Where the file system can, both files share what is on the disk. Nothing waits for the disk:
+        see `sync_if_due`.
 
         Args:
-            folders: Where to look, beside the partial data of other transfers.
-            likely: Whether a file that begins as a wanted one is it, as in the folder of a model
-                of this same user: then it is copied as it is, from where it is if it is a link,
-                and `verify` tells, as it does of all that arrived.
-            cache: Hashes of unchanged big files, which spare reading them.
-            progress: Told of the bytes that were just copied; what it raises ends this.
+            file: Index of the file in the package; it isn't a small one.
+            run: Indices of its blocks.
+            source: An open file.
 
         Returns:
-            Bytes that were copied.
+            False where the kernel can't copy.
 
         Raises:
-            OutOfSpace: The disk is full; what is here stays.
+            OutOfSpace: The disk is full.
         """
-        lacking = {file for file in range(len(self._package.files)) if self._missing(file)}
-        own = self._claim.directory
-        others = [path for path in sorted(own.parent.iterdir()) if path != own and path.is_dir()]
-        if likely:  # what is arriving elsewhere isn't whole
-            others = []
-        copied = 0
-        found = candidates(
-            self._package, lacking, folders, partial=others, cache=cache, follow=likely
-        )
-        for file, fd in found:
-            for run in self._missing_runs(file, _COPIED_AT_ONCE if likely else 1):
-                size = self._copy_run(file, run, fd) if likely else 0
-                size = size or sum(self._copy_block(file, block, fd) for block in run)
-                copied += size
-                if size and progress is not None:
-                    progress(size)
-            if not self._missing(file):
-                lacking.discard(file)
-        return copied
-
-    def _missing(self, file: int) -> list[int]:
-        """The blocks of a file that aren't here."""
-        numbers = self.layout.numbers(file)
-        here = self.done[numbers.start : numbers.stop]
-        return [block for block, there in enumerate(here) if not there]
-
-    def _missing_runs(self, file: int, most: int) -> Iterator[range]:
-        """The blocks of a file that aren't here, neighbours together."""
-        missing = self._missing(file)
-        start = 0
-        for at, block in enumerate(missing, 1):
-            last = at == len(missing) or missing[at] != block + 1
-            if last or at - start == most:
-                yield range(missing[start], block + 1)
-                start = at
-
-    def _copy_run(self, file: int, run: range, source: int) -> int:
-        """Copy neighbours from another file as they are; returns their bytes, or 0."""
         entry = self._package.files[file]
         offset = run.start * BLOCK
         size = min(len(run) * BLOCK, entry.size - offset)
         with self._disk(size), self._handles.use(file) as fd:
             if not copy_range(source, fd, offset, size):
-                return 0
-        for block in run:
-            self._keep(file, self.layout.number(file, block), entry.block_size(block))
-        return size
+                return False
+        first = self.layout.numbers(file).start
+        self._keep(range(first + run.start, first + run.stop))
+        return True
 
-    def _copy_block(self, file: int, block: int, source: int) -> int:
-        """Copy a block from another file if it is right there; returns its bytes, or 0."""
-        entry = self._package.files[file]
-        size, offset = entry.block_size(block), block * BLOCK
-        memory = buffers.take(size)
+    def put(self, parts: Sequence[tuple[int, Content]]) -> None:
+        """Keep blocks that were checked; see `write`.
+
+        Raises:
+            OutOfSpace: The disk is full; what is here stays.
+        """
+        places = [(number, *self.layout.locate(number), data) for number, data in parts]
+        files = self._package.files
+        size = sum(len(data) for _, data in parts)
+        self._room.use(sum(room_of(len(p[3])) for p in places if is_small(files[p[1]])))
+        written: list[int] = []
         try:
-            try:
-                data = memory[: buffers.read_at(source, memory, offset)]
-            except OSError:
-                return 0
-            if blake3(data).digest() != entry.block_hash(block):
-                return 0
-            with self._disk(size), self._handles.use(file) as fd:
-                if not copy_range(source, fd, offset, size):
-                    _write(fd, data, offset)
+            with self._disk(size):
+                for number, file, block, data in places:
+                    if is_small(files[file]):
+                        self._make(files[file].path, data)
+                    else:
+                        with self._handles.use(file) as fd:
+                            _write(fd, data, block * BLOCK)
+                    written.append(number)
         finally:
-            buffers.give_back(memory)
-        self._keep(file, self.layout.number(file, block), size)
-        return size
+            self._keep(written)
+        self.sync_if_due()
 
-    def _keep(self, file: int, number: int, size: int) -> None:
-        """Journal that a block was written, and sync when it is time."""
+    def _make(self, path: str, data: Content) -> None:
+        """Make a small file, or make it anew."""
+        fd = self._root.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        try:
+            _write(fd, data, 0)
+        finally:
+            os.close(fd)
+
+    def _keep(self, numbers: Sequence[int]) -> None:
+        """Journal that blocks were written."""
+        if not numbers:
+            return
         with self._lock:
-            self._note(number, here=True)
-            self._unsynced_files.add(file)
-            self._unsynced_bytes += size
+            self._note(numbers, here=True)
+            for number in numbers:
+                self._unsynced_files.add(self.layout.locate(number)[0])
+                self._unsynced_bytes += self.layout.size(number)
+
+    def sync_if_due(self) -> None:
+        """Sync when it is time; `put` and `write` do so themselves.
+
+        Raises:
+            OutOfSpace: The disk is full.
+        """
+        with self._lock:
             waiting = self._unsynced_bytes
             due = waiting >= SYNC_BYTES or self._clock() - self._synced_at >= SYNC_SECONDS
         # While one thread syncs the others go on, but not so far that much would be unsynced.
@@ -290,6 +273,43 @@ class PartialStore:
                 self._sync()
             finally:
                 self._syncing.release()
+
+    def neighbours(self) -> list[Path]:
+        """The folders of other partial data beside this one."""
+        own = self._claim.directory
+        return [path for path in sorted(own.parent.iterdir()) if path != own and path.is_dir()]
+
+    def missing(self, file: int) -> list[int]:
+        """The blocks of a file that aren't here, by their indices in it."""
+        numbers = self.layout.numbers(file)
+        here = self.done[numbers.start : numbers.stop]
+        return [block for block, there in enumerate(here) if not there]
+
+    def check(self, numbers: Sequence[int]) -> list[int]:
+        """Read and hash blocks that were just written, so that `verify` needn't.
+
+        The disk is told to begin with them: left to itself it would begin in the end, and
+        everybody would wait for it.
+
+        Returns:
+            Those that are not as they should be; they aren't here any more.
+
+        Raises:
+            UnsafePath: Something else took a file's place.
+            OSError: A file can't be read.
+        """
+        for number in numbers:
+            file, block = self.layout.locate(number)
+            if not is_small(self._package.files[file]):
+                with self._handles.use(file) as fd:
+                    begin_writing(fd, block * BLOCK, self.layout.size(number))
+        bad = self._wrong(numbers)
+        with self._lock:
+            for number in numbers:
+                self._checked[number] = 1
+            if bad:
+                self._note(bad, here=False)
+        return bad
 
     def sync(self) -> None:
         """Wait until every block that was written is on the disk, and the journal says so.
@@ -305,7 +325,8 @@ class PartialStore:
     ) -> list[int]:
         """Read and hash every file, and take back the blocks that are not as they should be.
 
-        What wasn't synced yet is, meanwhile: `finish` then waits less for the disk.
+        Those that `check` has found right since they were written aren't read again. What wasn't
+        synced yet is, meanwhile: `finish` then waits less for the disk.
 
         Args:
             progress: Told of the bytes that were just checked, from any of the threads; what it
@@ -321,23 +342,30 @@ class PartialStore:
             OSError: A file can't be read.
         """
         self._right_lengths()
-        count = self.layout.count
-        runs = [
-            range(first, min(first + _CHECKED_AT_ONCE, count))
-            for first in range(0, count, _CHECKED_AT_ONCE)
-        ]
         with (
             ThreadPoolExecutor(1, thread_name_prefix="sync") as disk,
             ThreadPoolExecutor(threads, thread_name_prefix="verify") as pool,
         ):
             syncing = disk.submit(self.sync)
-            found = pool.map(lambda run: self._wrong(run, progress), runs)
+            found = pool.map(lambda run: self._unchecked(run, progress), self._runs())
             bad = [number for numbers in found for number in numbers]
             syncing.result()
         with self._lock:
-            for number in bad:
-                if self.done[number]:
-                    self._note(number, here=False)
+            if lost := [number for number in bad if self.done[number]]:
+                self._note(lost, here=False)
+        return bad
+
+    def _runs(self) -> list[range]:
+        """All blocks, so many together as a thread takes at a time."""
+        count, most = self.layout.count, _CHECKED_AT_ONCE
+        return [range(first, min(first + most, count)) for first in range(0, count, most)]
+
+    def _unchecked(self, run: range, progress: Callable[[int], None] | None) -> list[int]:
+        """The wrong ones among the blocks of a run that weren't checked since they were written."""
+        bad = self._wrong([number for number in run if not self._checked[number]], progress)
+        known = sum(self.layout.size(number) for number in run if self._checked[number])
+        if known and progress is not None:
+            progress(known)
         return bad
 
     def finish(self) -> Staged:
@@ -356,7 +384,7 @@ class PartialStore:
         self.sync()
         self._remove_strangers()
         with disk_errors(self._path):
-            self._sync_directories()
+            self._sync_directories(self._package.files)
         self._close_files()
         return Staged(path=self._path, package=self._package, claim=self._claim)
 
@@ -380,6 +408,7 @@ class PartialStore:
     def _close_files(self) -> None:
         self._handles.close()
         self._journal.close()
+        self._room.close()
         self._root.close()
 
     def _open(self, file: int) -> int:
@@ -388,11 +417,14 @@ class PartialStore:
     def _disk(self, need: int | None = None) -> contextlib.AbstractContextManager[None]:
         return disk_errors(self._path, need=need)
 
-    def _note(self, number: int, *, here: bool) -> None:
-        """Journal that a block is here, or is not any more. The lock is held."""
-        self._journal.append(b"%c %d" % (b"w" if here else b"x", number))
-        self._entries += 1
-        self.done[number] = here
+    def _note(self, numbers: Sequence[int], *, here: bool) -> None:
+        """Journal that blocks are here, or are not any more. The lock is held."""
+        kind = b"w" if here else b"x"
+        self._journal.append(*(b"%c %d" % (kind, number) for number in numbers))
+        self._entries += len(numbers)
+        for number in numbers:
+            self.done[number] = here
+            self._checked[number] = 0
 
     def _sync(self) -> None:
         with self._lock:
@@ -420,10 +452,14 @@ class PartialStore:
         for file in files:
             with self._handles.use(file) as fd:
                 sync_file(fd)
+        # The others' names are on the disk since they were made.
+        made = [entry for entry in map(self._package.files.__getitem__, files) if is_small(entry)]
+        if made:
+            self._sync_directories(made)
 
-    def _sync_directories(self) -> None:
-        """Sync the names of all files, up to that of this folder."""
-        folders = _folders(self._package)
+    def _sync_directories(self, entries: Iterable[FileEntry]) -> None:
+        """Sync the names of files, up to that of this folder."""
+        folders = _folders(entries)
         if len(folders) < _SYNC_TOGETHER or not self._root.sync_file_system():
             for folder in sorted(folders, reverse=True):
                 sync_directory(self._path / folder)
@@ -433,13 +469,16 @@ class PartialStore:
 
     def _reserve(self, *, fresh: bool) -> None:
         """Make the files that aren't there yet, and take the room that they will need."""
+        files = self._package.files
         if fresh:
-            lacking = list(range(len(self._package.files)))
-            need = self._package.size + len(lacking) * _PER_FILE
+            lacking = [file for file, entry in enumerate(files) if not is_small(entry)]
+            need = self._package.size + len(files) * _PER_FILE
             need -= sum(self._holey.values()) * BLOCK
         else:
             lacking, need = self._lacking()
+        self._room.drop()
         check_space(self._path, need)
+        to_come = (entry.size for file, entry in enumerate(files) if self._is_to_come(file))
         try:
             for file in lacking:
                 size = self._package.files[file].size
@@ -447,12 +486,18 @@ class PartialStore:
                     if os.fstat(fd).st_size > size:
                         os.ftruncate(fd, size)
                     self._reserve_file(fd, file)
+            self._room.take(sum(map(room_of, to_come)))
         except OutOfSpace:
             self._give_back(lacking)
             raise
         if lacking:
             with disk_errors(self._path):
-                self._sync_directories()
+                self._sync_directories(files[file] for file in lacking)
+
+    def _is_to_come(self, file: int) -> bool:
+        """Whether a file is a small one that isn't made yet."""
+        numbers = self.layout.numbers(file)
+        return is_small(self._package.files[file]) and not self.done[numbers.start]
 
     def _reserve_file(self, fd: int, file: int) -> None:
         """Give a file its length and its room; empty blocks are holes."""
@@ -475,15 +520,21 @@ class PartialStore:
                 self.done[self.layout.number(file, block)] = 1
 
     def _lacking(self) -> tuple[list[int], int]:
-        """Files that aren't whole yet, and the bytes of room that they still have to take."""
+        """Files that are to be made or aren't whole, and the room that all still have to take."""
         lacking: list[int] = []
         need = 0
         for file, entry in enumerate(self._package.files):
+            numbers = self.layout.numbers(file)
+            if is_small(entry):
+                size = self._size_of_small(entry)
+                if size != entry.size:
+                    self.done[numbers.start] = 0
+                need += _PER_FILE if size is None else 0
+                need += 0 if self.done[numbers.start] else room_of(entry.size)
+                continue
             with self._disk(), self._handles.use(file) as fd:
                 found = os.fstat(fd)
-            if found.st_nlink != 1:
-                raise UnsafePath(path=entry.path, why="its partial data has a second name")
-            numbers = self.layout.numbers(file)
+            _check_names(entry, found)
             missing = self.done.count(0, numbers.start, numbers.stop) * BLOCK
             if found.st_size == entry.size and not missing:
                 continue
@@ -493,6 +544,15 @@ class PartialStore:
             need += min(missing, max(0, entry.size - found.st_blocks * 512))
             need += _PER_FILE if found.st_size != entry.size else 0
         return lacking, need
+
+    def _size_of_small(self, entry: FileEntry) -> int | None:
+        """How long a small file is on the disk; None where there is none."""
+        with self._disk():
+            found = self._root.look(entry.path)
+        if found is None:
+            return None
+        _check_names(entry, found)
+        return found.st_size
 
     def _give_back(self, files: Iterable[int]) -> None:
         """Free the room of files that hold nothing yet: others may need it before we try again."""
@@ -530,6 +590,8 @@ class PartialStore:
     def _right_lengths(self) -> None:
         """Give files their lengths again; blocks that this makes wrong are found by hashing."""
         for file, entry in enumerate(self._package.files):
+            if is_small(entry):
+                continue
             with self._disk(), self._handles.use(file) as fd:
                 if os.fstat(fd).st_size != entry.size:
                     os.ftruncate(fd, entry.size)
@@ -544,20 +606,37 @@ class PartialStore:
             file, block = self.layout.locate(number)
             entry = self._package.files[file]
             size = entry.block_size(block)
-            with self._handles.use(file) as fd:
-                if not (is_empty(entry, block) and is_hole(fd, block * BLOCK, size)):
-                    data = memory[: buffers.read_at(fd, memory[:size], block * BLOCK)]
-                    if blake3(data).digest() != entry.block_hash(block):
-                        bad.append(number)
+            if is_small(entry):
+                right = self._is_right(entry, memory)
+            else:
+                with self._handles.use(file) as fd:
+                    right = is_empty(entry, block) and is_hole(fd, block * BLOCK, size)
+                    if not right:
+                        data = memory[: buffers.read_at(fd, memory[:size], block * BLOCK)]
+                        right = blake3(data).digest() == entry.block_hash(block)
+            if not right:
+                bad.append(number)
             if progress is not None:
                 progress(size)
         buffers.give_back(memory)
         return bad
 
+    def _is_right(self, entry: FileEntry, memory: memoryview) -> bool:
+        """Whether a small file has its content, and nothing behind it."""
+        try:
+            fd = self._root.open(entry.path)
+        except FileNotFoundError:
+            return False
+        try:
+            data = memory[: buffers.read_at(fd, memory[: entry.size + 1], 0)]
+        finally:
+            os.close(fd)
+        return blake3(data).digest() == entry.block_hash(0)
+
     def _remove_strangers(self) -> None:
         """Remove what the package doesn't list, for example what a failed placement had added."""
         files = {entry.path for entry in self._package.files}
-        folders = _folders(self._package)
+        folders = _folders(self._package.files)
         for here, directories, names in os.walk(self._path, topdown=False):
             base = Path(here)
             prefix = "" if base == self._path else f"{base.relative_to(self._path).as_posix()}/"
@@ -577,10 +656,16 @@ def _write(fd: int, data: Content, offset: int) -> None:
         written += os.pwrite(fd, data[written:], offset + written)
 
 
-def _folders(package: Package) -> set[str]:
-    """The paths of all folders that the package's files are in, without the uppermost."""
+def _check_names(entry: FileEntry, found: os.stat_result) -> None:
+    """See that a file of partial data has no second name: it is written to."""
+    if found.st_nlink != 1:
+        raise UnsafePath(path=entry.path, why="its partial data has a second name")
+
+
+def _folders(entries: Iterable[FileEntry]) -> set[str]:
+    """The paths of all folders that these files are in, without the uppermost."""
     folders: set[str] = set()
-    for entry in package.files:
+    for entry in entries:
         path = entry.path.rpartition("/")[0]
         while path and path not in folders:
             folders.add(path)

@@ -14,6 +14,8 @@ from typing import Final
 from sleap_rtc.domain.units import format_bytes
 from sleap_rtc.errors import OutOfSpace
 
+_WRITE: Final = 2
+"""``SYNC_FILE_RANGE_WRITE``."""
 _NOT_SUPPORTED: Final = frozenset({errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL})
 
 
@@ -95,6 +97,18 @@ def copy_range(source: int, target: int, offset: int, size: int) -> bool:
             return False
         offset += copied
     return True
+
+
+def begin_writing(fd: int, offset: int, size: int) -> None:
+    """Have the system begin to write a part of a file to the disk, where it can be told so.
+
+    Nobody waits for it, nothing is promised, and errors are for whoever syncs the file. What is in
+    memory stays there.
+    """
+    arguments = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+    call = _libc("sync_file_range", *arguments)
+    if call is not None:
+        call(fd, offset, size, _WRITE)
 
 
 def sync_file_system(fd: int) -> bool:

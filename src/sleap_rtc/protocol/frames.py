@@ -8,10 +8,14 @@ One frame is one message of at most 64 KiB. Integers are big-endian::
     end           04 | request u32 | length u32
     refuse        05 | request u32 | code, a zero byte, message (UTF-8)
     withdraw      06 | request u32
+    get several   07 | request u32 | package 32 bytes | (file u32 | block u32) for each block
 
 Whoever wants content numbers its requests, each number once per connection. An
 answer is data frames in order, then ``end`` with the whole length; or ``refuse``.
 A block is at most 1 MiB, a listing as long as its package's reference said.
+Several blocks that have 1 MiB at most together come as one answer, in the order
+in which they are asked for: many small files then cost what a large one costs.
+That request is sent only to a peer that has the feature :data:`FEATURE`.
 
 What is asked for and not yet answered is the credit: at most
 :data:`MAX_OUTSTANDING` requests, so that neither side ever buffers more than
@@ -29,7 +33,11 @@ from sleap_rtc.domain.ids import PackageId
 from sleap_rtc.errors import ProtocolError
 from sleap_rtc.protocol.codec import MAX_MESSAGE
 
+FEATURE: Final = "several"
+"""The feature of a link that both sides need for asking for several blocks at once."""
 MAX_OUTSTANDING: Final = 16
+MAX_SEVERAL: Final = 256
+"""Blocks in one request."""
 MAX_CHUNK: Final = MAX_MESSAGE - 16
 """Bytes of content in one data frame."""
 
@@ -38,6 +46,11 @@ _GET_BLOCK: Final = struct.Struct(">BI32sII")
 _DATA: Final = struct.Struct(">BII")
 _END: Final = struct.Struct(">BII")
 _SHORT: Final = struct.Struct(">BI")
+_SEVERAL: Final = struct.Struct(">BI32s")
+_PLACE: Final = struct.Struct(">II")
+
+MAX_REQUEST: Final = _SEVERAL.size + MAX_SEVERAL * _PLACE.size
+"""Bytes of the longest request."""
 
 
 class GetListing(msgspec.Struct, frozen=True):
@@ -54,6 +67,14 @@ class GetBlock(msgspec.Struct, frozen=True):
     package: PackageId
     file: int
     block: int
+
+
+class GetSeveral(msgspec.Struct, frozen=True):
+    """Asks for blocks of a package, as (file, block), of at most 1 MiB together."""
+
+    request: int
+    package: PackageId
+    blocks: tuple[tuple[int, int], ...]
 
 
 class Data(msgspec.Struct, frozen=True):
@@ -85,17 +106,28 @@ class Withdraw(msgspec.Struct, frozen=True):
     request: int
 
 
-BlockFrame = GetListing | GetBlock | Data | End | Refuse | Withdraw
+Asked = GetListing | GetBlock | GetSeveral
+"""What has an answer."""
+BlockFrame = Asked | Data | End | Refuse | Withdraw
 
 
-def encode(frame: GetListing | GetBlock | End | Refuse | Withdraw) -> bytes:
-    """Write any frame but data, which :func:`data_frames` makes."""
+def encode(frame: Asked | End | Refuse | Withdraw) -> bytes:
+    """Write any frame but data, which :func:`data_frame` makes.
+
+    Raises:
+        ValueError: More blocks than one request may name, or none.
+    """
     match frame:
         case GetListing():
             return _GET_LISTING.pack(1, frame.request, bytes.fromhex(frame.package))
         case GetBlock():
             package = bytes.fromhex(frame.package)
             return _GET_BLOCK.pack(2, frame.request, package, frame.file, frame.block)
+        case GetSeveral():
+            if not 0 < len(frame.blocks) <= MAX_SEVERAL:
+                raise ValueError(f"{len(frame.blocks)} blocks in one request")
+            head = _SEVERAL.pack(7, frame.request, bytes.fromhex(frame.package))
+            return head + b"".join(_PLACE.pack(*place) for place in frame.blocks)
         case End():
             return _END.pack(4, frame.request, frame.length)
         case Refuse():
@@ -140,6 +172,12 @@ def decode(raw: bytes, *, peer: str) -> BlockFrame:
             case 6:
                 _, request = _SHORT.unpack(raw)
                 return Withdraw(request)
+            case 7 if _SEVERAL.size < len(raw) <= MAX_REQUEST:
+                _, request, package = _SEVERAL.unpack_from(raw)
+                places = tuple(_PLACE.iter_unpack(raw[_SEVERAL.size :]))
+                return GetSeveral(request, PackageId(package.hex()), places)
+            case 7:
+                raise struct.error
             case _:
                 raise ProtocolError(peer=peer, why=f"a block frame of the unknown kind {kind}")
     except struct.error:

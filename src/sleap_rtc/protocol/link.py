@@ -52,6 +52,7 @@ from sleap_rtc.jobs.events import Command, JobEvent, JobState
 from sleap_rtc.jobs.spec import UUID7, JobSpec
 from sleap_rtc.protocol import datasets, direct, library, moving
 from sleap_rtc.protocol.codec import Body, Codec, Message
+from sleap_rtc.protocol.frames import FEATURE as SEVERAL
 
 LINK_VERSIONS: Final = (1,)
 """Versions of this protocol that we speak, oldest first."""
@@ -63,6 +64,7 @@ FEATURES: Final = (
     moving.FEATURE,
     direct.FEATURE,
     datasets.FEATURE,
+    SEVERAL,
 )
 """What we can do within version 1; both sides use the features that both name."""
 

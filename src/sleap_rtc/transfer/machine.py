@@ -60,7 +60,10 @@ WINDOW: Final = 12 * 1024 * 1024
 MOST_PARTS: Final = 4
 """Into so many parts the window goes at most that a peer's connections have."""
 MAX_ASKED: Final = 256
-"""Blocks that may be under way from one source: small files have small blocks."""
+"""Blocks that may be under way from one source that gives one for each question: small files have
+small blocks."""
+MAX_SEVERAL: Final = 2_048
+"""The same where one question is for several."""
 MAX_FAILURES: Final = 3
 
 
@@ -82,12 +85,14 @@ class SourceAdded(msgspec.Struct, frozen=True):
         run: Bytes of neighbouring blocks that it is asked for at a time, where a question costs
             much; it is asked again once there is room for so many.
         peer: Whose connection it is, if it has several.
+        most: Blocks that may be under way from it.
     """
 
     source: SourceId
     window: int = WINDOW
     run: int = 0
     peer: str = ""
+    most: int = MAX_ASKED
 
 
 class SourceLost(msgspec.Struct, frozen=True):
@@ -183,10 +188,11 @@ class _Block(IntEnum):
 class _Source:
     """A source that is in use."""
 
-    def __init__(self, window: int, run: int, peer: str) -> None:
-        self.window = window
-        self.run = run
-        self.peer = peer
+    def __init__(self, added: SourceAdded) -> None:
+        self.window = added.window
+        self.run = added.run
+        self.peer = added.peer
+        self.most = added.most
         self.used = 0
         self.blocks: set[int] = set()
         self.rejected = 0
@@ -221,19 +227,28 @@ class Download:
         self._twice = 0
         self._failures: dict[int, int] = {}
         self._suspects: dict[int, set[SourceId]] = {}
+        self._free: set[SourceId] = set()
 
     def begin(self) -> list[Effect]:
         """The first effects: none, unless nothing is missing."""
         return self._completed() if not self._left else []
 
-    def handle(self, event: Event) -> list[Effect]:
-        """Take an event in.
+    def handle(self, *events: Event) -> list[Effect]:
+        """Take events in, of one moment: sources are asked for more when all of them are known.
 
         Events about sources and blocks that are not under way any more are ignored, so the shell
         needn't track what became pointless.
         """
-        if self.phase is Phase.FAILED:
-            return []
+        effects: list[Effect] = []
+        for event in events:
+            if self.phase is not Phase.FAILED:
+                effects += self._take(event)
+        free, self._free = self._free, set()
+        for source in [source for source in self._sources if source in free]:
+            effects += self._ask(source)
+        return effects
+
+    def _take(self, event: Event) -> list[Effect]:
         match event:
             case SourceAdded():
                 return self._added(event)
@@ -255,15 +270,16 @@ class Download:
     def _added(self, event: SourceAdded) -> list[Effect]:
         if event.source in self._sources:
             raise ValueError(f"source {event.source} is there already")
-        self._sources[event.source] = _Source(event.window, event.run, event.peer)
+        self._sources[event.source] = _Source(event)
         if self.phase is Phase.WAITING:
             self.phase = Phase.RECEIVING
-        return self._ask(event.source)
+        self._free.add(event.source)
+        return []
 
     def _lost(self, source: SourceId) -> list[Effect]:
-        if not self._forget(source):
-            return []
-        return self._ask_all()
+        if self._forget(source):
+            self._all_free()
+        return []
 
     def _refused(self, source: SourceId, error: SleapRtcError) -> list[Effect]:
         if source not in self._sources:
@@ -272,7 +288,8 @@ class Download:
         # A file that changed there is that source's trouble: another one may have the right bytes.
         if not self._sources and self.phase is Phase.WAITING:
             return [Drop(source, error), *self._failed(error)]
-        return [Drop(source, error), *self._ask_all()]
+        self._all_free()
+        return [Drop(source, error)]
 
     def _arrived(self, source: SourceId, block: int) -> list[Effect]:
         if not 0 <= block < len(self._states) or self._states[block] != _Block.ASKED:
@@ -288,7 +305,8 @@ class Download:
         for other in others:
             self._release(other, block)
             effects.append(Withdraw(other, block))
-        return effects + [effect for other in others for effect in self._ask(other)]
+        self._free.update(others)
+        return effects
 
     def _stored(self, block: int) -> list[Effect]:
         source = self._settle(block)
@@ -301,7 +319,11 @@ class Download:
         if not self._left:
             return self._completed()
         # At the end all that becomes free may help those that aren't done.
-        return self._ask(source) if self._cursor < len(self._states) else self._ask_all()
+        if self._cursor < len(self._states):
+            self._free.add(source)
+        else:
+            self._all_free()
+        return []
 
     def _rejected(self, block: int) -> list[Effect]:
         source = self._settle(block)
@@ -318,7 +340,8 @@ class Download:
                 self._forget(source)
                 why = f"{sender.rejected} of its blocks were damaged"
                 effects.append(Drop(source, DataError(what="a source", why=why)))
-        return effects + self._ask_all()
+        self._all_free()
+        return effects
 
     def _rotten(self, blocks: Iterable[int]) -> list[Effect]:
         if self.phase is not Phase.COMPLETE:
@@ -331,7 +354,10 @@ class Download:
                 effects = self._suspect(block, None)
                 if effects:
                     return effects
-        return self._ask_all() if self._left else self._completed()
+        if not self._left:
+            return self._completed()
+        self._all_free()
+        return []
 
     def _suspect(self, block: int, source: SourceId | None) -> list[Effect]:
         """Count a failure of the block, and have it asked again unless it was the last."""
@@ -392,8 +418,9 @@ class Download:
             self.phase = Phase.WAITING
         return True
 
-    def _ask_all(self) -> list[Effect]:
-        return [effect for source in self._sources for effect in self._ask(source)]
+    def _all_free(self) -> None:
+        """Every source may have something else to do."""
+        self._free.update(self._sources)
 
     def _ask(self, source: SourceId) -> list[Effect]:
         """Fill the source's window, or have it help when there is nothing else to do."""
@@ -405,7 +432,7 @@ class Download:
         if sender.used and window - sender.used < sender.run:
             return []
         effects: list[Effect] = []
-        while len(sender.blocks) < MAX_ASKED and (block := self._next(source)) is not None:
+        while len(sender.blocks) < sender.most and (block := self._next(source)) is not None:
             size = self._layout.size(block)
             if sender.used and sender.used + size > window:
                 break

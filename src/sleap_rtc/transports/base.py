@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol, runtime_checkable
 
@@ -63,6 +63,37 @@ class Traced(Protocol):
         self, package: PackageId, file: int, block: int, size: int
     ) -> tuple[Content, Kind]:
         """The content of one block as :meth:`BlockSource.block` gives it, and its way."""
+
+
+Place = tuple[int, int]
+"""Where a block is: index of the file in the package, index of the block in the file."""
+
+
+@runtime_checkable
+class Several(Protocol):
+    """A source that gives several small blocks for one question.
+
+    Attributes:
+        at_once: So many of them at most; 1 where it gives one after the other.
+    """
+
+    @property
+    def at_once(self) -> int:
+        """See above."""
+
+    async def several(
+        self, package: PackageId, blocks: Sequence[Place], size: int
+    ) -> tuple[Content, Kind]:
+        """The content of blocks, one after the other, and the way by which it came.
+
+        Args:
+            package: The package.
+            blocks: Which, up to ``at_once``.
+            size: Bytes that they have together, up to 1 MiB.
+
+        Raises:
+            SleapRtcError: As :meth:`BlockSource.block`.
+        """
 
 
 class Manner(msgspec.Struct, frozen=True):

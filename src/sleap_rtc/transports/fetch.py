@@ -25,6 +25,7 @@ from loguru import logger
 from sleap_rtc.domain.packages import Package, PackageRef, parse
 from sleap_rtc.errors import Cancelled, DataError, LinkLost, NetworkError, SleapRtcError
 from sleap_rtc.files.claim import Claim
+from sleap_rtc.files.filling import fill
 from sleap_rtc.files.hashcache import HashCache
 from sleap_rtc.files.partial import PartialStore, claim_partial, known_listing
 from sleap_rtc.files.staged import Staged
@@ -128,7 +129,7 @@ async def _reuse(
         done += size
 
     copying = asyncio.ensure_future(
-        asyncio.to_thread(store.fill, held, cache=cache, progress=copied, likely=likely)
+        asyncio.to_thread(fill, store, held, cache=cache, progress=copied, likely=likely)
     )
     try:
         while not (await asyncio.wait([copying], timeout=REPORT_SECONDS))[0]:

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Final, assert_never
 
 from loguru import logger
 
+from sleap_rtc.domain.packages import BLOCK
 from sleap_rtc.errors import Cancelled, LinkLost, NetworkError, SleapRtcError
 from sleap_rtc.files import buffers
 from sleap_rtc.files.buffers import Content
 from sleap_rtc.files.partial import PartialStore
+from sleap_rtc.transfer.grouping import grouped
 from sleap_rtc.transfer.machine import (
+    MAX_ASKED,
+    MAX_SEVERAL,
     Arrived,
     Complete,
     Download,
@@ -37,7 +42,7 @@ from sleap_rtc.transfer.machine import (
     Withdraw,
 )
 from sleap_rtc.transfer.progress import Meter, Progress
-from sleap_rtc.transports.base import BlockSource, Sources
+from sleap_rtc.transports.base import BlockSource, Several, Sources
 from sleap_rtc.transports.mailbox import Mailbox
 from sleap_rtc.transports.throttle import Throttle
 
@@ -45,6 +50,17 @@ REPORT_SECONDS: Final = 0.25
 _WRITERS: Final = 3
 
 OnProgress = Callable[[Progress], None]
+_Part = tuple[int, int, int]
+"""A block's number, and where its content begins and ends in an answer."""
+
+
+class _Question:
+    """Blocks that a source was asked for at once, and which of them are still wanted of it."""
+
+    __slots__ = ("blocks", "left", "task")
+
+    def __init__(self, blocks: tuple[int, ...], task: asyncio.Task[None]) -> None:
+        self.blocks, self.left, self.task = blocks, set(blocks), task
 
 
 class Receiving:
@@ -80,10 +96,9 @@ class Receiving:
         self._writers = ThreadPoolExecutor(_WRITERS, thread_name_prefix="blocks")
         self._used: dict[SourceId, BlockSource] = {}
         self._given_up: set[SourceId] = set()
-        self._requests: dict[SourceId, dict[int, asyncio.Task[None]]] = {}
+        self._requests: dict[SourceId, dict[int, _Question]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._data: dict[int, Content] = {}
-        self._written: Mailbox[tuple[int, bool | BaseException]]
+        self._written: Mailbox[tuple[Sequence[_Part], Sequence[bool] | BaseException]]
         self._outcome: asyncio.Future[None]
         self._checking = False
         self._checked = 0
@@ -125,7 +140,6 @@ class Receiving:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.to_thread(self._writers.shutdown, cancel_futures=True)
-        self._data.clear()
         buffers.drop()
         if not self._outcome.cancel() and not self._outcome.cancelled():
             self._outcome.exception()  # seen, or it would be reported as lost
@@ -141,32 +155,34 @@ class Receiving:
                 self._requests[key] = {}
                 manner = self._sources.manner(key)
                 window = manner.window or self._window
-                self._feed(SourceAdded(key, window, manner.run, peer=source.name))
+                several = _at_once(source) > 1
+                # It is asked when there is room for a whole answer: else each would be a short one.
+                run = max(manner.run, BLOCK) if several else manner.run
+                most = MAX_SEVERAL if several else MAX_ASKED
+                self._feed(SourceAdded(key, window, run, peer=source.name, most=most))
 
     def _stop_using(self, key: SourceId) -> None:
         self._given_up.add(key)
         self._used.pop(key, None)
-        for task in self._requests.pop(key, {}).values():
+        for task in {asked.task for asked in self._requests.pop(key, {}).values()}:
             if task is not asyncio.current_task():
                 task.cancel()
 
-    def _feed(self, event: Event) -> None:
-        self._carry_out(self._machine.handle(event))
+    def _feed(self, *events: Event) -> list[int]:
+        """Have the machine take events in, and do what it says; returns what is to be stored."""
+        return self._carry_out(self._machine.handle(*events))
 
-    def _carry_out(self, effects: list[Effect]) -> None:
+    def _carry_out(self, effects: list[Effect]) -> list[int]:
+        wanted: dict[SourceId, list[int]] = {}
+        stored: list[int] = []
         for effect in effects:
             match effect:
                 case Request():
-                    task = self._spawn(self._request(effect.source, effect.block))
-                    requests = self._requests[effect.source]
-                    requests[effect.block] = task
-                    task.add_done_callback(partial(_forget, requests, effect.block))
+                    wanted.setdefault(effect.source, []).append(effect.block)
                 case Withdraw():
-                    if (asked := self._requests[effect.source].pop(effect.block, None)) is not None:
-                        asked.cancel()
+                    self._withdraw(effect.source, effect.block)
                 case Store():
-                    data = self._data.pop(effect.block)
-                    self._writers.submit(self._write, effect.block, data)
+                    stored.append(effect.block)
                 case Drop():
                     source = self._used[effect.source]
                     logger.bind(source=source.name, why=str(effect.error)).warning("source dropped")
@@ -178,6 +194,26 @@ class Receiving:
                     self._break(effect.error)
                 case _:  # pragma: no cover
                     assert_never(effect)
+        for key, blocks in wanted.items():
+            self._ask(key, blocks)
+        return stored
+
+    def _ask(self, key: SourceId, blocks: Sequence[int]) -> None:
+        """Ask a source for blocks, for small ones together."""
+        requests = self._requests[key]
+        for group in grouped(blocks, self._layout.size, most=_at_once(self._used[key])):
+            task = self._spawn(self._request(key, group))
+            question = _Question(group, task)
+            requests.update(dict.fromkeys(group, question))
+            task.add_done_callback(partial(_forget, requests, question))
+
+    def _withdraw(self, key: SourceId, block: int) -> None:
+        """A block has come from elsewhere; what it was asked for with may still be wanted."""
+        asked = self._requests[key].pop(block, None)
+        if asked is not None:
+            asked.left.discard(block)
+            if not asked.left:
+                asked.task.cancel()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
@@ -194,14 +230,19 @@ class Receiving:
         if not self._outcome.done():
             self._outcome.set_exception(error)
 
-    async def _request(self, key: SourceId, block: int) -> None:
-        file, index = self._layout.locate(block)
-        size = self._layout.size(block)
+    async def _request(self, key: SourceId, blocks: Sequence[int]) -> None:
+        package = self._layout.package.id
+        ends = [0, *itertools.accumulate(map(self._layout.size, blocks))]
         source = self._used[key]
         try:
             if self._throttle is not None:
-                await self._throttle.take(size)
-            data = await source.block(self._layout.package.id, file, index, size)
+                await self._throttle.take(ends[-1])
+            if len(blocks) > 1 and isinstance(source, Several):
+                places = [self._layout.locate(block) for block in blocks]
+                content, _ = await source.several(package, places, ends[-1])
+            else:
+                file, index = self._layout.locate(blocks[0])
+                content = await source.block(package, file, index, ends[-1])
         except NetworkError as error:
             logger.bind(source=source.name, why=str(error)).info("source lost")
             self._stop_using(key)
@@ -209,30 +250,41 @@ class Receiving:
         except SleapRtcError as error:
             self._feed(SourceRefused(key, error))
         else:
-            self._data[block] = data
-            self._feed(Arrived(key, block))
-            if self._data.pop(block, None) is not None:  # it came too late
-                buffers.give_back(data)
+            stored = set(self._feed(*(Arrived(key, block) for block in blocks)))
+            parts = [
+                part for part in zip(blocks, ends, ends[1:], strict=False) if part[0] in stored
+            ]
+            if parts:
+                self._writers.submit(self._write, parts, content)
+            else:  # it came too late
+                buffers.give_back(content)
 
-    def _write(self, block: int, data: Content) -> None:
-        """Check and store a block; in a thread."""
-        outcome: bool | BaseException
+    def _write(self, parts: Sequence[_Part], content: Content) -> None:
+        """Check and store blocks; in a thread."""
+        outcome: list[bool] | BaseException
+        view = memoryview(content)
         try:
-            outcome = self._store.write_block(*self._layout.locate(block), data)
+            outcome = self._store.write([(block, view[start:end]) for block, start, end in parts])
         except BaseException as error:  # noqa: BLE001 - whoever waits must be told
             outcome = error
-        buffers.give_back(data)
-        self._written.put((block, outcome))
+        view.release()
+        buffers.give_back(content)
+        self._written.put((parts, outcome))
 
-    def _was_written(self, written: tuple[int, bool | BaseException]) -> None:
-        block, outcome = written
+    def _was_written(self, written: tuple[Sequence[_Part], Sequence[bool] | BaseException]) -> None:
+        parts, outcome = written
         if self._stopped:
             return
         if isinstance(outcome, BaseException):
             self._break(outcome)
             return
         try:
-            self._feed(Stored(block) if outcome else Rejected(block))
+            self._feed(
+                *(
+                    Stored(block) if right else Rejected(block)
+                    for (block, _, _), right in zip(parts, outcome, strict=True)
+                )
+            )
         except Exception as error:  # noqa: BLE001 - nobody else would hear of it
             self._break(error)
 
@@ -286,6 +338,14 @@ class Receiving:
             await asyncio.sleep(REPORT_SECONDS)
 
 
-def _forget(requests: dict[int, asyncio.Task[None]], block: int, ended: asyncio.Task[None]) -> None:
-    if requests.get(block) is ended:  # withdrawn and asked again it is another one
-        del requests[block]
+def _at_once(source: BlockSource) -> int:
+    """How many blocks a source is asked for in one question."""
+    return source.at_once if isinstance(source, Several) else 1
+
+
+def _forget(
+    requests: dict[int, _Question], question: _Question, _ended: asyncio.Task[None]
+) -> None:
+    for block in question.blocks:
+        if requests.get(block) is question:  # withdrawn and asked again it is in another one
+            del requests[block]

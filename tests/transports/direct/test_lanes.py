@@ -10,7 +10,7 @@ import time
 import pytest
 
 from sleap_rtc.domain.packages import BLOCK
-from sleap_rtc.errors import LinkLost, NotFound, ProtocolError, SourceChanged
+from sleap_rtc.errors import LinkLost, NotFound, ProtocolError, SourceChanged, UsageError
 from sleap_rtc.protocol import direct, frames
 from sleap_rtc.transports.direct import fetching, serving, wire
 from sleap_rtc.transports.direct.fetching import FetchLane
@@ -75,6 +75,19 @@ class Peer:
             return frames.decode(await self.at.read_exactly(length), peer="test")
 
 
+class SmallFiles:
+    """A package of files of one block."""
+
+    listing = b""
+
+    def __init__(self, contents):
+        self.contents = contents
+
+    def read(self, file, block):
+        assert block == 0
+        return self.contents[file]
+
+
 def data(number, offset, content):
     return frames.data_frame(number, memoryview(content), offset)
 
@@ -96,6 +109,30 @@ async def test_blocks_of_every_length_around_a_record(wires, ends, records):
         file = MadeFile(1, last=records * serving._RECORD + more)
         made[file.ref.id] = file
         await file.fetch_from(lane)
+
+
+async def test_small_blocks_come_several_at_once(wires, ends):
+    lane = ends.fetch(wires[0])
+    made = [MadeFile(1, last=size) for size in (1, 20_000, 3)]
+    small = SmallFiles([file.content[0] for file in made])
+    ends.serve(wires[1], {PACKAGE: small}.get)
+    places = [(2, 0), (0, 0), (1, 0)]
+    assert await lane.several(PACKAGE, places, 20_004) == b"zzz" + b"z" + b"z" * 20_000
+    # One that is longer than was said ends the connection, as any block does.
+    with pytest.raises((ProtocolError, LinkLost)):
+        await lane.several(PACKAGE, places, 20_003)
+
+
+async def test_more_than_a_block_at_once_is_refused(wires, ends, made):
+    lane = ends.fetch(wires[0])
+    ends.serve(wires[1], {made.ref.id: made}.get)
+    with pytest.raises(UsageError, match="More than 1 MiB"):
+        await lane.several(made.ref.id, [(0, 0), (0, 11)], BLOCK + 1000)
+    made.broken.add(11)
+    with pytest.raises(SourceChanged):
+        await lane.several(made.ref.id, [(0, 11)], 1000)
+    made.broken.clear()
+    await made.fetch_from(lane)
 
 
 async def test_refusals_arrive_as_errors_and_the_lane_goes_on(wires, ends, made):
@@ -184,7 +221,7 @@ async def test_content_that_nobody_asked_for_ends_it_even_when_nothing_is(wires,
     [
         ((frames.encode(frames.GetListing(1, PACKAGE)),) * 2, "twice"),
         ((data(1, 0, b"abc"),), "never asked for"),
-        ((bytes(serving.MAX_REQUEST + 1),), "a request of"),
+        ((bytes(frames.MAX_REQUEST + 1),), "a request of"),
         ((b"\x01",), "block frame of 1 bytes"),
     ],
 )

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from sleap_rtc.domain.ids import PackageId
@@ -15,6 +15,7 @@ from sleap_rtc.errors import LinkLost, ProtocolError, SleapRtcError, from_wire
 from sleap_rtc.files import buffers
 from sleap_rtc.files.buffers import Content
 from sleap_rtc.protocol import direct, frames
+from sleap_rtc.transports.base import Place
 from sleap_rtc.transports.direct.lane import Lane, OnEnd
 from sleap_rtc.transports.direct.wire import Wire
 from sleap_rtc.transports.mailbox import Mailbox
@@ -91,9 +92,18 @@ class FetchLane(Lane):
         """
         return await self._fetch(lambda n: frames.GetBlock(n, package, file, block), limit=size)
 
-    async def _fetch(
-        self, ask: Callable[[int], frames.GetListing | frames.GetBlock], *, limit: int
-    ) -> Content:
+    async def several(self, package: PackageId, blocks: Sequence[Place], size: int) -> Content:
+        """Blocks of ``size`` bytes together, up to 1 MiB, one after the other.
+
+        Raises:
+            LinkLost: The connection ended.
+            ProtocolError: The peer breaks the rules.
+            SleapRtcError: The peer refused.
+        """
+        places = tuple(blocks)
+        return await self._fetch(lambda n: frames.GetSeveral(n, package, places), limit=size)
+
+    async def _fetch(self, ask: Callable[[int], frames.Asked], *, limit: int) -> Content:
         await self._window.acquire()  # given back when it is answered, wanted or not
         if self._lost is not None:
             self._window.release()
@@ -109,7 +119,7 @@ class FetchLane(Lane):
             self._send(frames.Withdraw(number))
             raise
 
-    def _send(self, frame: frames.GetListing | frames.GetBlock | frames.Withdraw) -> None:
+    def _send(self, frame: frames.Asked | frames.Withdraw) -> None:
         data = frames.encode(frame)
         self._outgoing.append(direct.LENGTH.pack(len(data)) + data)
         self._wake()

@@ -17,8 +17,6 @@ from sleap_rtc.transports.direct.lane import LOOK_MS, Lane, OnEnd
 from sleap_rtc.transports.direct.wire import Wire
 from sleap_rtc.transports.throttle import Throttle
 
-MAX_REQUEST: Final = 64
-"""Bytes of the longest request."""
 UNREAD_S: Final = 60.0
 """Seconds after which a peer that takes nothing of what it asked for is given up."""
 _RECORD: Final = 16 * 1024
@@ -27,8 +25,6 @@ _SLOW_PIECE: Final = frames.MAX_CHUNK
 """Bytes of a piece where the rate is limited, so that it is kept over short times too."""
 
 _DATA: Final = 3
-
-Asked = frames.GetListing | frames.GetBlock
 
 
 class ServeLane(Lane):
@@ -47,7 +43,7 @@ class ServeLane(Lane):
         super().__init__(wire, on_end=on_end)
         self._shelf = shelf
         self._throttle = throttle
-        self._asked: dict[int, Asked] = {}
+        self._asked: dict[int, frames.Asked] = {}
         self._highest = 0
         self._buffer = bytearray(4096)
         self._unread = bytearray()
@@ -80,7 +76,7 @@ class ServeLane(Lane):
         at, head = 0, direct.LENGTH.size
         while len(self._unread) - at >= head:
             length = direct.LENGTH.unpack_from(self._unread, at)[0]
-            if length > MAX_REQUEST:
+            if length > frames.MAX_REQUEST:
                 raise ProtocolError(peer=self._wire.peer, why=f"a request of {length} bytes")
             if len(self._unread) - at < head + length:
                 break
@@ -93,7 +89,7 @@ class ServeLane(Lane):
         match frame:
             case frames.Withdraw():
                 self._asked.pop(frame.request, None)
-            case frames.GetListing() | frames.GetBlock():
+            case frames.GetListing() | frames.GetBlock() | frames.GetSeveral():
                 if frame.request <= self._highest:
                     raise ProtocolError(peer=self._wire.peer, why="a request number used twice")
                 # One place more than the credit: a withdrawal may still be on its way.
