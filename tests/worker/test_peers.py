@@ -135,3 +135,22 @@ async def test_a_peer_may_offer_so_many_packages_at_a_time(peers):
         peers.offered(asker, f"{0:064x}")  # again is not one more
     async with connected(peers, "s", "control"):
         peers.offered(asker, PACKAGE)
+
+
+async def test_any_number_of_packages_may_be_offered_one_after_the_other(peers):
+    asker = asker_of(proven("s", "control"))
+    async with connected(peers, "s", "control"), connected(peers, "s", "blocks"):
+        for number in range(MAX_OFFERED + 1):
+            with peers.offering(asker, f"{number:064x}"):
+                assert peers.has_source(f"{number:064x}")
+            assert not peers.has_source(f"{number:064x}")
+        with peers.offering(asker, PACKAGE):
+            with peers.offering(asker, PACKAGE):  # the same push, over a new connection
+                pass
+            assert peers.has_source(PACKAGE)
+            peers.offered(asker, PACKAGE)  # with a job
+        assert peers.has_source(PACKAGE)
+        with peers.offering(asker, "e" * 64):
+            # Its connection ends first.
+            peers._session(asker).offered.clear()
+        assert not peers.has_source("e" * 64)

@@ -120,8 +120,10 @@ class Lab:
         }
         return Pushes(self.registry, **given | changes)
 
-    def offered(self, asker, package) -> None:
+    @contextlib.contextmanager
+    def offering(self, asker, package):
         self.offers.append((asker, package))
+        yield
 
     @contextlib.contextmanager
     def sources(self, package):

@@ -8,6 +8,7 @@ comes back says it again.
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Final
 
@@ -52,7 +53,7 @@ class _Session:
         self.asker = asker
         self.controls: set[Channel] = set()
         self.blocks: set[BlockClient] = set()
-        self.offered: set[PackageId] = set()
+        self.offered: Counter[PackageId] = Counter()
         self.granted: dict[PackageId, Served] = {}
 
 
@@ -130,8 +131,25 @@ class Peers:
                 message=f"{MAX_OFFERED} packages are offered over this connection already.",
                 hint="Connect anew, and offer what is still needed.",
             )
-        session.offered.add(package)
+        session.offered[package] += 1
         self._match(session)
+
+    @contextlib.contextmanager
+    def offering(self, asker: Asker, package: PackageId) -> Iterator[None]:
+        """A peer can be asked for a package until the block ends; so any number, one by one.
+
+        Raises:
+            Conflict: It offers too many already.
+        """
+        session = self._session(asker)
+        self.offered(asker, package)
+        try:
+            yield
+        finally:
+            # Another push of it, or a job that needs it, may have offered it as well.
+            session.offered[package] -= 1
+            if session.offered[package] <= 0:
+                del session.offered[package]
 
     def has_source(self, package: PackageId) -> bool:
         """Whether a package can be fetched from somebody now."""

@@ -260,7 +260,10 @@ class Pushes:
             SleapRtcError: The content can't be had.
         """
         await asyncio.to_thread(self._check, asker, body.record, body.package)
-        self._peers.offered(asker, body.package.id)
+        with self._peers.offering(asker, body.package.id):
+            return await self._in_turn(channel, asker, body)
+
+    async def _in_turn(self, channel: Channel, asker: Asker, body: PushModel) -> ModelPushed:
         key = asker.device, body.package.id
         # A connection that is lost may be so for seconds before this side knows.
         await _cancel(self._running.get(key))
