@@ -10,20 +10,27 @@ import asyncio
 import contextlib
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from loguru import logger
 
 from sleap_rtc.domain.ids import PackageId
 from sleap_rtc.domain.packages import BLOCK, PackageRef
-from sleap_rtc.errors import LinkLost, NotFound, ProtocolError, SleapRtcError, from_wire
+from sleap_rtc.errors import (
+    LinkLost,
+    NotFound,
+    ProtocolError,
+    SleapRtcError,
+    UsageError,
+    from_wire,
+)
 from sleap_rtc.files import buffers
 from sleap_rtc.files.buffers import Content
 from sleap_rtc.protocol import direct, frames
 from sleap_rtc.protocol.codec import MAX_MESSAGE
 from sleap_rtc.transfer.choice import Kind
-from sleap_rtc.transports.base import BlockSource
+from sleap_rtc.transports.base import BlockSource, Place
 from sleap_rtc.transports.connection import Connection
 from sleap_rtc.transports.throttle import Throttle
 
@@ -46,6 +53,18 @@ class Served(Protocol):
         ...
 
 
+class FastSource(BlockSource, Protocol):
+    """A faster way to a peer."""
+
+    async def several(self, package: PackageId, blocks: Sequence[Place], size: int) -> Content:
+        """The content of blocks that have ``size`` bytes together, one after the other.
+
+        Raises:
+            SleapRtcError: As :meth:`BlockSource.block`.
+        """
+        ...
+
+
 class Faster(Protocol):
     """What may have a faster way to the same peer."""
 
@@ -54,7 +73,7 @@ class Faster(Protocol):
         """What that way is."""
         ...
 
-    async def source(self, size: int) -> BlockSource | None:
+    async def source(self, size: int) -> FastSource | None:
         """The way to fetch ``size`` bytes more; None for the block connection itself."""
         ...
 
@@ -116,10 +135,23 @@ class BlockClient:
         name: Names the peer in errors and progress.
         faster: A faster way, used while there is one; what it fails to bring comes over this
             connection.
+        several: Whether the peer knows of questions for several blocks.
+
+    Attributes:
+        name: The peer's.
+        at_once: Blocks that one question may name.
     """
 
-    def __init__(self, connection: Connection, *, name: str, faster: Faster | None = None) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        name: str,
+        faster: Faster | None = None,
+        several: bool = False,
+    ) -> None:
         self.name = name
+        self.at_once = frames.MAX_SEVERAL if several else 1
         self._connection = connection
         self._faster = faster
         self._numbers = itertools.count(1)
@@ -159,17 +191,36 @@ class BlockClient:
         Raises:
             SleapRtcError: As :meth:`block`.
         """
-        if self._faster is not None:
-            source, kind = await self._faster.source(size), self._faster.kind
-            if source is not None:
-                with contextlib.suppress(LinkLost):
-                    return await source.block(package, file, block, size), kind
+        source, kind = await self._other(size)
+        if source is not None:
+            with contextlib.suppress(LinkLost):
+                return await source.block(package, file, block, size), kind
         content = await self._fetch(lambda n: frames.GetBlock(n, package, file, block), limit=size)
         return content, "webrtc"
 
-    async def _fetch(
-        self, ask: Callable[[int], frames.GetListing | frames.GetBlock], *, limit: int
-    ) -> Content:
+    async def several(
+        self, package: PackageId, blocks: Sequence[Place], size: int
+    ) -> tuple[Content, Kind]:
+        """Several blocks of ``size`` bytes together, one after the other, and their way.
+
+        Raises:
+            SleapRtcError: As :meth:`block`.
+        """
+        source, kind = await self._other(size)
+        if source is not None:
+            with contextlib.suppress(LinkLost):
+                return await source.several(package, blocks, size), kind
+        places = tuple(blocks)
+        content = await self._fetch(lambda n: frames.GetSeveral(n, package, places), limit=size)
+        return content, "webrtc"
+
+    async def _other(self, size: int) -> tuple[FastSource | None, Kind]:
+        """A way past this connection, if there is one, and what it is."""
+        if self._faster is None:
+            return None, "webrtc"
+        return await self._faster.source(size), self._faster.kind
+
+    async def _fetch(self, ask: Callable[[int], frames.Asked], *, limit: int) -> Content:
         async with self._window:
             # Before the number is taken: who waits for room is overtaken by who comes when there is
             # some, and numbers must arrive in order.
@@ -279,9 +330,7 @@ class BlockClient:
                 wanted.done.set_exception(error)
 
 
-def answer(
-    shelf: Shelf, asked: frames.GetListing | frames.GetBlock, *, peer: str
-) -> bytes | frames.Refuse:
+def answer(shelf: Shelf, asked: frames.Asked, *, peer: str) -> bytes | frames.Refuse:
     """What is asked for, or why it isn't given. Blocking.
 
     Args:
@@ -294,12 +343,32 @@ def answer(
         if served is None:
             # The same words whether it exists or not: what is here is not for strangers to probe.
             raise NotFound(message=f"Package {asked.package[:12]}… is not offered to you.")
-        if isinstance(asked, frames.GetListing):
-            return served.listing
-        return served.read(asked.file, asked.block)
+        match asked:
+            case frames.GetListing():
+                return served.listing
+            case frames.GetBlock():
+                return served.read(asked.file, asked.block)
+            case frames.GetSeveral():
+                return _joined(served, asked.blocks)
     except SleapRtcError as error:
         logger.bind(code=error.code).warning("not served to {}: {}", peer, error)
         return frames.Refuse(asked.request, error.code, error.message)
+
+
+def _joined(served: Served, places: Sequence[Place]) -> bytes:
+    """Several blocks, one after the other.
+
+    Raises:
+        UsageError: They have more than 1 MiB together: that many have to be asked for one by one.
+    """
+    parts: list[bytes] = []
+    size = 0
+    for file, block in places:
+        parts.append(served.read(file, block))
+        size += len(parts[-1])
+        if size > BLOCK:
+            raise UsageError(message="More than 1 MiB is asked for in one question.")
+    return b"".join(parts)
 
 
 class BlockServer:
@@ -319,12 +388,12 @@ class BlockServer:
         self._throttle = throttle
         self._shelf = shelf
         self._peer = peer
-        self._asked: dict[int, frames.GetListing | frames.GetBlock] = {}
+        self._asked: dict[int, frames.Asked] = {}
         self._queue: asyncio.Queue[int] = asyncio.Queue()
         self._highest = 0
         self._turn = asyncio.Lock()
 
-    def handle(self, frame: frames.GetListing | frames.GetBlock | frames.Withdraw) -> None:
+    def handle(self, frame: frames.Asked | frames.Withdraw) -> None:
         """Take a request.
 
         Raises:

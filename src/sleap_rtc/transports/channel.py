@@ -251,7 +251,12 @@ class Channel:
                 shelf=shelf,
                 throttle=throttle,
             )
-        self.blocks = BlockClient(connection, name=self.peer_name, faster=self._shortcut)
+        self.blocks = BlockClient(
+            connection,
+            name=self.peer_name,
+            faster=self._shortcut,
+            several=frames.FEATURE in proven.features,
+        )
         self._connection = connection
         self._session = Session(now=time.monotonic(), peer=self.peer_name)
         self._handler = handler
