@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import uuid
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
@@ -22,6 +24,7 @@ from sleap_rtc.config import WebRtcLibrary
 from sleap_rtc.domain.ids import DeviceId, RoomId, room_id_of
 from sleap_rtc.domain.places import Presence, Role
 from sleap_rtc.errors import SleapRtcError
+from sleap_rtc.files.packing import pack
 from sleap_rtc.protocol.handshake import Purpose
 from sleap_rtc.protocol.link import FEATURES, LINK_VERSIONS
 from sleap_rtc.protocol.peering import Peering, peering
@@ -31,6 +34,8 @@ from sleap_rtc.transports.channel import Channel, Handler, no_requests
 from sleap_rtc.transports.peer import Peer, ended
 from sleap_rtc.transports.shells import shell
 from sleap_rtc.transports.switchboard import Switchboard
+
+from .places import MakePlace, Place
 
 
 class MemoryTrust:
@@ -259,3 +264,16 @@ async def rig(address: str, shells: tuple[WebRtcLibrary, WebRtcLibrary]) -> Asyn
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(10):
                 await made.close()
+
+
+@pytest.fixture
+def make_place(tmp_path: Path) -> MakePlace:
+    def make(sizes: dict[str, int], *, root: Path = tmp_path) -> Place:
+        source = tmp_path / "source"
+        for name, size in sizes.items():
+            path = source / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(random.Random(name).randbytes(size))
+        return Place(root, pack({name: source / name for name in sizes}, root=source))
+
+    return make

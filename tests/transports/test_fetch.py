@@ -6,7 +6,7 @@ import random
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -26,119 +26,15 @@ from sleap_rtc.errors import (
     OutOfSpace,
     SourceChanged,
 )
-from sleap_rtc.files.durable import place_directory
-from sleap_rtc.files.packing import Packed, pack
-from sleap_rtc.files.partial import PartialStore, folder_of
+from sleap_rtc.files.packing import Packed
+from sleap_rtc.files.partial import PartialStore
 from sleap_rtc.files.staged import Staged
-from sleap_rtc.transfer.choice import Kind
-from sleap_rtc.transfer.progress import Progress
-from sleap_rtc.transports.base import BlockSource, Sources
+from sleap_rtc.transports.base import Sources
 from sleap_rtc.transports.fetch import fetch
 from sleap_rtc.transports.local import LocalSource
 from sleap_rtc.transports.throttle import Throttle
 
-Meddle = Callable[[int, int], Awaitable[bytes | None]]
-
-
-class Meddled:
-    """A real source whose blocks go through a function first; counts what it was asked for."""
-
-    def __init__(self, packed: Packed, meddle: Meddle | None = None, *, name: str = "peer") -> None:
-        self.name = name
-        self.asked: Counter[tuple[int, int]] = Counter()
-        self.listings = 0
-        self._meddle = meddle
-        self._inner = LocalSource(packed, name=name)
-
-    async def listing(self, ref: PackageRef) -> bytes:
-        self.listings += 1
-        return await self._inner.listing(ref)
-
-    async def block(self, package: PackageId, file: int, block: int, size: int) -> bytes:
-        self.asked[file, block] += 1
-        other = None if self._meddle is None else await self._meddle(file, block)
-        return await self._inner.block(package, file, block, size) if other is None else other
-
-    def close(self) -> None:
-        self._inner.close()
-
-
-class Generous(Meddled):
-    """One that gives several small blocks for one question."""
-
-    at_once = 5
-
-    def __init__(self, packed: Packed, meddle: Meddle | None = None, *, name: str = "peer") -> None:
-        super().__init__(packed, meddle, name=name)
-        self.questions: list[int] = []
-
-    async def several(
-        self, package: PackageId, places: Sequence[tuple[int, int]], size: int
-    ) -> tuple[bytes, Kind]:
-        self.questions.append(len(places))
-        found = [await self.block(package, file, block, size) for file, block in places]
-        return b"".join(found), "webrtc"
-
-
-class Place:
-    """Where a test fetches to."""
-
-    def __init__(self, root: Path, packed: Packed) -> None:
-        self.root = root
-        self.packed = packed
-        self.ref = packages.ref(packed.package)
-        self.incoming = root / "incoming"
-        self.told: list[Progress] = []
-        self._phases: dict[str, asyncio.Event] = {}
-
-    def hear(self, told: Progress) -> None:
-        self.told.append(told)
-        self._phases.setdefault(told.phase, asyncio.Event()).set()
-
-    async def until(self, phase: str) -> None:
-        await self._phases.setdefault(phase, asyncio.Event()).wait()
-
-    async def fetch(
-        self, *sources: BlockSource, live: Sources | None = None, **options: object
-    ) -> Staged:
-        return await fetch(
-            self.ref,
-            sources=live or Sources(*sources),
-            destination="there",
-            incoming=self.incoming,
-            on_progress=self.hear,
-            **options,  # type: ignore[arg-type]
-        )
-
-    def check(self, staged: Staged) -> None:
-        with staged:
-            place_directory(staged.path, self.root / "placed")
-        for entry, source in zip(self.packed.package.files, self.packed.sources, strict=True):
-            content = (self.root / "placed" / entry.path).read_bytes()
-            assert content == (self.root / "source" / source.path).read_bytes()
-        assert list(self.incoming.iterdir()) == []
-
-    @property
-    def here(self) -> int:
-        """Blocks that a kill would leave."""
-        folder = folder_of(self.incoming, self.ref.id, "there")
-        return (folder / "journal").read_bytes().count(b" w ")
-
-
-MakePlace = Callable[[dict[str, int]], Place]
-
-
-@pytest.fixture
-def make_place(tmp_path: Path) -> MakePlace:
-    def make(sizes: dict[str, int], *, root: Path = tmp_path) -> Place:
-        source = tmp_path / "source"
-        for name, size in sizes.items():
-            path = source / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(random.Random(name).randbytes(size))
-        return Place(root, pack({name: source / name for name in sizes}, root=source))
-
-    return make
+from .places import MakePlace, Meddled, Place
 
 
 @pytest.fixture
@@ -317,71 +213,6 @@ async def test_several_sources_share(make_place: MakePlace) -> None:
     assert all(len(source.asked) >= 2 for source in sources)
     for source in sources:
         source.close()
-
-
-async def test_small_blocks_are_asked_for_together(make_place: MakePlace) -> None:
-    sizes = {f"{n % 3}/{n:02}": n * 100 for n in range(40)} | {"big": 2 * BLOCK + 5}
-    place = make_place(sizes)
-    spoilt = False
-
-    async def spoil(file: int, block: int) -> bytes | None:
-        nonlocal spoilt
-        if spoilt or place.packed.package.files[file].path != "1/31":
-            return None
-        spoilt = True
-        return b"x" * 3100
-
-    source = Generous(place.packed, spoil)
-    place.check(await place.fetch(source))
-    assert max(source.questions) == 5
-    assert len(source.questions) <= 12
-    # Of those that came together the wrong one alone is asked for again.
-    twice = [place.packed.package.files[f].path for (f, _), n in source.asked.items() if n == 2]
-    assert twice == ["1/31"]
-    assert source.asked.total() == 39 + 3 + 1
-    source.close()
-
-
-async def test_an_answer_that_is_too_short_costs_what_it_lacks(make_place: MakePlace) -> None:
-    place = make_place({f"{n}": 10 for n in range(4)})
-    cut = False
-
-    class Short(Generous):
-        async def several(
-            self, package: PackageId, places: Sequence[tuple[int, int]], size: int
-        ) -> tuple[bytes, Kind]:
-            nonlocal cut
-            found, kind = await super().several(package, places, size)
-            whole, cut = cut, True
-            return found if whole else found[:15], kind
-
-    source = Short(place.packed)
-    place.check(await place.fetch(source))
-    assert source.asked == {(0, 0): 1, (1, 0): 2, (2, 0): 2, (3, 0): 2}
-    source.close()
-
-
-async def test_of_what_was_asked_together_some_may_come_from_elsewhere(
-    make_place: MakePlace,
-) -> None:
-    place = make_place({f"{n:02}": 10 for n in range(20)})
-    never = asyncio.Event()
-    given_up: list[int] = []
-
-    async def get_stuck(file: int, block: int) -> None:
-        if slow.asked.total() > 5:
-            try:
-                await never.wait()
-            except asyncio.CancelledError:
-                given_up.append(file)
-                raise
-
-    slow, quick = Generous(place.packed, get_stuck, name="slow"), Generous(place.packed)
-    place.check(await place.fetch(slow, quick, window=100))
-    assert given_up
-    assert max(quick.asked.values()) == 1
-    slow.close()
-    quick.close()
 
 
 async def test_a_slow_source_doesnt_hold_up_the_end(make_place: MakePlace) -> None:
