@@ -151,10 +151,10 @@ class Finder:
 
     def occupied(self, model: ModelId, model_type: str) -> Path | None:
         """Whatever stands where a model with this id would, whether a model or not."""
-        for kind in (model_type, *self._types):
-            path = self.models / f"{kind}_{model}"
+        for kind in dict.fromkeys((model_type, *self._types)):
+            path = f"{self.models}/{kind}_{model}"  # as text: each registration looks so
             if os.path.lexists(path):
-                return path
+                return Path(path)
         return None
 
     def learn(self, model_type: str) -> None:
