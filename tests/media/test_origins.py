@@ -132,6 +132,16 @@ def test_files_beside_the_labels_and_files_that_arent_here_are_no_matter(tmp_pat
     assert outside(["a\0b", "x" * 5000], labels) == []
 
 
+def test_a_name_without_a_folder_is_not_one_where_this_program_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here.mp4").write_bytes(b"")
+    (tmp_path / "job").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert outside(["here.mp4"], tmp_path / "job" / "a.slp") == []
+    assert outside([str(tmp_path / "here.mp4")], tmp_path / "job" / "a.slp") != []
+
+
 @pytest.mark.parametrize("write", [as_attribute, as_dataset, deeper])
 def test_an_address_is_refused_wherever_it_is(
     labels: Path, write: Callable[[h5py.File, str], None]

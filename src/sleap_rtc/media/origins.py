@@ -151,6 +151,8 @@ def outside(names: Iterable[str], labels: Path) -> list[str]:
         if ".." in path.parts:
             found.append(name)
             continue
+        if not path.is_absolute():
+            continue  # looked for where a trainer runs, or beside the labels: folders of the job
         with contextlib.suppress(OSError, ValueError):
             beside = labels.parent / last_part(name)
             if path.exists() and not (beside.exists() and path.samefile(beside)):
