@@ -64,7 +64,12 @@ def list_remote(
     document = WorkerModelsDocument(
         worker=name, room=entry.name, models=shown, more=found.more, as_of=as_of
     )
+    narrowed = any(
+        filters[each] for each in ("statuses", "types", "sources", "tags", "search", "at")
+    )
     none = f"No model of {name} fits."
+    if not narrowed and filters["location"] == "any":
+        none = f"{name} has no models: it trains some, or sleap-rtc push-model puts them there."
     show_models(app, document, shown, more=found.more, csv=csv, none=none)
 
 

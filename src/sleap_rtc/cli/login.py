@@ -42,7 +42,11 @@ def login(app: App, server: str | None, code_file: str | None, code: str | None)
 
     settings = app.settings(server=server)
     if settings.server is None:
-        raise UsageError(message="Which server?", hint="sleap-rtc login SERVER")
+        raise UsageError(
+            message="Which server?",
+            hint="sleap-rtc login https://lab.example.org:8765, or whatever address the server "
+            "printed when it was started.",
+        )
     if code_file is not None:
         code = read_secret(app, code_file)
     signed_in = _sign_in(app, settings, settings.server, code)

@@ -28,6 +28,7 @@ from sleap_rtc.client import members as members_
 from sleap_rtc.client import rooms as rooms_
 from sleap_rtc.client.approvals import Approvals
 from sleap_rtc.client.asking import WorkerLibrary, open_library
+from sleap_rtc.client.choosing import choose
 from sleap_rtc.client.composing import Composed, Located, compose_tracking, compose_training
 from sleap_rtc.client.following import ONCE_S, Follower
 from sleap_rtc.client.lastknown import LastKnown
@@ -48,7 +49,7 @@ from sleap_rtc.domain.ids import JobId, is_uuid7
 from sleap_rtc.domain.places import Presence, Role
 from sleap_rtc.engines.base import EngineEvent
 from sleap_rtc.engines.registry import DEFAULT
-from sleap_rtc.errors import EngineMissing, NotFound, UsageError
+from sleap_rtc.errors import NotFound, UsageError
 from sleap_rtc.files.hashcache import HashCache
 from sleap_rtc.jobs.events import Command, JobState
 from sleap_rtc.library.migration import open_registry
@@ -310,7 +311,7 @@ class AsyncClient:
         """
         room = self.devices.room(composed.spec.room)
         async with self.online(room) as online:
-            chosen = await self._choose(online, room, worker, composed.spec.engine)
+            chosen = await choose(online, room, worker, composed.spec.engine)
             job = SubmittedJob(
                 spec=composed.spec,
                 room=room.room,
@@ -457,7 +458,7 @@ class AsyncClient:
         """
         entry = self.room(room)
         async with self.online(entry) as online:
-            return await self._choose(online, entry, worker, engine)
+            return await choose(online, entry, worker, engine)
 
     @asynccontextmanager
     async def link(
@@ -664,26 +665,6 @@ class AsyncClient:
                 )
             found = servers.pop()
         return found
-
-    async def _choose(
-        self, online: Online, room: RoomEntry, name: str | None, engine: str
-    ) -> Presence:
-        if name is not None:
-            found = await online.find_worker(room, name)
-            if found.worker is not None and engine not in found.worker.engines:
-                raise EngineMissing(engine=engine, where=f"worker {name}")
-            return found
-        workers = online.workers(room.room)
-        if not workers:
-            raise NotFound(
-                message=f"No worker is online in room {room.name!r}.",
-                hint=f"Start one, on a machine that joined: sleap-rtc worker --room {room.name}",
-            )
-        able = [p for p in workers if p.worker is not None and engine in p.worker.engines]
-        if not able:
-            names = ", ".join(p.name for p in workers)
-            raise EngineMissing(engine=engine, where=f"any worker that is online ({names})")
-        return min(able, key=lambda p: (p.worker.jobs if p.worker else 0, p.name))
 
     async def _ask_about(self, job: _JobAt, *bodies: RequestBody) -> list[ReplyBody]:
         return await self._ask(job.worker, *bodies, room=job.room, device=job.device)

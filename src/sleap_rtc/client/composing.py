@@ -228,7 +228,7 @@ def one_engine(engines: Iterable[str]) -> str:
 
 def _check_labels(labels: Path) -> LabelsReport:
     if not labels.exists():
-        raise InvalidLabels(path=str(labels), why="there is no such file")
+        raise InvalidLabels(path=str(labels), why="there is no such file", hint="Check the path.")
     if not labels.name.endswith(LABEL_ENDINGS):
         raise InvalidLabels(path=str(labels), why="its name doesn't end in .slp or .pkg.slp")
     report = read_labels(labels)

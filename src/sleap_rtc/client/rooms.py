@@ -78,7 +78,8 @@ async def create_room(settings: Settings, name: str, *, server: str) -> CreatedR
     check_name("room", name)
     store = DeviceStore(settings.home)
     if any(entry.name == name for entry in store.rooms()):
-        raise AlreadyExists(what=f"A room {name!r} of this device")
+        hint = "Choose another name; sleap-rtc room list shows your rooms."
+        raise AlreadyExists(what=f"A room {name!r} of this device", hint=hint)
     async with Online(settings, server) as online:
         connected = online.signaling.connected
         if connected is not None and not connected.may_create_rooms:
