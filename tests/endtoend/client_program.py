@@ -38,6 +38,7 @@ from sleap_rtc.transfer.progress import Progress
 from sleap_rtc.transports.serving import ServedPackage
 
 BLOCK_S = 0.1
+HELD_AT = 4 * 1024 * 1024
 
 asked: dict[str, Any] = json.loads(sys.argv[1])
 sent = 0
@@ -242,7 +243,7 @@ def count_reads() -> None:
     """Count the bytes that are read to be sent.
 
     Slowly, if asked to, as from a slow disk: a small file then takes long enough to send to be
-    interrupted.
+    interrupted. Or not beyond the first blocks as long as the file ``hold`` is there.
     """
     read = ServedPackage.read
 
@@ -250,6 +251,8 @@ def count_reads() -> None:
         global sent  # noqa: PLW0603 - of the one thing that this program does
         if asked.get("slow"):
             time.sleep(BLOCK_S)
+        while sent > HELD_AT and "hold" in asked and Path(asked["hold"]).exists():
+            time.sleep(0.02)
         data = read(self, file, block)
         sent += len(data)
         return data

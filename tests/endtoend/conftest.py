@@ -440,12 +440,22 @@ class Lab:
         path.write_text(json.dumps(plain) + "\n# " + "x" * found["pad"] + "\n")
         return path
 
-    def see_end(self, pid: int, *, within: float = 15.0) -> None:
-        """Wait until a process that isn't this one's child has ended."""
+    def hold(self) -> Path:
+        """A file that holds up a client that was told of it, until it is removed."""
+        path = self.root / "hold"
+        path.touch()
+        return path
+
+    def see(self, what: Callable[[], object], *, within: float = 15.0) -> None:
+        """Wait until something is so that no process tells."""
         end = time.monotonic() + within
-        while identify(pid) is not None:
-            assert time.monotonic() < end, f"process {pid} goes on"
+        while not what():
+            assert time.monotonic() < end, f"after {within} s still not: {what}"
             time.sleep(0.02)
+
+    def see_end(self, pid: int) -> None:
+        """Wait until a process that isn't this one's child has ended."""
+        self.see(lambda: identify(pid) is None)
 
     def close(self) -> None:
         for program in self.programs:

@@ -65,12 +65,14 @@ def test_a_model_that_only_the_worker_has_is_named_from_elsewhere(lab) -> None:
 
 def test_pausing_while_the_dataset_arrives(lab, large) -> None:
     lab.worker.begin()
-    client = lab.client.train(lab.config(), labels=large, slow=True)
+    hold = lab.hold()
+    client = lab.client.train(lab.config(), labels=large, hold=str(hold))
     job = client.until("job")["job"]
-    client.until(lambda line: line["kind"] == "transfer" and line["done"] > 0)
+    lab.see(lab.worker.left)
     assert lab.client.do("command", job=job, command="pause").ended() == 0
     client.until(lambda line: line.get("state") == "paused")
     assert lab.worker.left()
+    hold.unlink()
 
     # Nothing waits for it meanwhile.
     friend = lab.person("friend", lab.invite("member"))

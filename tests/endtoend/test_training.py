@@ -72,10 +72,12 @@ def test_cancel_while_it_trains_leaves_the_checkpoint_on_the_worker(lab) -> None
 
 def test_cancel_while_the_dataset_arrives(lab, large) -> None:
     lab.worker.begin()
-    client = lab.client.train(lab.config(), labels=large, slow=True)
+    hold = lab.hold()
+    client = lab.client.train(lab.config(), labels=large, hold=str(hold))
     job = client.until("job")["job"]
-    client.until(lambda line: line["kind"] == "transfer" and line["done"] > 0)
+    lab.see(lab.worker.left)
     assert lab.client.do("command", job=job, command="cancel").ended() == 0
+    hold.unlink()
     assert client.done()["state"] == "cancelled"
     assert lab.worker.view(job).state == "cancelled"
     assert lab.client.models() == {}

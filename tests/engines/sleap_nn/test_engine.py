@@ -5,11 +5,17 @@ from pathlib import Path
 import h5py
 import pytest
 
-from sleap_rtc.engines.base import Installation, Said, TrackPlan
+from sleap_rtc.domain.models import safety_of
+from sleap_rtc.engines.base import Engine, Installation, Said, TrackPlan
 from sleap_rtc.engines.process import Ending
+from sleap_rtc.engines.sleap_nn import environment
 from sleap_rtc.engines.sleap_nn.engine import SleapNNEngine, _Tracking
 from sleap_rtc.engines.sleap_nn.places import Places
 from sleap_rtc.errors import FilesMissing
+from sleap_rtc.library.importing.importer import Imported, Importer
+from sleap_rtc.library.importing.wishes import Wishes
+from sleap_rtc.library.inspection.formats import look
+from sleap_rtc.library.registry import Registry
 from sleap_rtc.media.synthetic import SyntheticSpec, make_dataset
 from sleap_rtc.testing.engine_conformance import EngineConformance, EngineWork
 
@@ -67,6 +73,36 @@ class TestSleapNN(EngineConformance):
     @pytest.fixture(name="work")
     def _work(self, work: EngineWork) -> EngineWork:
         return work
+
+    async def test_killed_twice_and_cancelled_it_goes_on_to_its_end_and_tracks(
+        self, engine: Engine, work: EngineWork, tmp_path: Path
+    ) -> None:
+        await super().test_killed_twice_and_cancelled_it_goes_on_to_its_end_and_tracks(
+            engine, work, tmp_path
+        )
+        _is_imported(tmp_path / "d" / "run" / "attempt-d", tmp_path / "models")
+
+
+def _is_imported(folder: Path, library: Path) -> None:
+    """What the trainer itself wrote is known, whole, when a person imports it."""
+    with Registry(library, index_dir=library.parent / "index") as registry:
+        (imported,) = Importer(registry, Wishes()).run([folder])
+    assert isinstance(imported, Imported), imported
+    record = imported.entry.record
+    assert record.model_type == "single_instance"
+    assert record.checkpoint == "best.ckpt"
+    assert record.name == "attempt-d"
+    assert record.skeleton == ("head", "body", "tail")
+    assert record.training.engine_version == environment.VERSION
+    assert record.training.hyperparameters["learning_rate"] == 0.003
+    # The trainer's own log begins anew when it goes on from a checkpoint.
+    assert record.metrics.epochs is not None
+    assert record.metrics.best_val_loss is not None
+    assert safety_of(record).tier == "scanned"
+    assert look(folder / "best.ckpt").format == "lightning"
+    names = {file.path for file in record.files}
+    assert "training_config.yaml" in names
+    assert not any(name.endswith(".npz") for name in names)  # they are pickles
 
 
 @pytest.mark.slow
