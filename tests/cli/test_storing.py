@@ -42,9 +42,15 @@ def test_it_sets_up_and_says_what_it_did(cli, seaweed, by):
     assert "sleap-rtc-rooms: old versions kept" in lines
     assert any("Safe for several writers" in line for line in lines)
     assert "secret" not in done.out + done.err
-    again = cli("server-init-storage", "--json")
+    assert "account: budget alert - not done, none is named with --budget" in done.out
+    again = cli(
+        "server-init-storage", "--json", "--budget", "5", "--budget-email", "lab@example.org"
+    )
     document = msgspec.convert(again.document, InitStorageDocument)
     assert document.steps[0].what == "bucket (was there)"
+    assert document.steps[-1].what == "budget alert"
+    assert "isn't Amazon's" in document.steps[-1].why
+    assert document.budget_command.startswith("aws budgets create-budget")
     assert document.pins_content
     assert document.pins_ranges
 
@@ -81,3 +87,16 @@ def test_without_credentials_it_says_where_they_come_from(cli, monkeypatch):
     done = cli("server-init-storage")
     assert done.code == 2
     assert "~/.aws/credentials" in done.err
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ("--budget", "5"),
+        ("--budget-email", "a@b"),
+        ("--budget", "5", "--budget-email", "nobody"),
+        ("--budget", "0", "--budget-email", "a@b"),
+    ],
+)
+def test_a_budget_is_named_whole(cli, given):
+    assert cli("server-init-storage", "--policies", *given).code == 2

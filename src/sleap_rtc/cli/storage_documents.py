@@ -14,7 +14,7 @@ class SetUpShown(Shown, frozen=True):
     """One thing that was to be set.
 
     Attributes:
-        bucket: Its name.
+        bucket: Its name; ``account`` for what belongs to none.
         what: What was to be set.
         done: Whether it is.
         why: Where it isn't: what the store said.
@@ -34,12 +34,14 @@ class InitStorageDocument(Shown, frozen=True):
         pins_content: Whether a link is refused for other bytes; null with ``--policies``.
         pins_ranges: Whether a range of a replaced object is refused; null with ``--policies``.
         policies: By role, the least that it needs; documents that the store takes.
+        budget_command: Sets the budget's alert by hand; empty where no budget is named.
     """
 
     steps: tuple[SetUpShown, ...]
     pins_content: bool | None
     pins_ranges: bool | None
     policies: dict[str, Any]
+    budget_command: str
 
 
 class WayShown(Shown, frozen=True):
