@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import hashlib
+import http.client
 import socket
 import threading
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,14 +18,23 @@ import msgspec
 import pytest
 from blake3 import blake3
 
+from sleap_rtc.errors import TooManyRequests
+from sleap_rtc.server import api, guarded
 from sleap_rtc.server import objects as module
 from sleap_rtc.storage.objects import MIN_PART, Part, SignedRequest
 from sleap_rtc.storage.service import (
     Aborted,
     AbortUpload,
+    ConfirmContents,
+    ContentsConfirmed,
+    ContentsOffered,
     DownloadTold,
+    LinksTold,
+    NamedContent,
+    OfferContents,
     RenewUpload,
     RequestDownload,
+    RequestLinks,
     RequestsTold,
     UploadStatus,
 )
@@ -327,3 +338,96 @@ def test_nothing_of_a_ticket_is_in_the_log(place: Place, capfd: pytest.CaptureFi
 def test_its_folder_is_the_servers(place: Place) -> None:
     assert isinstance(place.info.data_dir, Path)
     assert (place.info.data_dir / "storage" / "key").stat().st_mode & 0o077 == 0
+
+
+# ── contents in one piece ────────────────────────────────────────────────────
+
+
+def offer(device: Device, datas: Sequence[bytes], **changes: Any) -> ContentsOffered:
+    request = OfferContents(
+        room=device.room, area="rooms", contents=tuple(map(named, datas)), **changes
+    )
+    return device.api.ask("/api/offer-contents", ContentsOffered, request)
+
+
+def confirm(device: Device, datas: Sequence[bytes]) -> list[int | None]:
+    request = ConfirmContents(room=device.room, area="rooms", contents=tuple(map(named, datas)))
+    told = device.api.ask("/api/confirm-contents", ContentsConfirmed, request).stored
+    return [None if each is None else each.size for each in told]
+
+
+def named(data: bytes) -> NamedContent:
+    sha256 = hashlib.sha256(data).digest()
+    return NamedContent(blake3=blake3(data).hexdigest(), size=len(data), sha256=sha256)
+
+
+def test_contents_go_in_one_piece_each(place: Place) -> None:
+    datas = [b"whole one", b"whole two" * 10_000]
+    first, second = offer(place.owner, datas).requests
+    assert first is not None
+    assert second is not None
+    assert use(first, b"whole 0ne").status == 400
+    assert use(first, datas[0] + b"X", content_length=str(len(datas[0]) + 1)).status == 400
+    assert confirm(place.owner, datas) == [None, None]
+    assert use(first, datas[0]).status == 200
+    assert use(first, datas[0]).status == 412
+    assert confirm(place.owner, datas) == [len(datas[0]), None]
+    assert offer(place.owner, datas).requests[0] is None
+    assert use(second, datas[1]).status == 200
+    assert confirm(place.owner, datas) == [len(data) for data in datas]
+    hashes = tuple(blake3(data).hexdigest() for data in (*datas, b"not there"))
+    request = RequestLinks(room=place.owner.room, area="rooms", contents=hashes)
+    links = place.owner.api.ask("/api/request-links", LinksTold, request).requests
+    assert [use(link).body for link in links[:2]] == datas
+    assert use(links[2]).status == 404
+
+
+def test_who_holds_tickets_goes_on_on_one_connection(place: Place) -> None:
+    datas = [b"kept %d" % number for number in range(5)]
+    requests = [request for request in offer(place.owner, datas).requests if request is not None]
+    connection = http.client.HTTPConnection(place.address.host, place.address.port, timeout=20)
+    with contextlib.closing(connection):
+        connection.connect()
+        sock = connection.sock
+        for request, data in zip([*requests, requests[0]], [*datas, datas[0]], strict=True):
+            connection.request("PUT", urlsplit(request.url).path, data, request.headers)
+            answer = connection.getresponse()
+            answer.read()
+            assert connection.sock is sock
+        assert answer.status == 412  # the last one was there
+        link = download(place.owner, datas[0]).request
+        for _ in range(2):
+            connection.request("GET", urlsplit(link.url).path)
+            assert connection.getresponse().read() == datas[0]
+            assert connection.sock is sock
+        connection.request("GET", "/storage/nonsense")
+        answer = connection.getresponse()
+        assert (answer.status, answer.getheader("connection")) == (403, "close")
+
+
+def test_between_two_requests_there_is_a_deadline(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (request,) = offer(place.owner, [b"then silence"]).requests
+    assert request is not None
+    monkeypatch.setattr(guarded, "REQUEST_WITHIN", 0.2)
+    connection = http.client.HTTPConnection(place.address.host, place.address.port, timeout=20)
+    with contextlib.closing(connection):
+        connection.request("PUT", urlsplit(request.url).path, b"then silence", request.headers)
+        answer = connection.getresponse()
+        assert (answer.status, answer.read()) == (200, b"")
+        assert connection.sock.recv(1) == b""  # cut off, and not kept for ever
+
+
+def test_a_question_about_hundreds_counts_for_more(
+    new_place: Callable[..., Place], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api, "API_BURST", 7.0)
+    monkeypatch.setattr(api, "API_RATE", 0.001)
+    device = new_place().owner
+    hashes = tuple(blake3(bytes([n % 256, n // 256])).hexdigest() for n in range(500))
+    request = RequestLinks(room=device.room, area="rooms", contents=hashes)
+    for _ in range(2):
+        device.api.ask("/api/request-links", LinksTold, request)
+    with pytest.raises(TooManyRequests):
+        device.api.ask("/api/request-links", LinksTold, request)
