@@ -188,11 +188,29 @@ def test_connections_of_one_peer_share_its_line() -> None:
     assert [deliver(machine, A, block) for block in range(6)] == [[]] * 6
     assert deliver(machine, A, 6) == [Request(A, 30)]
 
-    machine = download(4 * BLOCK)
+    machine = download(2 * BLOCK)
     machine.handle(SourceAdded(A, peer="gpu-1"))
     assert machine.handle(SourceAdded(B, peer="gpu-1")) == []
-    assert machine.handle(SourceAdded(C, peer="gpu-2")) == [Request(C, 3), Request(C, 2)]
-    assert machine.handle(SourceLost(A)) == [Request(B, 0), Request(B, 1)]
+    assert machine.handle(SourceAdded(C, peer="gpu-2")) == [Request(C, 1)]
+    assert machine.handle(SourceLost(A)) == [Request(B, 0)]
+
+
+def test_an_idle_connection_takes_over_what_another_of_its_peer_hasnt_begun() -> None:
+    machine = download(8 * BLOCK)
+    assert len(asked(machine.handle(SourceAdded(A, peer="gpu-1")))) == 8
+    moved = [(Withdraw(A, block), Request(B, block)) for block in (5, 6, 7)]
+    assert machine.handle(SourceAdded(B, peer="gpu-1")) == [each for pair in moved for each in pair]
+    # What A sends of them all the same comes too late.
+    assert machine.handle(Arrived(A, 7)) == []
+    for block in (7, 6):
+        assert deliver(machine, B, block) == []
+    assert deliver(machine, B, 5) == [Withdraw(A, 3), Request(B, 3), Withdraw(A, 4), Request(B, 4)]
+    assert deliver(machine, B, 3) == []
+    # Two are taken to be under way from A.
+    assert deliver(machine, B, 4) == [Withdraw(A, 2), Request(B, 2)]
+    assert deliver(machine, B, 2) == []
+    assert deliver(machine, A, 0) == []
+    assert deliver(machine, A, 1) == [Complete()]
 
 
 def test_what_is_asked_twice_is_bounded() -> None:

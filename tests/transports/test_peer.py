@@ -121,7 +121,7 @@ async def test_a_sender_of_content_waits_until_it_has_left(ends):
 
 async def test_content_connections_beside_the_first_queue_less(ends, shells):
     await ends.open()
-    highs = [ends.offerer._high, ends.answerer._high]
+    highs = [ends.offerer._most, ends.answerer._most]
     most = [ends.offerer.most_queued, ends.answerer.most_queued]
     # Both are of one process here; which of them came first depends.
     assert highs in ([most[0], most[1] // 4], [most[0] // 4, most[1]])
@@ -250,3 +250,18 @@ async def test_nothing_is_left_behind(ends):
     assert asyncio.all_tasks() <= tasks
     assert threading.active_count() <= threads
     assert open_files() < files
+
+
+async def test_as_much_is_queued_as_leaves_within_a_moment(ends, monkeypatch):
+    await ends.open()
+    sender = ends.offerer
+    sender._most, least = 8 * module.LEAST_QUEUED, sender._high
+    marks = []
+    monkeypatch.setattr(sender, "_mark", marks.append)
+    sender._fit(2 * sender._most)
+    assert (sender._high, marks) == (sender._most, [sender._most // 4])
+    # What hardly changes isn't changed: that is a call across threads.
+    sender._fit(0.9 * sender._most / module.QUEUED_S)
+    assert sender._high == sender._most
+    sender._fit(0.0)
+    assert (sender._high, len(marks)) == (least, 2)

@@ -20,9 +20,9 @@ time is a window at most::
     slow   1 2 3 4 5 6 7 8          slow   1 2 3 4 5
     idle                 ──────►    idle         8 7 6 5 …   until they meet
 
-Connections of one peer don't help each other so: they share its line, and what one of them owes
-lies in its queue there already. Instead each is asked for less at a time, so that none has much
-left.
+Connections of one peer don't help each other so: they share its line, and the first of what one of
+them owes lies in its queue there already. Instead each is asked for less at a time, and one that is
+idle takes over half of the rest: nothing is asked for twice.
 
 The phase follows:
 
@@ -59,6 +59,8 @@ WINDOW: Final = 12 * 1024 * 1024
 """Bytes that may be under way from one source."""
 MOST_PARTS: Final = 4
 """Into so many parts the window goes at most that a peer's connections have."""
+BEGUN: Final = 2
+"""Blocks that a connection which owes several is taken to be sending already."""
 MAX_ASKED: Final = 256
 """Blocks that may be under way from one source that gives one for each question: small files have
 small blocks."""
@@ -298,7 +300,8 @@ class Download:
         if source not in asked:
             return []
         self._states[block] = _Block.STORING
-        self._twice -= self._layout.size(block) * len(self._helpers.pop(block, ()))
+        if helpers := self._helpers.pop(block, ()):
+            self._twice -= self._layout.size(block) * len(helpers)
         self._holders[block] = source
         others = [other for other in asked if other != source]
         effects: list[Effect] = [Store(source, block)]
@@ -439,7 +442,7 @@ class Download:
             self._states[block] = _Block.ASKED
             self._holders[block] = source
             effects.append(self._request(source, block))
-        return effects if sender.used else self._help(source)
+        return effects if sender.used else self._take_over(source) or self._help(source)
 
     def _window(self, sender: _Source) -> int:
         """Bytes that may be under way from a source: less if its peer has more connections."""
@@ -453,6 +456,28 @@ class Download:
         sender.blocks.add(block)
         sender.used += self._layout.size(block)
         return Request(source, block)
+
+    def _take_over(self, source: SourceId) -> list[Effect]:
+        """Have an idle connection asked for what another one of its peer hasn't begun to send."""
+        idle = self._sources[source]
+        others = [
+            key
+            for key, other in self._sources.items()
+            if other is not idle and idle.peer and other.peer == idle.peer
+        ]
+        slowest = max(others, key=lambda key: self._sources[key].used, default=None)
+        if slowest is None:
+            return []
+        rest = sorted(self._owed(slowest, source, of=1))[BEGUN:]
+        effects: list[Effect] = []
+        window = self._window(idle)
+        for block in rest[len(rest) // 2 :]:
+            if idle.used and idle.used + self._layout.size(block) > window:
+                break
+            self._release(slowest, block)
+            self._holders[block] = source
+            effects += [Withdraw(slowest, block), self._request(source, block)]
+        return effects
 
     def _help(self, source: SourceId) -> list[Effect]:
         """Ask an idle source for half of what another one owes, the last of it first."""

@@ -48,6 +48,11 @@ its questions is cut off then, for nothing else would stop it from asking."""
 MESSAGE_COST: Final = 128
 """Bytes that an unread message is counted for beside its content: empty ones take room too."""
 
+LEAST_QUEUED: Final = 512 * 1024
+"""Bytes of content that may be queued on the slowest connection, and on one whose speed isn't known
+yet: what lies in its queue no other connection can bring sooner."""
+QUEUED_S: Final = 0.5
+"""Seconds of sending that may be queued, within that and what the library is given at most."""
 EMPTIED_STEP_S: Final = 0.05
 """Seconds between two looks whether everything has left."""
 GONE_WITHIN_S: Final = 1.0
@@ -124,7 +129,8 @@ class Peer(ABC):
         self._opened.add_done_callback(lambda f: f.cancelled() or f.exception())
         self._why = ""
         self._final: SleapRtcError | None = None
-        self._high = self.most_queued
+        self._most = self.most_queued
+        self._high = min(self._most, LEAST_QUEUED)
         # An upper bound, since asking is a call across threads as dear as sending: what was
         # queued when the library was last asked, and what was sent after that.
         self._queued = 0
@@ -284,7 +290,20 @@ class Peer(ABC):
             # Asking after clearing: the signal may come in between.
             self._queued = self._buffered()
             if self._queued >= self._high:
+                begun, left = self._loop.time(), self._moved - self._queued
                 await self._room.wait()
+                if self._channel is not None:
+                    self._queued = self._buffered()
+                    left = self._moved - self._queued - left
+                    self._fit(left / max(self._loop.time() - begun, 1e-3))
+
+    def _fit(self, rate: float) -> None:
+        """Queue what leaves within a moment at this rate, in bytes per second."""
+        high = min(self._most, max(LEAST_QUEUED, int(rate * QUEUED_S)))
+        # Each change is a call across threads.
+        if high != self._high and (high == self._most or not 0.75 < high / self._high < 1.25):
+            self._high = high
+            self._mark(high // 4)
 
     async def emptied(self) -> None:
         """Wait until nothing is queued any more."""
@@ -294,9 +313,9 @@ class Peer(ABC):
     def _send(self, data: bytes, *, binary: bool) -> None:
         if self.closed or self._channel is None:
             raise self._lost()
-        if not binary and self._queued > self._high + MAX_BEHIND:
+        if not binary and self._queued > self._most + MAX_BEHIND:
             self._queued = self._buffered()
-            if self._queued > self._high + MAX_BEHIND:
+            if self._queued > self._most + MAX_BEHIND:
                 self.abandon("it doesn't read what it asked for")
                 raise self._lost()
         try:
@@ -368,11 +387,12 @@ class Peer(ABC):
         """This is the connection's one data channel."""
         self._channel = channel
         if label == "control":
-            self._high = CONTROL_HIGH_WATER
+            self._most = self._high = CONTROL_HIGH_WATER
             return
         if _content:
             # Of several each has a part of the line, and needs less to fill it.
-            self._high = self.most_queued // 4
+            self._most = self.most_queued // 4
+            self._high = min(self._most, LEAST_QUEUED)
         _content.add(self)
 
     def _arrived(self, message: Arrived) -> None:
@@ -461,6 +481,10 @@ class Peer(ABC):
     @abstractmethod
     def _buffered(self) -> int:
         """Bytes that are queued."""
+
+    @abstractmethod
+    def _mark(self, low: int) -> None:
+        """Have :meth:`_drained` called once no more bytes than this are queued."""
 
     @abstractmethod
     async def _drain(self) -> None:

@@ -156,6 +156,9 @@ class PortableWebRtc(Peer):
     def _buffered(self) -> int:
         return int(self._channel.bufferedAmount)
 
+    def _mark(self, low: int) -> None:
+        self._channel.bufferedAmountLowThreshold = low
+
     async def _drain(self) -> None:
         self._why = self._why or "closed"
         channel, transport = self._channel, self._connection.sctp

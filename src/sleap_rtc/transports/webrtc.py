@@ -188,6 +188,9 @@ class WebRtc(Peer):
     def _buffered(self) -> int:
         return int(self._channel.buffered_amount())
 
+    def _mark(self, low: int) -> None:
+        self._channel.set_buffered_amount_low_threshold(low)
+
     async def _drain(self) -> None:
         # What has left the queue may still be under way: the stream's end comes behind it, and is
         # answered by the peer.
