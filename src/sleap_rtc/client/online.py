@@ -195,7 +195,9 @@ class Online:
                     self._changed.clear()
                     await self._changed.wait()
         others = ", ".join(p.name for p in self.workers(entry.room))
-        hint = f"Online are: {others}." if others else "No worker is online there."
+        hint = f"Online are: {others}."
+        if not others:
+            hint = f"No worker is online. On its machine: sleap-rtc worker --room {entry.name}"
         raise UnknownWorker(name=name, room=entry.name, hint=hint)
 
     def watch(self, link: Link) -> None:

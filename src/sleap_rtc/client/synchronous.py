@@ -14,6 +14,7 @@ from sleap_rtc.client.api import AsyncClient, Hashing, Paths
 from sleap_rtc.client.asking import RemoteModel, RemoteModels, WorkerLibrary
 from sleap_rtc.client.composing import Composed, Located
 from sleap_rtc.client.following import Follower, Update
+from sleap_rtc.client.lastknown import LastKnown
 from sleap_rtc.client.members import RoomMember
 from sleap_rtc.client.outcome import failure
 from sleap_rtc.client.portal import Portal
@@ -205,6 +206,11 @@ class Client:
     def settings(self) -> Settings:
         """The settings that hold."""
         return self._client.settings
+
+    @property
+    def known(self) -> LastKnown:
+        """What this machine was told last, for when nobody can be asked."""
+        return self._client.known
 
     @property
     def library(self) -> Registry:
