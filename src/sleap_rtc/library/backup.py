@@ -65,7 +65,7 @@ class Saved(msgspec.Struct, frozen=True):
         models: Number of models.
         aliases: Number of aliases.
         size: Bytes of the files in it.
-        left_out: Models, or files of theirs, that could not be saved, with a sentence each.
+        left_out: Models that could not be saved, or not with all their files, with a sentence each.
         linked: Number of models of which files are linked to, and not in it.
     """
 
@@ -135,7 +135,9 @@ def save(
             _add(archive, "backup.json", io.BytesIO(encode_pretty(head)), now)
             _add(archive, "manifest.json", text, now)
             for name, raw in records.items():
-                left_out += _add_files(archive, registry, (name, raw), contents, more)
+                lacking = _add_files(archive, registry, (name, raw), contents, more)
+                if lacking is not None:
+                    left_out.append(lacking)
     return Saved(
         models=written.models,
         aliases=written.aliases,
@@ -208,20 +210,24 @@ def _add_files(
     listed: tuple[str, msgspec.Raw],
     contents: bool,
     more: Callable[[int], None],
-) -> Iterator[Unreadable]:
-    """Add a model's files; why one of them couldn't be added."""
+) -> Unreadable | None:
+    """Add a model's files; why one of them couldn't be added, if any couldn't."""
     try:
         record = manifest.record_of(*listed)
     except DataError as error:  # one that is too large, written with indents
-        yield Unreadable(directory=listed[0], why=error.message)
-        return
+        return Unreadable(directory=listed[0], why=error.message)
     directory = registry.models_dir / record.directory
+    first, lacking = "", 0
     for file in saved_files(record, contents):
         why = _add_file(archive, directory, file, more)
         # It would remember all of them.
         archive.members = []  # type: ignore[attr-defined]
-        if why:
-            yield Unreadable(directory=directory.name, why=why)
+        lacking += bool(why)
+        first = first or why
+    if not lacking:
+        return None
+    others = f", and {lacking - 1:,} more of its files likewise" if lacking > 1 else ""
+    return Unreadable(directory=directory.name, why=first + others)
 
 
 def _add_file(
