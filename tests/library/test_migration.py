@@ -261,6 +261,7 @@ def test_a_full_disk_leaves_it_for_the_next_time(
     assert registry.get("3f2a9c01").directory == folder
 
 
+@pytest.mark.slow
 def test_after_a_kill_at_any_change_it_goes_on(
     models: Path, opened: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
