@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import msgspec
 import pytest
 
+from sleap_rtc.cli import job_views
 from sleap_rtc.cli.job_documents import JobsDocument, TrackDocument, TrainDocument
 from sleap_rtc.client.submitted import short
 
@@ -34,6 +37,21 @@ def test_the_list_says_what_was_last_seen_where_nobody_can_be_asked(cli, home):
     assert shown[0].room == "a" * 32
     assert cli("jobs", "-q").out.split() == [running.id, done_job.id]
     assert len(cli("jobs", "--limit", "1", "--json").document["jobs"]) == 1
+
+
+def test_what_workers_say_is_kept_for_when_they_are_away(cli, home, monkeypatch):
+    job = home.job(state="preparing")
+    told = SimpleNamespace(id=job.id, state="completed")
+
+    async def ask(_client, _jobs):
+        return {job.id: told}
+
+    monkeypatch.setattr(job_views, "_ask_workers", ask)
+    [shown] = cli("jobs", "--json").document["jobs"]
+    assert (shown["state"], shown["current"]) == ("completed", True)
+    assert home.jobs.get(job.id).state == "completed"
+    [waits] = cli("transfers", "--json").document["transfers"]
+    assert (waits["id"], waits["direction"], waits["state"]) == (job.id, "fetch", "cut")
 
 
 def test_a_job_that_is_home_needs_no_worker(cli, home):

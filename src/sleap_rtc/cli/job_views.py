@@ -7,6 +7,8 @@ import contextlib
 from collections.abc import Sequence
 from typing import Final, Literal
 
+import msgspec
+
 from sleap_rtc.cli.app import App
 from sleap_rtc.cli.following import Followed, finish, follow, room_name, shown_error
 from sleap_rtc.cli.job_documents import (
@@ -70,9 +72,17 @@ def _own(app: App, client: AsyncClient, room: str | None, limit: int) -> list[Jo
     shown = []
     for job in kept:
         summary = told.get(job.id)
-        state = job.state if summary is None else summary.state
+        state = job.state if summary is None else str(summary.state)
+        if state != job.state:
+            _note_state(client, job, state)
         shown.append(_of_own(client, job, state, current=summary is not None))
     return shown
+
+
+def _note_state(client: AsyncClient, job: SubmittedJob, state: str) -> None:
+    """Keep what a worker says of a job, for whoever asks when it is away."""
+    with contextlib.suppress(SleapRtcError):  # of another process, or of a disk that is full
+        client.submitted.update(job.id, lambda old: msgspec.structs.replace(old, state=state))
 
 
 async def _ask_workers(client: AsyncClient, jobs: Sequence[SubmittedJob]) -> dict[str, JobSummary]:

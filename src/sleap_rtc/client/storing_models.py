@@ -12,11 +12,9 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from msgspec.structs import replace
-
+from sleap_rtc.client.parts import files_of, with_whole_paths
 from sleap_rtc.errors import Cancelled, NotFound
 from sleap_rtc.files.packing import Packed
-from sleap_rtc.jobs.datasets import NamedFile
 from sleap_rtc.transfer.progress import Progress
 
 if TYPE_CHECKING:
@@ -67,9 +65,9 @@ async def store_model(mover: Mover, packed: Packed, on_progress: Callable[[Progr
     def store_all() -> None:
         sent, failure = 0, None
         try:
-            files, named = _absolute(packed), _named(packed)
+            whole = with_whole_paths(packed)
             done = store_files(
-                store, files, named, state=state, limits=limits, on_progress=progress
+                store, whole, files_of(whole), state=state, limits=limits, on_progress=progress
             )
             sent = done.sent
         except BaseException as error:  # noqa: BLE001 - whoever waits must be told
@@ -96,27 +94,3 @@ def _settle(storing: asyncio.Future[int], sent: int, failure: BaseException | No
         storing.set_exception(failure)
     else:
         storing.set_result(sent)
-
-
-def _absolute(packed: Packed) -> Packed:
-    """The same with the files' whole paths, as a package of the library names them in its root."""
-    root = packed.root
-    if root is None:
-        return packed
-    sources = tuple(
-        replace(source, path=str(root / source.path), beneath=False) if source.beneath else source
-        for source in packed.sources
-    )
-    return replace(packed, sources=sources, root=None)
-
-
-def _named(packed: Packed) -> list[NamedFile]:
-    return [
-        NamedFile(
-            name=entry.path,
-            size=entry.size,
-            checksum=packed.file_hashes[entry.path],
-            place=source.path,
-        )
-        for entry, source in zip(packed.package.files, packed.sources, strict=True)
-    ]
