@@ -66,7 +66,7 @@ def test_a_question_is_asked_until_patience_ends() -> None:
 
 def test_a_busy_store_is_left_alone_by_all() -> None:
     pauses = Pauses(QUICK)
-    pauses.back_off(1, answer(503, retry_after="1"))
+    pauses.back_off(1, answer(503, retry_after="60"))
     began, held = time.monotonic(), threading.Event()
 
     def other() -> None:
@@ -78,9 +78,9 @@ def test_a_busy_store_is_left_alone_by_all() -> None:
     thread.start()
     assert not held.wait(0.05)
     pauses.stop()
-    thread.join(5)
+    thread.join(30)
     assert held.is_set()
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 50
 
 
 def test_stopped_and_going_on_again() -> None:

@@ -330,7 +330,7 @@ async def test_closing_doesnt_wait_for_the_limit(wires, ends, made):
     await asyncio.to_thread(made.read_at.wait, 5)
     began = time.monotonic()
     await server.close()
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 60  # at a byte a second it would last for days
     with pytest.raises(LinkLost):
         await task
 

@@ -313,4 +313,4 @@ async def test_everything_is_over_after_its_time(announced, monkeypatch):
     began = time.monotonic()
     [met] = await short(monkeypatch, side(server, fetcher.end, fetches=False))
     assert isinstance(met, PeerUnreachable)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 8
