@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -127,6 +128,15 @@ def test_what_rots_behind_a_check_is_noticed_when_it_is_written_anew(
     with (store._path / "a").open("r+b") as file:
         file.seek(BLOCK)
         file.write(b"rot")
+    assert store.verify() == [1]
+    store.discard()
+
+
+def test_what_is_cut_behind_a_check_is_noticed(make_packed: MakePacked, tmp_path: Path) -> None:
+    packed = make_packed({"a": 2 * BLOCK, "b": 2 * BLOCK})
+    store = open_store(tmp_path / "incoming", packed)
+    assert fill(store, [tmp_path / "source"], likely=True) == 4 * BLOCK
+    os.truncate(store._path / "a", BLOCK)
     assert store.verify() == [1]
     store.discard()
 

@@ -595,6 +595,8 @@ class PartialStore:
             with self._disk(), self._handles.use(file) as fd:
                 if os.fstat(fd).st_size != entry.size:
                     os.ftruncate(fd, entry.size)
+                    numbers = self.layout.numbers(file)
+                    self._checked[numbers.start : numbers.stop] = bytes(len(numbers))
 
     def _wrong(
         self, numbers: Iterable[int], progress: Callable[[int], None] | None = None

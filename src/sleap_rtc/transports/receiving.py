@@ -157,7 +157,7 @@ class Receiving:
                 window = manner.window or self._window
                 several = _at_once(source) > 1
                 # It is asked when there is room for a whole answer: else each would be a short one.
-                run = max(manner.run, BLOCK) if several else manner.run
+                run = max(manner.run, min(BLOCK, window // 4)) if several else manner.run
                 most = MAX_SEVERAL if several else MAX_ASKED
                 self._feed(SourceAdded(key, window, run, peer=source.name, most=most))
 
