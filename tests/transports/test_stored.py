@@ -221,21 +221,29 @@ async def test_what_nobody_waits_for_isnt_read_on(case: Case, source: StorageSou
 
 
 def test_links_are_asked_for_ahead_and_once() -> None:
+    """And a question that fails is asked again as a whole."""
     asked: list[list[str]] = []
+    away = [NotFound(message="away")]
     ends = [datetime.now(UTC) + timedelta(hours=1)]
 
     def links(contents: Sequence[str]) -> list[SignedRequest]:
+        if away:
+            raise away.pop()
         asked.append(list(contents))
         return [SignedRequest("GET", f"http://s/{each}", {}, ends[0]) for each in contents]
 
     contents = [str(n) for n in range(LINKS + 10)]
     contents[5] = contents[3]
     ahead = _Ahead(contents, links)
+    with pytest.raises(NotFound):
+        ahead.link(contents[0])
     assert [ahead.link(each).url for each in contents[:LINKS]] == [
         f"http://s/{each}" for each in contents[:LINKS]
     ]
     # The content that is there twice needs a second link, which is asked for alone.
     assert [len(each) for each in asked] == [LINKS - 1, 1]
+    ahead.link(contents[100])
+    assert asked.pop() == [contents[100]]
     assert ahead.link("listing").url == "http://s/listing"
     ends[0] = datetime.now(UTC) + timedelta(seconds=60)
     ahead.link(contents[LINKS])

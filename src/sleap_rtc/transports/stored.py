@@ -251,18 +251,18 @@ class _Ahead:
             found = self._ready.pop(content, None)
             if found is not None and found.expires.timestamp() - time.time() > _EARLY_S:
                 return found
-            wanted = [content, *self._following(content)]
-            fresh = dict(zip(wanted, self._ask(wanted), strict=True))
-            self._ready |= fresh
+            place = self._places.get(content, -1)
+            wanted = [content, *self._following(place, content)]
+            self._ready |= zip(wanted, self._ask(wanted), strict=True)
+            if place >= self._next:
+                self._next = place + LINKS
             return self._ready.pop(content)
 
-    def _following(self, content: str) -> list[str]:
+    def _following(self, place: int, content: str) -> list[str]:
         """What will be read next, if it is the first time that links go so far."""
-        place = self._places.get(content, -1)
         if place < self._next:
             return []
-        self._next = place + LINKS
-        following = self._contents[place + 1 : self._next]
+        following = self._contents[place + 1 : place + LINKS]
         return [each for each in dict.fromkeys(following) if each != content]
 
 
