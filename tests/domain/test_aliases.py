@@ -108,6 +108,13 @@ def test_among_thousands_a_mistyped_name_is_found(many: list[str], data: st.Data
         assert wrong in many or best >= SequenceMatcher(a=wrong, b=meant).ratio() - 0.05
 
 
+@pytest.mark.parametrize(
+    ("wrong", "meant"), [("fyl", "fly"), ("bees", "bee"), ("moose", "mouse"), ("cta", "cat")]
+)
+def test_among_thousands_a_short_name_is_found(many: list[str], wrong: str, meant: str) -> None:
+    assert meant in aliases.near(wrong, [*many, "fly", "bee", "mouse", "cat"])
+
+
 def test_what_is_like_nothing_is_near_nothing_among_thousands(many: list[str]) -> None:
     assert aliases.near("quokka", many) == []
     assert aliases.near("//", many) == []

@@ -30,7 +30,9 @@ _TELLING: Final = 3
 _COMPARED: Final = 64
 """Keys that are compared with a text letter by letter: a tenth of a millisecond each."""
 _COMMON: Final = 2_000
-"""Keys that may share three characters without these telling nothing."""
+"""Keys that may share some characters without these telling nothing."""
+_SHORT: Final = 6
+"""Characters of a name of which hardly three in a row outlive a mistake."""
 _ALLOWED: Final = re.compile(r"[\w.-]+")
 _HEX_ONLY: Final = re.compile(r"[0-9a-f]{64}")
 
@@ -104,7 +106,7 @@ def near(name: str, keys: Collection[str], *, most: int = 3) -> list[str]:
 
 
 def _alike(meant: str, keys: Collection[str]) -> Collection[str]:
-    """The keys that share most with a text, three characters at a time, ends included.
+    """The keys that share most with a text, two or three characters at a time, ends included.
 
     What more than a few thousand keys have tells them from nothing, and isn't counted.
     """
@@ -113,7 +115,8 @@ def _alike(meant: str, keys: Collection[str]) -> Collection[str]:
     text = f"/{'/'.join(keys)}/"
     ends = f"/{meant}/"
     shared: Counter[str] = Counter()
-    for part in dict.fromkeys(ends[at : at + 3] for at in range(len(ends) - 2)):
+    width = 2 if len(meant) <= _SHORT else 3
+    for part in dict.fromkeys(ends[at : at + width] for at in range(len(ends) - width + 1)):
         having = list(islice(_having(part, text), _COMMON + 1))
         if len(having) <= _COMMON:
             shared.update(set(having))
@@ -124,10 +127,7 @@ def _alike(meant: str, keys: Collection[str]) -> Collection[str]:
 
 
 def _having(part: str, text: str) -> Iterator[str]:
-    """The keys in a text in which three characters are, of which the one in the middle is no end.
-
-    One that has them twice comes twice.
-    """
+    """The keys in a text in which a part is, be it at an end; one that has it twice comes twice."""
     at = text.find(part)
     while at >= 0:
         middle = at + 1
