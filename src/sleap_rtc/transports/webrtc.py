@@ -10,8 +10,8 @@ Parameters and traps are measured ones:
 * every connection is closed before the interpreter ends, and what was asked of the library has
   been answered, or a late callback aborts the process: what is cancelled goes on in its threads;
 * SCTP as it comes begins anew with few packets after each loss, which leaves a long line mostly
-  unused. Larger bursts (``with_dc_chunking``) would help there, but near peers lose them: 24 MB
-  took over 4 s in one of eight transfers;
+  unused. Larger bursts (``with_dc_chunking``) don't help there: with and without them one
+  connection carries the same. Near peers whose sockets have little room lose them;
 * the library has no call for an ICE restart: a new offer with other ICE
   credentials is one (RFC 8445, section 9), and the same channel goes on.
 """
@@ -49,10 +49,12 @@ RESTART_AFTER_S: Final = 1.0
 """Seconds of a broken network path after which the offerer looks for another, and between tries."""
 WATCH_S: Final = 1.0
 """Seconds between two looks whether this machine still has its addresses."""
-FIRST_WINDOW: Final = 64
+FIRST_WINDOW: Final = 48
 """Packets that may be under way before the first acknowledgement."""
-LEAST_WINDOW: Final = 48
-"""The same after a loss: a random loss on a long line costs no second then."""
+LEAST_WINDOW: Final = 24
+"""The same after a loss: a random one on a long line costs no second then. It is half of what a
+relay's socket holds (coturn has room for 56 packets): with 48, nine of ten were lost there while it
+was busy, and nothing made the sender slower."""
 TELL_TIMES: Final = 3
 """How often an address is signaled at most, while the server can't be reached."""
 LAST_CALLS_S: Final = 0.5
