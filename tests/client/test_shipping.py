@@ -148,8 +148,9 @@ class Worker:
 
     # ── what the worker's side needs ──
 
-    def offered(self, asker, package) -> None:
-        pass
+    @contextlib.contextmanager
+    def offering(self, asker, package):
+        yield
 
     @contextlib.contextmanager
     def sources(self, package):
