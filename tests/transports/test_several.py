@@ -1,4 +1,4 @@
-"""Small files over a real link, to peers that know of questions for several blocks and to others."""
+"""Small files over a real link: to peers that know of questions for several blocks, and others."""
 
 from __future__ import annotations
 
