@@ -68,6 +68,7 @@ def test_every_setting_can_be_set_in_every_place() -> None:
         "ice_servers": "stun:a:1",
         "limit_rate": "3",
         "insecure": "true",
+        "offline": "true",
         "transport": "direct",
         "webrtc_library": "portable",
         "server_behind_proxy": "on",
