@@ -49,10 +49,9 @@ class Layout:
 
     def size(self, number: int) -> int:
         """Bytes of the block."""
-        # Asked for many times for each block: without calls that would only be nicer to read.
+        # As `locate` and the entry say; this is asked for many times for each block.
         file = bisect.bisect_right(self._first, number) - 1
-        size = self.package.files[file].size - (number - self._first[file]) * BLOCK
-        return size if size < BLOCK else BLOCK
+        return min(BLOCK, self.package.files[file].size - (number - self._first[file]) * BLOCK)
 
     def hash(self, number: int) -> bytes:
         """The block's BLAKE3, 32 bytes."""
