@@ -361,38 +361,52 @@ def run(*command: str) -> None:
     assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}"
 
 
-class Lab:
-    """A server, a room, one worker and one client; more of each are easily had."""
+class Host:
+    """A server, and where its data is."""
 
-    def __init__(self, root: Path, data: Dataset, address: str, **serving: Any) -> None:
-        self.root, self.data, self.address = root, data, address
+    def __init__(self, root: Path, address: str, **settings: Any) -> None:
+        self.root, self.address = root, address
+        self.process = self._process(settings)
+        self.process.start()
+
+    def begin_again(self, **settings: Any) -> None:
+        """End it, and start it with other settings: it is the same server, at the same port."""
+        port = self.process.port
+        self.process.terminate()
+        self.process = self._process(settings)
+        self.process.port = port
+        self.process.start()
+
+    def _process(self, settings: dict[str, Any]) -> ServerProcess:
+        here = {"server_host": self.address, "insecure": True}
+        home = str(self.root / "server-home")
+        return ServerProcess(self.root / "server", home=home, **here, **settings)
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.address}:{self.process.port}"
+
+    def code(self) -> str:
+        """One that lets a device in."""
+        return new_code(load({"server_data_dir": self.root / "server"}))
+
+
+class Lab:
+    """A room, one worker and one client at a server; more of each are easily had."""
+
+    def __init__(self, root: Path, data: Dataset, host: Host) -> None:
+        self.root, self.data, self.host = root, data, host
         self.programs: list[Program] = []
-        self.server = ServerProcess(
-            root / "server",
-            home=str(root / "server-home"),
-            server_host=address,
-            insecure=True,
-            **serving,
-        )
         self.client = ClientMachine(self, "laptop", root / "laptop")
         self.worker = WorkerMachine(self, "gpu-1", root / "gpu-1")
         self.workers = [self.worker]
 
     def open(self) -> None:
-        """Start the server, and make the room."""
-        self.server.start()
+        """Make the room."""
         person = Client(self.client.settings)
-        person.login(self.url, code=self.server.setup_code)
-        person.create_room("lab", server=self.url)
+        person.login(self.host.url, code=self.host.code())
+        person.create_room("lab", server=self.host.url)
         self.worker.room = self.invite()
-
-    @property
-    def url(self) -> str:
-        return f"http://{self.address}:{self.server.port}"
-
-    def setup_code(self) -> str:
-        """One that lets another device in at the server."""
-        return new_code(load({"server_data_dir": self.root / "server"}))
 
     def invite(self, role: str = "worker", **more: Any) -> str:
         return Client(self.client.settings).invite("lab", role=role, **more)
@@ -465,8 +479,6 @@ class Lab:
         for machine in (self.client, self.worker):
             if machine.network is not None:
                 machine.network.close()
-        with contextlib.suppress(RuntimeError):
-            self.server.kill()
         for name in ("incoming", "datasets"):
             shutil.rmtree(self.worker.directory / name, ignore_errors=True)
 
@@ -542,19 +554,24 @@ def large(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Iterator[P
     path.unlink()
 
 
-@pytest.fixture
-def lab(tmp_path: Path, data: Dataset) -> Iterator[Lab]:
-    with opened(tmp_path, data) as made:
-        yield made
-
-
 @contextlib.contextmanager
-def opened(root: Path, data: Dataset, **serving: Any) -> Iterator[Lab]:
-    """A lab whose server has these settings."""
+def serving(root: Path, **settings: Any) -> Iterator[Host]:
+    """A server with these settings."""
     address = netns.inside()
     if address is None:
         pytest.skip("WebRTC needs an interface besides loopback; `make test` makes one")
-    made = Lab(root, data, address, **serving)
+    host = Host(root, address, **settings)
+    try:
+        yield host
+    finally:
+        with contextlib.suppress(RuntimeError):
+            host.process.kill()
+
+
+@contextlib.contextmanager
+def opened(root: Path, data: Dataset, host: Host) -> Iterator[Lab]:
+    """A lab at a server."""
+    made = Lab(root, data, host)
     try:
         made.open()
         yield made
@@ -562,7 +579,33 @@ def opened(root: Path, data: Dataset, **serving: Any) -> Iterator[Lab]:
         made.close()
 
 
+@pytest.fixture(scope="session")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    """The server of all tests that leave it as it is; each has a room of its own there."""
+    with serving(tmp_path_factory.mktemp("host")) as made:
+        yield made
+
+
+@pytest.fixture
+def lab(tmp_path: Path, data: Dataset, host: Host) -> Iterator[Lab]:
+    with opened(tmp_path, data, host) as made:
+        yield made
+
+
+@pytest.fixture
+def own_lab(tmp_path: Path, data: Dataset) -> Iterator[Lab]:
+    """One with a server of its own, which may be killed."""
+    with serving(tmp_path) as host, opened(tmp_path, data, host) as made:
+        yield made
+
+
 @pytest.fixture(scope="module")
 def make_lab() -> Callable[..., contextlib.AbstractContextManager[Lab]]:
     """Makes labs for a module's own fixtures: a folder, data, settings of the server."""
-    return opened
+
+    @contextlib.contextmanager
+    def make(root: Path, data: Dataset, **settings: Any) -> Iterator[Lab]:
+        with serving(root, **settings) as host, opened(root, data, host) as made:
+            yield made
+
+    return make

@@ -63,9 +63,9 @@ def test_somebody_who_was_never_invited(lab) -> None:
     stranger = lab.machine("stranger")
     # With another's papers for the room, and a key of their own.
     DeviceStore(stranger.home).save_room(DeviceStore(lab.client.home).room("lab"))
-    for code in (None, lab.setup_code()):
+    for code in (None, lab.host.code()):
         if code is not None:
-            assert stranger.do("login", server=lab.url, code=code).ended() == 0
+            assert stranger.do("login", server=lab.host.url, code=code).ended() == 0
         exit_code, error = stranger.train(lab.config()).refused()
         said = "not_signed_in" if code is None else "not_trusted"
         assert (exit_code, error["code"]) == (6, said)

@@ -140,7 +140,7 @@ def test_an_engine_that_the_worker_lacks(lab) -> None:
     code, error = client.refused()
     assert (code, error["code"]) == (1, "engine_missing")
     assert error["message"] == "The engine 'sleap-nn' is not installed on worker gpu-1."
-    assert error["hint"] == "Run there: sleap-rtc engine install sleap-nn"
+    assert error["hint"].startswith("Run there: sleap-rtc engine install sleap-nn. Or take what")
     assert not (lab.client.home / "jobs").exists()
 
     end = lab.client.unchecked(lab.config(), engine="sleap-nn").done()

@@ -206,12 +206,13 @@ def test_daemon_and_runner_killed_at_once(lab) -> None:
     assert epochs_of(lab.worker.view(job)) == list(range(12))
 
 
-def test_server_killed_in_the_middle(lab) -> None:
+def test_server_killed_in_the_middle(own_lab) -> None:
+    lab = own_lab
     lab.worker.begin()
     client = lab.client.train(lab.config(epochs=8, steps=60), alias="first")
     client.until(lambda line: line["kind"] == "epoch" and line["epoch"] == 1)
     up = [line["state"] for line in client.of("link")]
-    lab.server.kill()
+    lab.host.process.kill()
     assert client.done()["state"] == "completed"
     # All of it, the model included, came over the link that was open.
     assert [line["state"] for line in client.of("link")] == up
@@ -220,7 +221,7 @@ def test_server_killed_in_the_middle(lab) -> None:
     code, error = lab.client.train(lab.config()).refused()
     assert (code, error["code"]) == (5, "server_unreachable")
 
-    lab.server.start()
+    lab.host.process.start()
     assert lab.client.do("await", worker="gpu-1").ended() == 0
     second = lab.client.train(lab.config(), alias="second")
     assert second.done()["state"] == "completed"

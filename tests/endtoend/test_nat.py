@@ -27,6 +27,12 @@ NUMBERS = (100 + 2 * PROCESS, 101 + 2 * PROCESS)
 
 
 @pytest.fixture
+def lab(own_lab):
+    """The server is told what to tell of ICE."""
+    return own_lab
+
+
+@pytest.fixture
 def behind(lab) -> Callable[..., tuple[Router, Router]]:
     """Puts client and worker behind routers, and tells the server what it is to tell of ICE."""
 
@@ -40,18 +46,7 @@ def behind(lab) -> Callable[..., tuple[Router, Router]]:
                 router.start()
             except NotPermitted as error:
                 pytest.skip(error.message)
-        before = lab.server
-        before.terminate()
-        lab.server = type(before)(
-            lab.root / "server",
-            home=str(lab.root / "server-home"),
-            server_host=lab.address,
-            insecure=True,
-            server_stun_port=before.port,
-            ice_servers=ice or [],
-        )
-        lab.server.port = before.port
-        lab.server.start()
+        lab.host.begin_again(server_stun_port=lab.host.process.port, ice_servers=ice or [])
         return routers
 
     return put
@@ -62,7 +57,7 @@ def turn(lab) -> Iterator[TurnServer]:
     if find_coturn() is None:
         pytest.skip("coturn is not installed (apt install coturn)")
     first = 40_000 + 1_000 * PROCESS
-    with TurnServer(lab.root / "turn", lab.address, ports=(first, first + 999)) as server:
+    with TurnServer(lab.root / "turn", lab.host.address, ports=(first, first + 999)) as server:
         yield server
 
 

@@ -82,6 +82,7 @@ def test_a_client_killed_while_it_stores_goes_on_and_nothing_is_queued(lab, labe
     client = train(lab, labels, env=exactly | SLOW, pad=999, die_at="storing")
     assert client.ended() == -signal.SIGKILL
     assert jobs_of(lab.worker) == before
+    assert list((lab.client.home / "uploads").iterdir()) != []
 
     again = train(lab, labels, env=exactly, pad=999, die_at="stored")
     assert again.ended() == -signal.SIGKILL
