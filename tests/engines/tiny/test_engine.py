@@ -2,9 +2,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from sleap_rtc.engines.tiny.engine import TinyEngine
+from sleap_rtc.engines.base import TrainPlan
+from sleap_rtc.engines.process import Ending
+from sleap_rtc.engines.tiny.checkpoint import LAST, About, save
+from sleap_rtc.engines.tiny.engine import TinyEngine, _Training
+from sleap_rtc.engines.tiny.network import new_weights
 from sleap_rtc.media.synthetic import SyntheticSpec, make_dataset
 from sleap_rtc.testing.engine_conformance import EngineConformance, EngineWork
 
@@ -36,6 +41,35 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> EngineWork:
         model_type="single_instance",
         config=lambda epochs: CONFIG.format(epochs=epochs),
     )
+
+
+def test_a_checkpoint_that_was_not_told_of_counts(data: EngineWork, tmp_path: Path) -> None:
+    plan = TrainPlan(
+        labels=data.labels,
+        config=data.config(9),
+        model_type=data.model_type,
+        directory=tmp_path,
+        run_name="flies",
+    )
+    about = About(
+        model_type="single_instance",
+        nodes=("a",),
+        edges=(),
+        maps=1,
+        filters=4,
+        factor=1,
+        sigma=2.0,
+        crop=0,
+        epochs=3,
+    )
+    save(tmp_path / LAST, about, new_weights(4, 1, np.random.default_rng(1)))
+    training = _Training(plan, TinyEngine().read_config(plan.config, where="it"))
+    training.on_line('{"event": "checkpoint", "epochs": 2}', error=False)
+    killed = Ending(returncode=-9, cancelled=False, stop_asked=False, log_tail=())
+    outcome = training.conclude(killed)
+    assert (outcome.kind, outcome.epochs, outcome.metrics.epochs) == ("died", 3, 3)
+    (tmp_path / LAST).write_bytes(b"half")
+    assert training.conclude(killed).epochs == 2
 
 
 @pytest.mark.slow

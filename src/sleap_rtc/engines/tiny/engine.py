@@ -9,7 +9,6 @@ nothing but who is to blame for a failure.
 from __future__ import annotations
 
 import abc
-import contextlib
 import importlib.metadata
 import importlib.util
 import json
@@ -116,13 +115,8 @@ class TinyEngine:
             EngineMissing: Not installed.
         """
         self.find()
-        from sleap_rtc.engines.tiny import checkpoint  # noqa: PLC0415 - needs numpy
-
         summary = self.read_config(plan.config, where="the configuration")
-        epochs = None
-        with contextlib.suppress(FilesMissing, Damaged):
-            epochs = checkpoint.load(plan.directory / LAST).about.epochs
-        found = _left(plan, summary, "died", epochs)
+        found = _left(plan, summary, "died", _epochs_of(plan.directory / LAST))
         return msgspec.structs.replace(found, reason="The trainer was ended with its runner.")
 
     async def start_tracking(self, plan: TrackPlan) -> Run:
@@ -253,11 +247,25 @@ class _Training(_Watching):
         best = self._plan.directory / BEST
         if self._result is None or not best.is_file() or ending.cancelled:
             kind, reason = self._blame(ending)
-        found = _left(self._plan, self._summary, kind, self._epochs)
-        metrics = msgspec.convert(self._result or {"epochs": self._epochs}, Metrics)
+        epochs = self._epochs
+        if self._result is None and epochs is not None:
+            # It is ended at any instant: a checkpoint may be there of which it hadn't told yet.
+            epochs = _epochs_of(self._plan.directory / LAST) or epochs
+        found = _left(self._plan, self._summary, kind, epochs)
+        metrics = msgspec.convert(self._result or {"epochs": epochs}, Metrics)
         return msgspec.structs.replace(
             found, metrics=metrics, reason=reason, log_tail=ending.log_tail
         )
+
+
+def _epochs_of(path: Path) -> int | None:
+    """The epochs of a checkpoint; None if it isn't there, or isn't one."""
+    from sleap_rtc.engines.tiny import checkpoint  # noqa: PLC0415 - needs numpy
+
+    try:
+        return checkpoint.load(path).about.epochs
+    except (FilesMissing, Damaged):
+        return None
 
 
 def _left(plan: TrainPlan, summary: ConfigSummary, kind: Kind, epochs: int | None) -> Outcome:
