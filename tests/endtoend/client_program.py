@@ -4,7 +4,7 @@
 
 Each update is a line of JSON on standard output. An error is the last line, and the exit code is
 the error's own. ``die_at`` names a kind of line after which the process kills itself, at once and
-with SIGKILL, while what it was doing is half done.
+with SIGKILL, while what it was doing is half done; with ``die_after``, once more bytes are done.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ sent = 0
 
 def say(kind: str, **fields: Any) -> None:
     os.write(1, json.dumps({"kind": kind, **fields}, default=str).encode() + b"\n")
-    if asked.get("die_at") == kind and fields.get("done", 1):
+    if asked.get("die_at") == kind and fields.get("done", 1) > asked.get("die_after", 0):
         os.kill(os.getpid(), signal.SIGKILL)
 
 

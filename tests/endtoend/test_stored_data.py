@@ -79,7 +79,8 @@ def test_a_client_killed_while_it_stores_goes_on_and_nothing_is_queued(lab, labe
     # A configuration of its own: what the worker has doesn't count.
     size = labels.stat().st_size + lab.config(epochs=1, pad=999).stat().st_size
     exactly = {"SLEAP_RTC_LARGE_FILE_THRESHOLD": str(size)} | PARTS
-    client = train(lab, labels, env=exactly | SLOW, pad=999, die_at="storing")
+    # The configuration goes in one piece, and leaves nothing behind.
+    client = train(lab, labels, env=exactly | SLOW, pad=999, die_at="storing", die_after=MB)
     assert client.ended() == -signal.SIGKILL
     assert jobs_of(lab.worker) == before
     assert list((lab.client.home / "uploads").iterdir()) != []

@@ -117,7 +117,7 @@ async def test_killed_at_any_instant_only_what_is_missing_is_asked_again(
             break
     forking.stdin.close()
     assert await forking.wait() == 0
-    assert code == 0
+    assert (tmp_path / "placed").exists()  # the last kill may have come right after that
     assert kills >= in_the_middle >= 2
     # Each kill costs at most what was under way: the window, asked or not yet journalled.
     assert asked.total() <= packed.package.block_count + kills * 5
