@@ -116,6 +116,23 @@ def test_synced_blocks_arent_hashed_again_and_others_are(
     store.finish().release()
 
 
+def test_what_a_power_cut_took_stays_missing_after_the_next_sync(
+    make_packed: MakePacked, tmp_path: Path
+) -> None:
+    packed = make_packed({"a": 3 * BLOCK})
+    store = open_store(tmp_path / "incoming", packed)
+    fill(store, packed, [0, 1])
+    (files_of(store) / "a").write_bytes(bytes(3 * BLOCK))
+    abandon(store)
+    store = open_store(tmp_path / "incoming", packed)
+    assert store.done == b"\x00\x00\x00"
+    fill(store, packed, [1, 2])
+    store.close()
+    store = open_store(tmp_path / "incoming", packed)
+    assert store.done == b"\x00\x01\x01"
+    store.discard()
+
+
 def test_a_journal_torn_at_every_byte(make_packed: MakePacked, tmp_path: Path) -> None:
     packed = make_packed({"a": 3 * BLOCK, "b": 7})
     store = open_store(tmp_path / "incoming", packed)

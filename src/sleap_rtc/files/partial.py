@@ -580,12 +580,17 @@ class PartialStore:
                 written[value] = self._entries
             else:
                 written.pop(value, None)
-        for number, entry in written.items():
-            if entry <= synced or not self._wrong((number,)):
-                self.done[number] = 1
-                if entry > synced:
-                    self._unsynced_files.add(self.layout.locate(number)[0])
         self._journal.records.clear()
+        lost: list[int] = []
+        for number, entry in written.items():
+            if entry > synced and self._wrong((number,)):
+                lost.append(number)
+                continue
+            self.done[number] = 1
+            if entry > synced:
+                self._unsynced_files.add(self.layout.locate(number)[0])
+        with self._lock:  # else the next sync would speak of their lines as well
+            self._note(lost, here=False)
 
     def _right_lengths(self) -> None:
         """Give files their lengths again; blocks that this makes wrong are found by hashing."""
