@@ -533,6 +533,30 @@ async def test_rot_on_the_disk_is_fetched_again(
     source.close()
 
 
+async def test_what_moves_to_another_connection_at_once_is_asked_for_once(
+    make_place: MakePlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = make_place({"a": 6 * BLOCK})
+    spoilt = False
+    verify = PartialStore.verify
+
+    def spoil(store: PartialStore, **options: object) -> list[int]:
+        nonlocal spoilt
+        if not spoilt:
+            spoilt = True
+            (store._path / "a").write_bytes(bytes(6 * BLOCK))
+        return verify(store, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(PartialStore, "verify", spoil)
+    # Both have nothing to do, and one of them could be asked for everything.
+    first, second = Meddled(place.packed), Meddled(place.packed)
+    place.check(await place.fetch(first, second))
+    assert second.asked
+    assert first.asked + second.asked == {(0, block): 2 for block in range(6)}
+    first.close()
+    second.close()
+
+
 async def test_no_room(make_place: Callable[..., Place], small_disk: Path) -> None:
     place = make_place({"a": 9 * BLOCK}, root=small_disk)
     source = Meddled(place.packed)

@@ -17,7 +17,7 @@ from sleap_rtc.domain.packages import BLOCK, listing_of
 from sleap_rtc.errors import NotFound, StorageUnreachable
 from sleap_rtc.files.packing import Packed, pack
 from sleap_rtc.storage.objects import SignedRequest
-from sleap_rtc.storage.pausing import Patience
+from sleap_rtc.storage.pausing import Patience, Pauses
 from sleap_rtc.storage.upload import upload_file
 from sleap_rtc.testing.store_endpoint import StoreEndpoint
 from sleap_rtc.transports.base import Manner, Sources
@@ -211,6 +211,27 @@ async def test_closed_it_lets_go_of_who_waits(case: Case, source: StorageSource)
         await source.block(case.ref.id, 0, 0, BLOCK)
 
 
+async def test_closed_it_asks_for_no_more_links(case: Case) -> None:
+    reached, go_on = threading.Event(), threading.Event()
+    asked: list[Sequence[str]] = []
+
+    def links(contents: Sequence[str]) -> list[SignedRequest]:
+        asked.append(contents)
+        reached.set()
+        go_on.wait(10)
+        raise StorageUnreachable(store="there", why="it is away")
+
+    source = StorageSource(case.ref.id, [f"{n}" * 64 for n in range(4)], links, patience=QUICK)
+    waiting = [asyncio.create_task(source.block(case.ref.id, n, 0, 5)) for n in range(4)]
+    await asyncio.to_thread(reached.wait, 10)
+    source.close()
+    go_on.set()
+    found = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [type(each) for each in found] == [StorageUnreachable] * 4
+    await asyncio.to_thread(source._pool.shutdown)
+    assert len(asked) == 1
+
+
 async def test_what_nobody_waits_for_isnt_read_on(case: Case, source: StorageSource) -> None:
     asked = [asyncio.create_task(source.block(case.ref.id, 0, block, BLOCK)) for block in range(2)]
     await asyncio.sleep(0)
@@ -234,7 +255,7 @@ def test_links_are_asked_for_ahead_and_once() -> None:
 
     contents = [str(n) for n in range(LINKS + 10)]
     contents[5] = contents[3]
-    ahead = _Ahead(contents, links)
+    ahead = _Ahead(contents, links, Pauses(QUICK))
     with pytest.raises(NotFound):
         ahead.link(contents[0])
     assert [ahead.link(each).url for each in contents[:LINKS]] == [

@@ -173,12 +173,14 @@ class Receiving:
         return self._carry_out(self._machine.handle(*events))
 
     def _carry_out(self, effects: list[Effect]) -> list[int]:
-        wanted: dict[SourceId, list[int]] = {}
+        wanted: dict[SourceId, dict[int, None]] = {}
         stored: list[int] = []
         for effect in effects:
             match effect:
                 case Request():
-                    wanted.setdefault(effect.source, []).append(effect.block)
+                    wanted.setdefault(effect.source, {})[effect.block] = None
+                case Withdraw() if effect.block in wanted.get(effect.source, {}):
+                    del wanted[effect.source][effect.block]  # it isn't asked for yet
                 case Withdraw():
                     self._withdraw(effect.source, effect.block)
                 case Store():
@@ -195,7 +197,7 @@ class Receiving:
                 case _:  # pragma: no cover
                     assert_never(effect)
         for key, blocks in wanted.items():
-            self._ask(key, blocks)
+            self._ask(key, [*blocks])
         return stored
 
     def _ask(self, key: SourceId, blocks: Sequence[int]) -> None:

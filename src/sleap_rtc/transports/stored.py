@@ -104,8 +104,8 @@ class StorageSource:
         self.name = name
         self._package = package
         self._contents = tuple(contents)
-        self._links = _Ahead(self._contents, links)
         self._pauses = Pauses(patience)
+        self._links = _Ahead(self._contents, links, self._pauses)
         self._connections = Connections()
         self._lock = threading.Lock()
         self._readers: OrderedDict[str, RangeReader] = OrderedDict()
@@ -236,18 +236,25 @@ class _Ahead:
     Args:
         contents: Their BLAKE3, in the order in which they are read as a rule.
         links: Gives links.
+        pauses: Say when nothing more is to be asked for.
     """
 
-    def __init__(self, contents: Sequence[str], links: Links) -> None:
-        self._contents, self._ask = contents, links
+    def __init__(self, contents: Sequence[str], links: Links, pauses: Pauses) -> None:
+        self._contents, self._ask, self._pauses = contents, links, pauses
         self._places = {content: place for place, content in reversed([*enumerate(contents)])}
         self._lock = threading.Lock()
         self._ready: dict[str, SignedRequest] = {}
         self._next = 0
 
     def link(self, content: str) -> SignedRequest:
-        """A link that wasn't given before. Blocks while it is asked for."""
+        """A link that wasn't given before. Blocks while it is asked for.
+
+        Raises:
+            Stopped: Nothing more is to be done.
+            SleapRtcError: As asking does.
+        """
         with self._lock:
+            self._pauses.check()  # many may have waited, and each question may take long
             found = self._ready.pop(content, None)
             if found is not None and found.expires.timestamp() - time.time() > _EARLY_S:
                 return found
