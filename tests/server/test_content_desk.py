@@ -27,8 +27,8 @@ from sleap_rtc.errors import (
     StorageUnreachable,
     TooManyRequests,
 )
-from sleap_rtc.server import content_table
-from sleap_rtc.server.content_table import ContentTable
+from sleap_rtc.server import content_desk, content_table
+from sleap_rtc.server.content_table import ContentTable, ExpectedRow
 from sleap_rtc.server.storage_desk import StorageDesk
 from sleap_rtc.server.store import Store, prepare_data_dir
 from sleap_rtc.server.upload_table import UploadTable
@@ -282,6 +282,58 @@ def test_quotas_count_what_is_expected(make: Callable[..., Lab]) -> None:
     assert lab.uploads.used(ROOM) == 0
 
 
+def test_who_names_a_size_and_then_a_smaller_one_uses_what_he_has_links_for(
+    make: Callable[..., Lab],
+) -> None:
+    lab = make()
+    data = b"x" * 1_000
+    large = lab.offer((data,), area="uploads")
+    lie = tuple(msgspec.structs.replace(each, size=1) for each in named((data,)))
+    small = OfferContents(room=ROOM, area="uploads", contents=lie)
+    lab.desk.offer_contents(OWNER, small)
+    assert lab.uploads.used(ROOM) == 1_000
+    lab.put(large, (data,))
+    confirmed = ConfirmContents(room=ROOM, area="uploads", contents=lie)
+    assert lab.desk.confirm_contents(OWNER, confirmed).stored == (None,)
+    # Nobody ever says what became of it.
+    lab.now += 1.1 * DAY
+    lab.desk.sweep()
+    assert lab.uploads.used(ROOM) == 1_000
+    lab.now += 1.1 * DAY
+    lab.desk.sweep()
+    assert lab.uploads.used(ROOM) == 0
+    assert not lab.path(data, "uploads").exists()
+
+
+def test_in_a_bucket_a_link_for_more_counts_as_long_as_it_is_good(
+    make: Callable[..., Lab], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab = make(bucket=True)
+    real = lab.objects.content_request
+    monkeypatch.setattr(
+        lab.objects,
+        "content_request",
+        lambda content, **more: real(content, **more | {"blake3": ""}),  # it can't compare that
+    )
+    (large,) = named((b"x" * 1_000,))
+    small = msgspec.structs.replace(large, size=1, sha256=hashlib.sha256(b"x").digest())
+
+    def offer(content: NamedContent) -> ContentsOffered:
+        request = OfferContents(room=ROOM, area="rooms", contents=(content,), again=True)
+        return lab.desk.offer_contents(OWNER, request)
+
+    lab.put(offer(small), (b"x",))
+    links = offer(large), offer(small)
+    lab.put(links[1], (b"x",))
+    request = ConfirmContents(room=ROOM, area="rooms", contents=(small,))
+    assert lab.desk.confirm_contents(OWNER, request).stored[0] is not None
+    assert lab.uploads.used(ROOM) == 1_001
+    lab.put(links[0], (b"x" * 1_000,))
+    lab.now += 1.1 * DAY
+    lab.desk.sweep()
+    assert lab.uploads.used(ROOM) == 1_000
+
+
 def test_a_device_has_links_for_so_many(
     make: Callable[..., Lab], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -342,6 +394,21 @@ def test_what_has_another_size_is_replaced(lab: Lab) -> None:
     assert lab.path(b"one").read_bytes() == b"one"
 
 
+def test_what_is_larger_than_one_piece_is_not_read_for_who_asks(
+    make: Callable[..., Lab], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab = make()
+    lab.upload()
+    lab.path(DATAS[3]).write_bytes(b"damaged" * 1_000)
+    monkeypatch.setattr(content_desk, "MAX_WHOLE", 6_999)
+    assert lacking(lab.offer()) == [False, False, False, True]
+    lab.offer(again=True)
+    assert lab.path(DATAS[3]).exists()
+    monkeypatch.setattr(content_desk, "MAX_WHOLE", 7_000)
+    lab.put(lab.offer(again=True))
+    assert lab.path(DATAS[3]).read_bytes() == DATAS[3]
+
+
 def test_in_a_bucket_what_goes_soon_is_sent_again(make: Callable[..., Lab]) -> None:
     lab = make(bucket=True)
     lab.upload(area="uploads")
@@ -376,6 +443,40 @@ def test_what_a_sweep_left_half_done_is_finished_first(make: Callable[..., Lab])
     assert not lab.uploads.condemn(key, lab.now + DAY)
     lab.desk.sweep()
     assert lab.confirm((b"one",), area="uploads") == [3]
+
+
+def test_what_a_sweep_is_removing_is_not_said_to_be_stored(make: Callable[..., Lab]) -> None:
+    """It was condemned between the two looks of an offer, and its removal takes long."""
+    lab = make()
+    lab.upload((b"one",), area="uploads")
+    key = content_key("uploads", ROOM, blake3(b"one").hexdigest())
+    lab.offer((b"one",), area="uploads", again=True)
+    with lab.store.database.write() as writer:
+        writer.execute("DELETE FROM expected")
+    assert lab.uploads.condemn(key, lab.now + DAY)
+    row = ExpectedRow(key=key, device=OWNER, room=ROOM, area="uploads", size=3, asked=0.0)
+    ContentTable(lab.store.database).expect([row], quota=0)
+    assert lab.confirm((b"one",), area="uploads") == [None]
+    lab.put(lab.offer((b"one",), area="uploads", again=True), (b"one",))
+    assert lab.confirm((b"one",), area="uploads") == [3]
+    lab.desk.sweep()
+    assert lab.path(b"one", "uploads").exists()
+
+
+def test_what_somebody_has_links_for_keeps_nothing_else_from_being_swept(
+    make: Callable[..., Lab],
+) -> None:
+    lab = make()
+    lab.upload((b"one",), area="uploads")
+    lab.now += timedelta(minutes=1)
+    lab.upload((b"two",), area="uploads")
+    lab.now += 1.1 * DAY
+    (lie,) = named((b"one",))
+    lie = msgspec.structs.replace(lie, size=1)
+    lab.desk.offer_contents(OWNER, OfferContents(room=ROOM, area="uploads", contents=(lie,)))
+    key = content_key("uploads", ROOM, blake3(b"two").hexdigest())
+    assert lab.uploads.stored_before("uploads", lab.now - DAY, limit=1) == [key]
+    assert lab.desk.sweep() == 1
 
 
 def test_who_never_comes_back_leaves_what_counts_and_goes(make: Callable[..., Lab]) -> None:

@@ -22,6 +22,7 @@ import contextlib
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
+import msgspec
 from loguru import logger
 
 from sleap_rtc.domain.ids import DeviceId
@@ -29,6 +30,7 @@ from sleap_rtc.errors import DataError
 from sleap_rtc.server.content_table import ContentTable, ExpectedRow, Known
 from sleap_rtc.server.storage_rules import LIFETIME, MUST_STAY, Rights, Turns, check_writer, ends
 from sleap_rtc.storage.objects import (
+    MAX_WHOLE,
     PART_SECONDS,
     Content,
     ObjectStore,
@@ -134,7 +136,8 @@ class ContentDesk:
         check_writer(self._rights.member_of(device, request.room), request.area)
         named = _by_key(request.room, request.area, request.contents)
         known = self._table.known(named, device)
-        asked = sorted((known.mine | known.stored) - known.unsure)
+        # What a sweep removes may be here for a moment yet: it is to be sent again.
+        asked = sorted((known.mine | known.stored) - known.unsure - known.condemned)
         found = {
             key: there
             for key, there in self._found(asked).items()
@@ -180,8 +183,12 @@ class ContentDesk:
         """Find out what became of contents for which nobody asked any more since then."""
         rows = self._table.asked_before(before)
         found = self._found(sorted({row.key for row in rows}))
-        came = [row for row in rows if row.key in found and found[row.key].size == row.size]
-        # What came counts for the room, and goes in its time.
+        # What came counts for the room as it is, whatever was said of it, and goes in its time.
+        came = [
+            msgspec.structs.replace(row, size=there.size)
+            for row in rows
+            if (there := found.get(row.key)) is not None
+        ]
         self._table.stored(came, now=self._now())
         self._table.drop(rows)
 
@@ -207,7 +214,13 @@ class ContentDesk:
             and not self._ends_soon(request.area, there)
         }
         if self._digest is not None:
-            compared = [key for key in found if request.again or key not in right]
+            # What is larger than any content in one piece has been damaged by nothing: only who
+            # asks is wrong, and would have this machine read it all.
+            compared = [
+                key
+                for key, there in found.items()
+                if (request.again or key not in right) and there.size <= MAX_WHOLE
+            ]
             right -= {
                 key for key in compared if not self._keeps(self._digest, key, named[key].blake3)
             }

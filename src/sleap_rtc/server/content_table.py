@@ -96,6 +96,8 @@ class ContentTable:
     def expect(self, rows: Sequence[ExpectedRow], *, quota: int) -> None:
         """Note that links are given; those that were are given anew.
 
+        Who was given several for one content may use any: the one for the most bytes counts.
+
         Args:
             rows: Of one device and one room.
             quota: Bytes that the room may have, what is expected included; 0 for any.
@@ -112,7 +114,7 @@ class ContentTable:
             writer.executemany(
                 f"INSERT INTO expected ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?) "  # noqa: S608 - constants
                 "ON CONFLICT (key, device) DO UPDATE "
-                "SET size = excluded.size, asked = excluded.asked",
+                "SET size = max(size, excluded.size), asked = excluded.asked",
                 [msgspec.structs.astuple(row) for row in rows],
             )
             (count,) = writer.execute(
@@ -140,7 +142,10 @@ class ContentTable:
         return frozenset(key for key, there in found if there)
 
     def stored(self, rows: Sequence[ExpectedRow], *, now: datetime) -> None:
-        """Note that contents are there, whose senders need no link any more."""
+        """Note that contents are there, whose senders need no link any more.
+
+        One that was given for more bytes than came may yet be used: it counts on.
+        """
         if not rows:
             return
         with self._database.write() as writer:
@@ -153,8 +158,8 @@ class ContentTable:
                 ],
             )
             writer.executemany(
-                "DELETE FROM expected WHERE key = ? AND device = ?",
-                [(row.key, row.device) for row in rows],
+                "DELETE FROM expected WHERE key = ? AND device = ? AND size <= ?",
+                [(row.key, row.device, row.size) for row in rows],
             )
 
     def drop(self, rows: Sequence[ExpectedRow]) -> None:

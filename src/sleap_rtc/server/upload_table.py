@@ -192,10 +192,16 @@ class UploadTable:
         return [UploadRow(*row) for row in rows]
 
     def stored_before(self, area: Area, moment: datetime, *, limit: int = 500) -> list[str]:
-        """Keys of an area's objects that were stored before then, the oldest first."""
+        """Keys of an area's objects that were stored before then, the oldest first.
+
+        Those that somebody has a link for aren't among them, or they could keep the others from
+        being looked at.
+        """
         with self._database.read() as reader:
             rows = reader.execute(
-                "SELECT key FROM objects WHERE area = ? AND stored <= ? ORDER BY stored LIMIT ?",
+                "SELECT key FROM objects WHERE area = ? AND stored <= ? "
+                "AND NOT EXISTS (SELECT 1 FROM expected WHERE expected.key = objects.key) "
+                "ORDER BY stored LIMIT ?",
                 (area, moment.timestamp(), limit),
             ).fetchall()
         return [row[0] for row in rows]
