@@ -41,15 +41,15 @@ async def test_a_mark_says_the_challenge_for_a_while(tmp_path, monkeypatch) -> N
         patched.setattr(near_models.asyncio, "get_running_loop", lambda: loop)
         patched.setattr(near_models.asyncio, "to_thread", in_place)
         told = (await near.tell(asked)).near
-        assert is_near(told.mark, told.folder, asked.challenge)
-        assert not is_near(told.mark, told.folder, new_challenge())
+        assert is_near(told.mark, told.folder, asked.challenge, by="worker")
+        assert not is_near(told.mark, told.folder, new_challenge(), by="worker")
         rest = [await near.tell(wanted()) for _ in range(MAX_MARKS)]
     assert rest[-1] is None
     assert None not in rest[:-1]
     for after, call, args in later:
         assert after == near_models.KEPT_S
         call(*args)
-    assert not is_near(told.mark, told.folder, asked.challenge)
+    assert not is_near(told.mark, told.folder, asked.challenge, by="worker")
 
 
 async def in_place(call, *args):
@@ -69,7 +69,7 @@ async def test_a_path_that_is_too_long_to_be_told(tmp_path) -> None:
 
 
 async def test_a_disk_without_room_for_marks(tmp_path, monkeypatch) -> None:
-    def full(_challenge):
+    def full(_challenge, *, by):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(near_models, "marked", full)

@@ -33,6 +33,7 @@ from sleap_rtc.files.hashcache import HashCache
 from sleap_rtc.files.nearby import marked
 from sleap_rtc.files.packing import pack
 from sleap_rtc.library.registry import Registry
+from sleap_rtc.protocol.link import WantFiles
 from sleap_rtc.protocol.moving import (
     CallModels,
     NameModels,
@@ -45,6 +46,7 @@ from sleap_rtc.testing import model_files
 from sleap_rtc.transports.base import Sources
 from sleap_rtc.transports.local import LocalSource
 from sleap_rtc.worker import pushes
+from sleap_rtc.worker.near_models import NearModels
 from sleap_rtc.worker.peers import Asker
 from sleap_rtc.worker.pushes import Pushes
 
@@ -453,7 +455,7 @@ async def test_files_of_this_user_are_read_where_they_are(lab) -> None:
     body, source = lab.model(best=b"1234567")
     folder = lab.root / "sender" / "run-1-centroid"
     weighed = await lab.weigh(body)
-    with marked(weighed.challenge) as mark:
+    with marked(weighed.challenge, by="client") as mark:
         near = Near(mark=str(mark), folder=str(folder))
         # Another link's challenge, or another model's, proves nothing here.
         await lab.push(replace(body, near=near), BOB)
@@ -464,8 +466,21 @@ async def test_files_of_this_user_are_read_where_they_are(lab) -> None:
     lab.pushes = lab.made()
     second, untouched = lab.model("second", best=b"1726354")
     weighed = await lab.weigh(second)
-    with marked(weighed.challenge) as mark:
+    with marked(weighed.challenge, by="client") as mark:
         near = Near(mark=str(mark), folder=str(lab.root / "sender" / "second-1-centroid"))
         pushed = await lab.push(replace(second, near=near))
     assert untouched.asked == 0
     assert [(came.way, came.source, came.size) for came in pushed.came] == [("local", "ada", 7)]
+
+
+async def test_a_mark_that_a_worker_made_proves_nothing_to_a_worker(lab) -> None:
+    """Who may fetch a model has the worker make one; it could say what the same worker asked."""
+    body, source = lab.model(best=b"1234567")
+    weighed = await lab.weigh(body)
+    own = NearModels(SimpleNamespace(get=lambda _: SimpleNamespace(directory=lab.root)))
+    told = await own.tell(
+        WantFiles(package=body.package, model="0a1b2c3d", challenge=weighed.challenge)
+    )
+    near = replace(told.near, folder=str(lab.root / "sender" / "run-1-centroid"))
+    await lab.push(replace(body, near=near))
+    assert source.asked == 1

@@ -246,7 +246,7 @@ async def _want(mover: Mover, package: PackageRef, model: ModelId) -> Path | Non
     answer = await mover.ask(wanted, within_s=HASHING_S)
     if challenge and isinstance(answer, FilesNear):
         near = answer.near
-        if await asyncio.to_thread(is_near, near.mark, near.folder, challenge):
+        if await asyncio.to_thread(is_near, near.mark, near.folder, challenge, by="worker"):
             return Path(near.folder)
     return None
 

@@ -205,7 +205,7 @@ def _near(mover: Mover, entry: Entry, weighed: ModelWeighed) -> Iterator[Near | 
     with contextlib.ExitStack() as stack:
         near = None
         with contextlib.suppress(OSError):
-            mark = stack.enter_context(marked(weighed.challenge))
+            mark = stack.enter_context(marked(weighed.challenge, by="client"))
             near = Near(mark=str(mark), folder=folder)
         yield near
 

@@ -49,7 +49,7 @@ class NearModels:
             return None
         mark = contextlib.ExitStack()
         try:
-            path = mark.enter_context(marked(wanted.challenge))
+            path = mark.enter_context(marked(wanted.challenge, by="worker"))
         except OSError as error:
             logger.debug("no mark for a peer: {}", error)
             return None

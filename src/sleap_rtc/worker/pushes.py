@@ -348,7 +348,8 @@ class Pushes:
         if near is None:
             return None
         challenge = self._challenge(asker, body.package.id)
-        return Path(near.folder) if is_near(near.mark, near.folder, challenge) else None
+        found = is_near(near.mark, near.folder, challenge, by="client")
+        return Path(near.folder) if found else None
 
     def _storage_of(self, body: PushModel) -> StorageSource | None:
         """Storage, if the sender says that it has the content."""
