@@ -82,6 +82,14 @@ def test_a_store_without_tls_is_refused(cli, by):
     assert "not encrypted" in done.err
 
 
+def test_offline_nobody_is_asked(cli, by):
+    by("http://127.0.0.1:9", ADMIN)
+    done = cli("server-init-storage", "--offline")
+    assert done.code != 0
+    assert "The storage is not asked" in done.err
+    assert cli("server-init-storage", "--policies", "--offline").code == 0
+
+
 def test_without_credentials_it_says_where_they_come_from(cli, monkeypatch):
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     done = cli("server-init-storage")

@@ -97,9 +97,12 @@ def server_init_storage(
     import os  # noqa: PLC0415
     from pathlib import Path  # noqa: PLC0415
 
+    from sleap_rtc.errors import Offline  # noqa: PLC0415
     from sleap_rtc.storage.opening import open_buckets  # noqa: PLC0415
     from sleap_rtc.storage.probe import probe  # noqa: PLC0415
 
+    if app.offline:
+        raise Offline(url="The storage")
     uploads, rooms = open_buckets(settings, os.environ, home=Path.home())
     wishes = setup.Wishes(
         origins=settings.origins,
