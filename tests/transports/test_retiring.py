@@ -110,12 +110,16 @@ def retire(rig: Any, monkeypatch: pytest.MonkeyPatch) -> Retire:
     return run
 
 
+@pytest.mark.webrtc
+@pytest.mark.slow
 async def test_what_is_begun_arrives_whole_and_the_rest_isnt_sent(retire: Retire) -> None:
     first, *rest = await retire(opens=True)
     assert bytes(first) == CONTENT
     assert [type(each) for each in rest] == [LinkLost, LinkLost]
 
 
+@pytest.mark.webrtc
+@pytest.mark.slow
 async def test_it_is_not_waited_for_without_end(
     retire: Retire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
