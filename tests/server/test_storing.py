@@ -12,7 +12,8 @@ from sleap_rtc.config import Settings
 from sleap_rtc.errors import StorageUnreachable
 from sleap_rtc.server.requests import Desk
 from sleap_rtc.server.store import Store, prepare_data_dir
-from sleap_rtc.server.storing import Storage, open_storage
+from sleap_rtc.server.storing import SOON, Storage, open_storage
+from sleap_rtc.server.upload_table import LOT
 from sleap_rtc.testing.server import server_settings
 
 
@@ -64,4 +65,25 @@ async def test_it_is_tended_whatever_fails(tmp_path: Path, monkeypatch: pytest.M
     assert not tending.done()
     tending.cancel()
     await asyncio.wait([tending])
+    store.close()
+
+
+async def test_after_much_that_was_over_it_looks_again_soon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, found = opened(server_settings(tmp_path / "data"))
+    assert found is not None
+    gone = iter([LOT, LOT - 1])
+    pauses: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 3:
+            raise asyncio.CancelledError
+
+    monkeypatch.setattr(found.desk, "sweep", lambda: next(gone))
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    with pytest.raises(asyncio.CancelledError):
+        await found.tend(every=100.0)
+    assert pauses == [100.0, SOON, 100.0]
     store.close()

@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from blake3 import blake3
 from loguru import logger
@@ -21,7 +21,7 @@ from sleap_rtc.server.objects import PREFIX
 from sleap_rtc.server.storage_desk import StorageDesk
 from sleap_rtc.server.storage_rules import Rights
 from sleap_rtc.server.store import Store
-from sleap_rtc.server.upload_table import UploadTable
+from sleap_rtc.server.upload_table import LOT, UploadTable
 from sleap_rtc.storage.folder import FolderStore
 from sleap_rtc.storage.objects import ObjectStore
 from sleap_rtc.storage.opening import TwoBuckets, open_buckets
@@ -31,6 +31,10 @@ FOLDER: Final = "storage"
 _CHUNK: Final = 1024 * 1024
 SWEEP_EVERY: Final = 600.0
 """Seconds between looks at what is over."""
+SOON: Final = 1.0
+"""The same after a look that found as much as it looks at: rooms may get more than that."""
+
+T = TypeVar("T")
 
 
 class Storage:
@@ -54,9 +58,11 @@ class Storage:
         """
         if self._interrupted:
             await _guarded(self.desk.recover)
+        pause = every
         while True:
-            await asyncio.sleep(every)
-            await _guarded(self.desk.sweep)
+            await asyncio.sleep(pause)
+            gone = await _guarded(self.desk.sweep) or 0
+            pause = SOON if gone >= LOT else every
             if self.folder is not None:
                 await _guarded(self.folder.sweep)
 
@@ -112,9 +118,10 @@ def _digest(folder: FolderStore, key: str) -> str:
     return digest.hexdigest()
 
 
-async def _guarded(work: Callable[[], object]) -> None:
+async def _guarded(work: Callable[[], T]) -> T | None:
     """Do something now and then; when it fails, the next time may fare better."""
     try:
-        await asyncio.to_thread(work)
+        return await asyncio.to_thread(work)
     except (SleapRtcError, OSError, sqlite3.Error) as error:
         logger.warning("tending the storage failed: {}", error)
+        return None

@@ -17,6 +17,8 @@ from sleap_rtc.storage.sqlite import Database
 
 MAX_OPEN: Final = 1_000
 """Uploads that one device may have open in a room."""
+LOT: Final = 500
+"""Uploads, or objects, that are looked at together when what is over is removed."""
 
 State = Literal["open", "completing", "done"]
 _COLUMNS: Final = "id, room, area, blake3, device, key, store_id, size, part_size, state, touched"
@@ -181,7 +183,7 @@ class UploadTable:
         with self._database.write() as writer:
             writer.execute("DELETE FROM objects WHERE key = ?", (key,))
 
-    def untouched_since(self, moment: datetime, *, limit: int = 500) -> list[UploadRow]:
+    def untouched_since(self, moment: datetime, *, limit: int = LOT) -> list[UploadRow]:
         """Uploads for which nothing was asked since then, the oldest first."""
         with self._database.read() as reader:
             rows = reader.execute(
@@ -191,7 +193,7 @@ class UploadTable:
             ).fetchall()
         return [UploadRow(*row) for row in rows]
 
-    def stored_before(self, area: Area, moment: datetime, *, limit: int = 500) -> list[str]:
+    def stored_before(self, area: Area, moment: datetime, *, limit: int = LOT) -> list[str]:
         """Keys of an area's objects that were stored before then, the oldest first.
 
         Those that somebody has a link for aren't among them, or they could keep the others from
