@@ -324,6 +324,33 @@ def test_a_source_of_bad_blocks_is_dropped_while_there_is_another() -> None:
     assert last == [Complete()]
 
 
+def test_a_peer_of_bad_blocks_cant_fail_it_by_its_many_connections() -> None:
+    machine = download(4 * BLOCK)
+    bad = (A, B, C)
+    good = SourceId(4)
+    waiting: list[Effect] = []
+    for source in bad:
+        waiting += machine.handle(SourceAdded(source, 9 * BLOCK, peer="bad"))
+    waiting += machine.handle(SourceAdded(good, BLOCK, peer="good"))
+    # The bad one is always quicker, and one of its connections is gone before it is found out.
+    for _ in range(20):
+        requests = [each for each in waiting if isinstance(each, Request)]
+        requests.sort(key=lambda each: each.source == good)
+        waiting.remove(requests[0])
+        source, block = requests[0].source, requests[0].block
+        effects = machine.handle(Arrived(source, block))
+        if Store(source, block) in effects:
+            if source == A:
+                effects += machine.handle(SourceLost(A))
+            effects += machine.handle(Stored(block) if source == good else Rejected(block))
+        assert not any(isinstance(each, Fail) for each in effects)
+        if Complete() in effects:
+            break
+        gone = [Request(each.source, each.block) for each in effects if isinstance(each, Withdraw)]
+        waiting = [each for each in waiting + effects if each not in gone]
+    assert machine.phase is Phase.COMPLETE
+
+
 def test_a_changed_file_ends_it_unless_somebody_else_has_the_right_one() -> None:
     machine = download(2 * BLOCK)
     machine.handle(SourceAdded(A))

@@ -8,9 +8,9 @@ carries out in their order. Blocks go by their numbers (:class:`~sleap_rtc.domai
        └───── SourceLost ──┘                   │                 │
        └───────────────────── Rejected ────────┴──── Rotten ─────┘
 
-A rejected block is asked again alone, of another source where there is one; the third time the
-download fails. A source that sent three wrong blocks, or says that its file changed, is used no
-more while there is another one.
+A rejected block is asked again, of another source where there is one: not of another connection of
+the peer that sent it wrong. The third time the download fails. A source that sent three wrong
+blocks, or says that its file changed, is used no more while there is another one.
 
 A slow source doesn't hold up the end. When nothing is missing any more, a source that is idle is
 asked for half of what another one still owes, from behind, where that one gets last. The first
@@ -228,7 +228,8 @@ class Download:
         self._helpers: dict[int, list[SourceId]] = {}
         self._twice = 0
         self._failures: dict[int, int] = {}
-        self._suspects: dict[int, set[SourceId]] = {}
+        self._suspects: dict[int, set[SourceId | str]] = {}
+        self._givers: dict[SourceId, SourceId | str] = {}
         self._free: set[SourceId] = set()
 
     def begin(self) -> list[Effect]:
@@ -273,6 +274,8 @@ class Download:
         if event.source in self._sources:
             raise ValueError(f"source {event.source} is there already")
         self._sources[event.source] = _Source(event)
+        # What one connection of a peer sends wrong the others would, too.
+        self._givers[event.source] = event.peer or event.source
         if self.phase is Phase.WAITING:
             self.phase = Phase.RECEIVING
         self._free.add(event.source)
@@ -374,7 +377,7 @@ class Download:
             self._miss(block)
         else:
             self._states[block] = _Block.SUSPECT
-            self._suspects.setdefault(block, set()).add(source)
+            self._suspects.setdefault(block, set()).add(self._givers[source])
         return []
 
     def _miss(self, block: int) -> None:
@@ -511,14 +514,15 @@ class Download:
             if self._states[block] == _Block.ASKED
             and len(asked := self._asked_of(block)) == of
             and helper not in asked
-            and helper not in self._suspects.get(block, ())
+            and self._givers[helper] not in self._suspects.get(block, ())
         ]
 
     def _next(self, source: SourceId) -> int | None:
         """The block to ask this source for: a suspect one first, then the first that is missing."""
         for block, avoid in self._suspects.items():
             if self._states[block] == _Block.SUSPECT and (
-                source not in avoid or self._sources.keys() <= avoid
+                self._givers[source] not in avoid
+                or all(self._givers[other] in avoid for other in self._sources)
             ):
                 return block
         found = self._states.find(_Block.MISSING, self._cursor)
