@@ -382,6 +382,22 @@ def test_contents_go_in_one_piece_each(place: Place) -> None:
     assert use(links[2]).status == 404
 
 
+def test_a_content_that_trickles_in_is_not_waited_for_longer_than_it_counts(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = b"drop by drop"
+    (request,) = offer(place.owner, [data]).requests
+    assert request is not None
+    with monkeypatch.context() as late:
+        late.setattr(module, "WHOLE_S", -1.0)
+        found = use(request, data)
+        assert found.status == 502
+        assert b"took longer" in found.body
+    assert confirm(place.owner, [data]) == [None]
+    assert use(request, data).status == 200
+    assert confirm(place.owner, [data]) == [len(data)]
+
+
 def test_who_holds_tickets_goes_on_on_one_connection(place: Place) -> None:
     datas = [b"kept %d" % number for number in range(5)]
     requests = [request for request in offer(place.owner, datas).requests if request is not None]

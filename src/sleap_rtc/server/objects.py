@@ -34,6 +34,7 @@ from sleap_rtc.errors import (
     AlreadyExists,
     Conflict,
     DataError,
+    DeadlineExceeded,
     NotFound,
     SleapRtcError,
     TooManyRequests,
@@ -62,6 +63,8 @@ from sleap_rtc.storage.tickets import Ticket
 PREFIX: Final = "/storage/"
 STALL_S: Final = 30.0
 """Seconds without a byte after which a transfer is ended."""
+WHOLE_S: Final = 12 * 3_600.0
+"""Seconds that a content in one piece may take: a day after its link nobody counts it any more."""
 FINISH_S: Final = 120.0
 """Seconds that a part may take to reach the disk, once its last byte has come."""
 THREADS: Final = 8
@@ -164,7 +167,11 @@ class Objects:
     async def _take(self, writer: PartWriter | WholeWriter, scope: Scope, body: Body) -> StoredPart:
         waiting: list[bytes] = []
         size = 0
+        time = asyncio.get_running_loop().time
+        end = time() + WHOLE_S
         while body.more:
+            if isinstance(writer, WholeWriter) and time() > end:
+                raise DeadlineExceeded(what="Sending a content", seconds=f"{WHOLE_S:g}")
             give_time(scope, STALL_S)
             piece = await body.piece()
             waiting.append(piece)
