@@ -317,6 +317,15 @@ def test_a_room_has_a_quota(tmp_path: Path) -> None:
     lab.store.close()
 
 
+def test_what_is_there_counts_as_it_is_whatever_was_said_of_it(lab: Lab) -> None:
+    right, lie = lab.ask(BIG), lab.ask(BIG, size=1)
+    lab.send(right, BIG)
+    assert lab.complete(right, BIG).size == len(BIG)
+    # Another upload was quicker, so of this one nothing is looked at.
+    assert lab.complete(lie, b"x").size == len(BIG)
+    assert lab.table.used(ROOM) == len(BIG)
+
+
 def test_two_who_ask_at_once_share_the_quota(tmp_path: Path) -> None:
     lab = Lab(tmp_path, quota=10)
     barrier = threading.Barrier(4)

@@ -207,7 +207,8 @@ class StorageDesk:
                 self._store.abort(row.upload)
             else:
                 found = self._complete(row, request.parts)
-            self._table.done(row, now=self._now())
+            # Who was quicker may have said another size, and the true one counts.
+            self._table.done(msgspec.structs.replace(row, size=found.size), now=self._now())
         return self._told(row.area, found)
 
     def abort_upload(self, device: DeviceId, request: AbortUpload) -> Aborted:
