@@ -429,6 +429,22 @@ def test_what_isnt_ours_is_never_written_through(
     open_store(tmp_path / "incoming", packed).close()
 
 
+@pytest.mark.parametrize("name", ["journal", "room", "files/a"])
+def test_what_cant_be_begun_leaves_nothing_open(
+    make_packed: MakePacked, tmp_path: Path, name: str
+) -> None:
+    packed = make_packed({"a": BLOCK})
+    store = open_store(tmp_path / "incoming", packed)
+    path = store._claim.directory / name
+    store.close()
+    path.unlink()
+    path.symlink_to(tmp_path / "elsewhere")
+    before = os.listdir("/dev/fd")  # noqa: PTH208 - it holds no files
+    with pytest.raises((OSError, UnsafePath)):
+        open_store(tmp_path / "incoming", packed)
+    assert len(os.listdir("/dev/fd")) == len(before)  # noqa: PTH208
+
+
 def test_only_the_packages_files_are_handed_over(make_packed: MakePacked, tmp_path: Path) -> None:
     packed = make_packed({"a/b/x": 5, "y": 0})
     store = open_store(tmp_path / "incoming", packed)

@@ -154,17 +154,18 @@ class PartialStore:
             fresh = not self._path.exists()
             self._path.mkdir(exist_ok=True)
             self._root = Root(self._path)
-        self._handles = Handles(self._open)
-        self._journal = Journal(claim.directory / "journal")
-        self._room = Room(claim.directory / "room")
         self._holey: dict[int, int] = {}
-        try:
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._root.close)
+            self._handles = Handles(self._open)
+            undo.callback(self._handles.close)
+            self._journal = undo.enter_context(Journal(claim.directory / "journal"))
+            self._room = Room(claim.directory / "room")
+            undo.callback(self._room.close)
             self._take_up()
             self._mark_empty()
             self._reserve(fresh=fresh)
-        except BaseException:
-            self._close_files()
-            raise
+            undo.pop_all()
 
     @property
     def here(self) -> int:
