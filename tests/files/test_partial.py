@@ -445,6 +445,22 @@ def test_what_cant_be_begun_leaves_nothing_open(
     assert len(os.listdir("/dev/fd")) == len(before)  # noqa: PTH208
 
 
+def test_a_kill_behind_the_placing_leaves_nothing_that_counts_as_here(
+    make_packed: MakePacked, tmp_path: Path
+) -> None:
+    packed = make_packed(SIZES)
+    store = open_store(tmp_path / "incoming", packed)
+    fill(store, packed)
+    staged = store.finish()
+    staged.path.rename(tmp_path / "placed")
+    abandon(store)
+    store = open_store(tmp_path / "incoming", packed)
+    assert store.here == 0
+    fill(store, packed)
+    assert store.verify() == []
+    store.discard()
+
+
 def test_only_the_packages_files_are_handed_over(make_packed: MakePacked, tmp_path: Path) -> None:
     packed = make_packed({"a/b/x": 5, "y": 0})
     store = open_store(tmp_path / "incoming", packed)
