@@ -152,9 +152,8 @@ class PartialStore:
             if self._path.is_symlink():
                 raise UnsafePath(path=str(self._path), why="it is a link")
             fresh = not self._path.exists()
-            if (
-                fresh
-            ):  # a kill right after the files were placed leaves the journal that tells of them
+            if fresh:
+                # A kill right after the files were placed leaves the journal that tells of them.
                 (claim.directory / "journal").unlink(missing_ok=True)
             self._path.mkdir(exist_ok=True)
             self._root = Root(self._path)
