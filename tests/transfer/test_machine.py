@@ -213,6 +213,13 @@ def test_an_idle_connection_takes_over_what_another_of_its_peer_hasnt_begun() ->
     assert deliver(machine, A, 1) == [Complete()]
 
 
+def test_small_blocks_that_may_be_in_one_answer_are_not_taken_over() -> None:
+    machine = download(*[BLOCK // 4] * 12)
+    assert len(asked(machine.handle(SourceAdded(A, peer="gpu-1")))) == 12
+    moved = [(Withdraw(A, block), Request(B, block)) for block in (10, 11)]
+    assert machine.handle(SourceAdded(B, peer="gpu-1")) == [each for pair in moved for each in pair]
+
+
 def test_what_is_asked_twice_is_bounded() -> None:
     machine = download(30 * BLOCK)
     machine.handle(SourceAdded(A, 15 * BLOCK))

@@ -51,6 +51,7 @@ from typing import Final, NewType, assert_never
 import msgspec
 
 from sleap_rtc.domain.layout import Layout
+from sleap_rtc.domain.packages import BLOCK
 from sleap_rtc.errors import Damaged, DataError, SleapRtcError
 
 SourceId = NewType("SourceId", int)
@@ -60,7 +61,7 @@ WINDOW: Final = 12 * 1024 * 1024
 MOST_PARTS: Final = 4
 """Into so many parts the window goes at most that a peer's connections have."""
 BEGUN: Final = 2
-"""Blocks that a connection which owes several is taken to be sending already."""
+"""Blocks, and large ones' bytes, that a connection which owes several is taken to be sending."""
 MAX_ASKED: Final = 256
 """Blocks that may be under way from one source that gives one for each question: small files have
 small blocks."""
@@ -471,7 +472,7 @@ class Download:
         slowest = max(others, key=lambda key: self._sources[key].used, default=None)
         if slowest is None:
             return []
-        rest = sorted(self._owed(slowest, source, of=1))[BEGUN:]
+        rest = self._not_begun(self._owed(slowest, source, of=1))
         effects: list[Effect] = []
         window = self._window(idle)
         for block in rest[len(rest) // 2 :]:
@@ -481,6 +482,16 @@ class Download:
             self._holders[block] = source
             effects += [Withdraw(slowest, block), self._request(source, block)]
         return effects
+
+    def _not_begun(self, owed: Iterable[int]) -> list[int]:
+        """Those that a connection hasn't begun to send: small ones come many in one answer."""
+        rest = sorted(owed)
+        size = 0
+        for count, block in enumerate(rest):
+            if count >= BEGUN and size >= BEGUN * BLOCK:
+                return rest[count:]
+            size += self._layout.size(block)
+        return []
 
     def _help(self, source: SourceId) -> list[Effect]:
         """Ask an idle source for half of what another one owes, the last of it first."""
