@@ -294,6 +294,20 @@ def test_names_of_small_files_are_synced_with_them(
     store.close()
 
 
+def set_trap(trap: str, files: Path, outside: Path) -> None:
+    """Put something else where the file ``a/x`` would be."""
+    if trap == "folder link":
+        (files / "a").symlink_to(outside)
+    else:
+        (files / "a").mkdir()
+        if trap == "link":
+            (files / "a" / "x").symlink_to(outside / "x")
+        elif trap == "hard link":
+            (files / "a" / "x").hardlink_to(outside / "x")
+        else:
+            os.mkfifo(files / "a" / "x")
+
+
 @pytest.mark.parametrize("trap", ["link", "folder link", "hard link", "fifo"])
 def test_what_stands_in_a_small_files_place_is_never_written_through(
     make_packed: MakePacked, tmp_path: Path, trap: str
@@ -307,16 +321,7 @@ def test_what_stands_in_a_small_files_place_is_never_written_through(
     (outside / "x").write_text("kept")
     files = files_of(store)
     shutil.rmtree(files / "a")
-    if trap == "folder link":
-        (files / "a").symlink_to(outside)
-    else:
-        (files / "a").mkdir()
-        if trap == "link":
-            (files / "a" / "x").symlink_to(outside / "x")
-        elif trap == "hard link":
-            (files / "a" / "x").hardlink_to(outside / "x")
-        else:
-            os.mkfifo(files / "a" / "x")
+    set_trap(trap, files, outside)
     with pytest.raises(UnsafePath):
         open_store(tmp_path / "incoming", packed)
     assert (outside / "x").read_text() == "kept"
@@ -412,16 +417,7 @@ def test_what_isnt_ours_is_never_written_through(
     (outside / "x").write_text("kept")
     files = folder_of(tmp_path / "incoming", packed.package.id, "there") / "files"
     shutil.rmtree(files / "a")
-    if trap == "folder link":
-        (files / "a").symlink_to(outside)
-    else:
-        (files / "a").mkdir()
-        if trap == "link":
-            (files / "a" / "x").symlink_to(outside / "x")
-        elif trap == "hard link":
-            (files / "a" / "x").hardlink_to(outside / "x")
-        else:
-            os.mkfifo(files / "a" / "x")
+    set_trap(trap, files, outside)
     with pytest.raises(UnsafePath):
         open_store(tmp_path / "incoming", packed)
     assert (outside / "x").read_text() == "kept"

@@ -14,7 +14,7 @@ from sleap_rtc.errors import (
     StorageRefused,
     StorageUnreachable,
 )
-from sleap_rtc.storage.pausing import Patience, Pauses, Stopped, failure_of
+from sleap_rtc.storage.pausing import Patience, Pauses, Stopped, failure_of, side_by_side
 from sleap_rtc.storage.wire import Answer
 
 QUICK = Patience(attempts=3, base=0.0, cap=0.0)
@@ -94,3 +94,33 @@ def test_stopped_and_going_on_again() -> None:
     pauses.resume()
     pauses.hold_back()
     pauses.back_off(1, answer(429, retry_after="soon"))
+
+
+def test_the_first_failure_ends_the_others_and_is_the_one_that_is_told() -> None:
+    pauses = Pauses(QUICK)
+    numbers = iter(range(4))
+
+    def work() -> None:
+        if next(numbers) == 0:
+            raise Damaged(what="a", why="it is cut")
+        while True:
+            pauses.check()
+
+    failure = side_by_side(work, 4, name="test", stop=pauses.stop, abort=pytest.fail)
+    assert isinstance(failure, Damaged)
+    assert pauses.stopped
+
+
+def test_whoever_is_interrupted_waits_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = threading.Event()
+
+    def work() -> None:
+        assert ended.wait(30)
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sleap_rtc.storage.pausing.wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        side_by_side(work, 2, name="test", stop=pytest.fail, abort=ended.set)
+    assert ended.is_set()

@@ -98,18 +98,9 @@ class ContentDesk:
         found = self._found(looked)
         there = self._there(request, named, found, known)
         wanted = [key for key in named if key not in there]
+        asked = self._now().timestamp()
         self._table.expect(
-            [
-                ExpectedRow(
-                    key=key,
-                    device=device,
-                    room=request.room,
-                    area=request.area,
-                    size=named[key].size,
-                    asked=self._now().timestamp(),
-                )
-                for key in wanted
-            ],
+            [_row(device, request, key, named[key], asked=asked) for key in wanted],
             quota=self._quota,
         )
         links = {
@@ -145,18 +136,7 @@ class ContentDesk:
         }
         now = self._now()
         self._table.stored(
-            [
-                ExpectedRow(
-                    key=key,
-                    device=device,
-                    room=request.room,
-                    area=request.area,
-                    size=named[key].size,
-                    asked=0.0,
-                )
-                for key in found
-                if key in known.mine
-            ],
+            [_row(device, request, key, named[key]) for key in found if key in known.mine],
             now=now,
         )
         stays = self._table.stay(found, now=now)
@@ -257,6 +237,25 @@ class ContentDesk:
     def _told(self, area: Area, found: StoredObject, now: datetime) -> ObjectTold:
         end = now + LIFETIME if self._digest and area == "uploads" else ends(area, found, None)
         return ObjectTold(key=found.key, size=found.size, etag=found.etag, expires=end)
+
+
+def _row(
+    device: DeviceId,
+    request: OfferContents | ConfirmContents,
+    key: str,
+    content: NamedContent,
+    *,
+    asked: float = 0.0,
+) -> ExpectedRow:
+    """What a device has a link for, or has sent."""
+    return ExpectedRow(
+        key=key,
+        device=device,
+        room=request.room,
+        area=request.area,
+        size=content.size,
+        asked=asked,
+    )
 
 
 def _by_key(room: str, area: Area, contents: Sequence[NamedContent]) -> dict[str, NamedContent]:

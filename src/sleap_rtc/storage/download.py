@@ -31,7 +31,6 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -57,7 +56,7 @@ from sleap_rtc.files.space import check_space, reserve
 from sleap_rtc.net.retrying import AGAIN
 from sleap_rtc.storage import xml
 from sleap_rtc.storage.objects import SignedRequest
-from sleap_rtc.storage.pausing import ANEW, REFUSED, Patience, Pauses, Stopped
+from sleap_rtc.storage.pausing import ANEW, REFUSED, Patience, Pauses, side_by_side
 from sleap_rtc.storage.upload import Progress
 from sleap_rtc.storage.wire import Connections, Pace, headers_of
 
@@ -412,20 +411,16 @@ class _Fetching:
                     return
                 self._fetch(number)
 
-        with ThreadPoolExecutor(in_flight, thread_name_prefix="download") as pool:
-            try:
-                tasks = [pool.submit(work) for _ in range(in_flight)]
-                done, others = wait(tasks, return_when=FIRST_EXCEPTION)
-                failures = [error for task in done if (error := task.exception())]
-                if others or failures:
-                    self._reader.stop()
-            except BaseException:  # Ctrl-C: nobody waits for a network that may be dead
-                self._reader.stop(at_once=True)
-                raise
+        failure = side_by_side(
+            work,
+            in_flight,
+            name="download",
+            stop=self._reader.stop,
+            abort=lambda: self._reader.stop(at_once=True),
+        )
         self._reader.resume()
-        for error in failures:
-            if not isinstance(error, Stopped):
-                raise error
+        if failure is not None:
+            raise failure
         return self._is_right()
 
     def place(self, target: Path) -> None:

@@ -16,7 +16,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
@@ -31,7 +30,7 @@ from sleap_rtc.files.durable import disk_errors, sync_directory, sync_file
 from sleap_rtc.files.space import check_space, sync_file_system
 from sleap_rtc.storage.download import RangeReader
 from sleap_rtc.storage.objects import MAX_WHOLE, SignedRequest
-from sleap_rtc.storage.pausing import ANEW, Patience, Pauses, Stopped
+from sleap_rtc.storage.pausing import ANEW, Patience, Pauses, side_by_side
 from sleap_rtc.storage.slices import is_block
 from sleap_rtc.storage.wire import Connections, Pace
 
@@ -163,20 +162,14 @@ class _Fetching:
                 self._fetch(index, request)
 
         fetchers = max(1, min(in_flight, len(batch)))
-        with ThreadPoolExecutor(fetchers, thread_name_prefix="download") as pool:
-            try:
-                tasks = [pool.submit(some) for _ in range(fetchers)]
-                wait(tasks, return_when=FIRST_EXCEPTION)
-                failures = [error for task in tasks if task.done() and (error := task.exception())]
-            except BaseException:  # Ctrl-C: nobody waits for a network that may be dead
-                self._pauses.stop()
-                self._connections.abort()
-                raise
-            if failures:
-                self._pauses.stop()
-        for error in failures:
-            if not isinstance(error, Stopped):
-                raise error
+
+        def abort() -> None:
+            self._pauses.stop()
+            self._connections.abort()
+
+        failure = side_by_side(some, fetchers, name="download", stop=self._pauses.stop, abort=abort)
+        if failure is not None:
+            raise failure
         self._place(batch)
 
     def _fetch(self, index: int, request: SignedRequest) -> None:

@@ -72,6 +72,7 @@ from sleap_rtc.storage.objects import (
     check_key,
     check_parts,
     check_sizes,
+    of_their_size,
 )
 from sleap_rtc.storage.tickets import Ticket, expiry, seal, unseal
 
@@ -260,11 +261,7 @@ class FolderStore:
 
     def confirm(self, contents: Sequence[Content]) -> list[StoredObject | None]:
         """What is here of contents that were sent."""
-        found = self.heads([each.key for each in contents])
-        return [
-            there if there is not None and there.size == each.size else None
-            for each, there in zip(contents, found, strict=True)
-        ]
+        return of_their_size(contents, self.heads([each.key for each in contents]))
 
     def content_request(
         self,

@@ -189,6 +189,16 @@ class SignedRequest(msgspec.Struct, frozen=True):
         return f"SignedRequest({self.method} {parts.scheme}://{parts.netloc}/…, {self.expires})"
 
 
+def of_their_size(
+    contents: Sequence[Content], found: Sequence[StoredObject | None]
+) -> list[StoredObject | None]:
+    """Of what was found of contents, in their order, that which has the content's size."""
+    return [
+        there if there is not None and there.size == each.size else None
+        for each, there in zip(contents, found, strict=True)
+    ]
+
+
 class UploadStore(Protocol):
     """Takes files in parts: a store, or the server in front of one.
 

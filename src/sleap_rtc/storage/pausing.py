@@ -11,6 +11,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import Final, TypeVar
 
 import msgspec
@@ -138,6 +139,40 @@ class Pauses:
             except NetworkError:
                 self.back_off(attempt, None)
         return call()
+
+
+def side_by_side(
+    work: Callable[[], None],
+    threads: int,
+    *,
+    name: str,
+    stop: Callable[[], None],
+    abort: Callable[[], None],
+) -> BaseException | None:
+    """Do the same work in several threads, until all of them have ended.
+
+    Args:
+        work: Takes what is to be done next, until nothing is left.
+        threads: How many, at least 1.
+        name: Of the threads.
+        stop: Called when one has failed, so that the others end.
+        abort: Called when whoever waits is interrupted: nobody waits for a network that may be
+            dead.
+
+    Returns:
+        The first failure; those that were only told to stop aren't why.
+    """
+    with ThreadPoolExecutor(threads, thread_name_prefix=name) as pool:
+        try:
+            tasks = [pool.submit(work) for _ in range(threads)]
+            wait(tasks, return_when=FIRST_EXCEPTION)
+            failures = [error for task in tasks if task.done() and (error := task.exception())]
+        except BaseException:
+            abort()
+            raise
+        if failures:
+            stop()
+    return next((error for error in failures if not isinstance(error, Stopped)), None)
 
 
 def failure_of(answer: Answer, what: str) -> SleapRtcError:

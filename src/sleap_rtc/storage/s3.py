@@ -55,6 +55,7 @@ from sleap_rtc.storage.objects import (
     check_key,
     check_parts,
     check_sizes,
+    of_their_size,
 )
 from sleap_rtc.storage.signing import Credentials, presign
 from sleap_rtc.storage.wire import MAX_ANSWER, Answer, Connections
@@ -263,11 +264,7 @@ class S3Store:
 
     def confirm(self, contents: Sequence[Content]) -> list[StoredObject | None]:
         """What is there now of contents that were sent."""
-        found = self.heads([each.key for each in contents])
-        return [
-            there if there is not None and there.size == each.size else None
-            for each, there in zip(contents, found, strict=True)
-        ]
+        return of_their_size(contents, self.heads([each.key for each in contents]))
 
     def content_request(
         self,

@@ -25,7 +25,6 @@ import functools
 import os
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Final
 
@@ -55,7 +54,7 @@ from sleap_rtc.storage.objects import (
     UploadStore,
     part_size_for,
 )
-from sleap_rtc.storage.pausing import ANEW, REFUSED, Patience, Pauses, Stopped, failure_of
+from sleap_rtc.storage.pausing import ANEW, REFUSED, Patience, Pauses, failure_of, side_by_side
 from sleap_rtc.storage.slices import sha256_of
 from sleap_rtc.storage.wire import Answer, Connections, FileSlice, Pace
 
@@ -312,21 +311,15 @@ class _Sending:
         senders = min(self._in_flight, len(missing))
         if not senders:
             return
-        with ThreadPoolExecutor(senders, thread_name_prefix="upload") as pool:
-            try:
-                tasks = [pool.submit(work) for _ in range(senders)]
-                wait(tasks, return_when=FIRST_EXCEPTION)
-                failures = [error for task in tasks if task.done() and (error := task.exception())]
-            except BaseException:  # Ctrl-C: nobody waits for a network that may be dead
-                self._pauses.stop()
-                self._connections.abort()
-                raise
+
+        def abort() -> None:
             self._pauses.stop()
+            self._connections.abort()
+
+        failure = side_by_side(work, senders, name="upload", stop=self._pauses.stop, abort=abort)
         self._pauses.resume()
-        # Those that were only told to stop aren't why.
-        for error in failures:
-            if not isinstance(error, Stopped):
-                raise error
+        if failure is not None:
+            raise failure
 
     def _send(self, upload: Upload, number: int, journal: Journal) -> None:
         """Send one part, as often as it takes."""

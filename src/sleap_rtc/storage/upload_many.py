@@ -23,7 +23,6 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -41,7 +40,7 @@ from sleap_rtc.storage.objects import (
     StoredObject,
     UploadStore,
 )
-from sleap_rtc.storage.pausing import ANEW, REFUSED, Patience, Pauses, Stopped, failure_of
+from sleap_rtc.storage.pausing import ANEW, REFUSED, Patience, Pauses, failure_of, side_by_side
 from sleap_rtc.storage.slices import is_block, sha256_of
 from sleap_rtc.storage.wire import Answer, Connections, FileSlice, Pace
 
@@ -202,21 +201,14 @@ class _Sending:
         """Send what isn't there; the first that fails ends all."""
         senders = max(1, min(in_flight, len(self._same)))
         self._low = _LOW * senders
-        with ThreadPoolExecutor(senders, thread_name_prefix="upload") as pool:
-            tasks = [pool.submit(self._work) for _ in range(senders)]
-            try:
-                wait(tasks, return_when=FIRST_EXCEPTION)
-                failures = [error for task in tasks if task.done() and (error := task.exception())]
-            except BaseException:  # Ctrl-C: nobody waits for a network that may be dead
-                self._end()
-                self._connections.abort()
-                raise
-            if failures:
-                self._end()
-        # Those that were only told to stop aren't why.
-        for error in failures:
-            if not isinstance(error, Stopped):
-                raise error
+
+        def abort() -> None:
+            self._end()
+            self._connections.abort()
+
+        failure = side_by_side(self._work, senders, name="upload", stop=self._end, abort=abort)
+        if failure is not None:
+            raise failure
         return [placed for placed in self._placed if placed is not None]
 
     # ── who does what ────────────────────────────────────────────────────────
