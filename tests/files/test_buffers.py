@@ -9,6 +9,7 @@ import pytest
 
 from sleap_rtc.domain.packages import BLOCK
 from sleap_rtc.files import buffers
+from sleap_rtc.files.buffers import Content
 
 
 @pytest.fixture(autouse=True)
@@ -81,4 +82,50 @@ def test_reading_stops_where_the_file_does(tmp_path: Path) -> None:
     assert buffers.read_at(fd, memory, 6) == 4
     assert bytes(memory) == b"6789----"
     assert buffers.read_at(fd, memory, 10) == 0
+    os.close(fd)
+
+
+@pytest.mark.parametrize("size", [0, 10, BLOCK - 1, BLOCK])
+@pytest.mark.parametrize("kind", [bytes, memoryview])
+def test_what_is_written_is_there(
+    tmp_path: Path, size: int, kind: type[bytes] | type[memoryview]
+) -> None:
+    data = os.urandom(size)
+    fd = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
+    assert buffers.write_and_compare(fd, kind(data), 5)
+    assert os.pread(fd, size + 1, 5) == data
+    os.close(fd)
+
+
+@pytest.mark.parametrize("at", [0, 300_000, BLOCK - 1])
+@pytest.mark.parametrize("wrong", ["another byte", "too little"])
+def test_what_the_disk_took_wrongly_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int, wrong: str
+) -> None:
+    data = os.urandom(BLOCK)
+    pwrite = os.pwrite
+
+    def disk(fd: int, piece: Content, offset: int) -> int:
+        if offset <= at < offset + len(piece):
+            taken = bytearray(piece)
+            if wrong == "another byte":
+                taken[at - offset] ^= 1
+            else:
+                del taken[at - offset :]
+            pwrite(fd, taken, offset)
+            return len(piece)
+        return pwrite(fd, piece, offset)
+
+    monkeypatch.setattr(os, "pwrite", disk)
+    fd = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
+    assert not buffers.write_and_compare(fd, data, 0)
+    os.close(fd)
+
+
+def test_a_write_that_takes_less_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pwrite = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, at: pwrite(fd, data[:3], at))
+    fd = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
+    buffers.write_at(fd, b"0123456789", 1)
+    assert os.pread(fd, 20, 0) == b"\x000123456789"
     os.close(fd)

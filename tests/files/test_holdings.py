@@ -57,15 +57,20 @@ def test_two_files_of_one_content_have_the_same_candidate(tmp_path: Path) -> Non
     assert found(packed, [tmp_path / "there"]) == [("one", "held"), ("two", "held")]
 
 
+def linked(packed: Packed, tmp_path: Path) -> tuple[Path, Path]:
+    """A folder with links to a file and a folder that are elsewhere; and that place."""
+    there, elsewhere = tmp_path / "there", tmp_path / "elsewhere"
+    there.mkdir()
+    (there / "link").symlink_to(copy(packed, "big", elsewhere / "big"))
+    (there / "folder").symlink_to(elsewhere)
+    return there, elsewhere
+
+
 def test_links_and_what_cant_be_read_are_passed_over(
     make_packed: MakePacked, tmp_path: Path
 ) -> None:
     packed = make_packed(SIZES)
-    there, elsewhere = tmp_path / "there", tmp_path / "elsewhere"
-    there.mkdir()
-    real = copy(packed, "big", elsewhere / "big")
-    (there / "link").symlink_to(real)
-    (there / "folder").symlink_to(elsewhere)
+    there, _ = linked(packed, tmp_path)
     os.mkfifo(there / "pipe")
     assert found(packed, [there]) == []
 
@@ -74,11 +79,7 @@ def test_links_to_files_are_followed_where_that_is_asked_for(
     make_packed: MakePacked, tmp_path: Path
 ) -> None:
     packed = make_packed(SIZES)
-    there, elsewhere = tmp_path / "there", tmp_path / "elsewhere"
-    there.mkdir()
-    real = copy(packed, "big", elsewhere / "big")
-    (there / "link").symlink_to(real)
-    (there / "folder").symlink_to(elsewhere)
+    there, elsewhere = linked(packed, tmp_path)
     os.mkfifo(elsewhere / "pipe")
     (there / "pipe").symlink_to(elsewhere / "pipe")
     assert found(packed, [there], follow=True) == [("big", "link")]

@@ -68,12 +68,42 @@ def test_the_disk_is_told_to_begin(tmp_path: Path) -> None:
     assert path.read_bytes() == bytes(100_000)
 
 
+@pytest.mark.skipif(
+    not space.syncs_with_errors(os.uname().release), reason="a call of Linux since 5.8"
+)
 def test_syncs_all_of_a_file_system(tmp_path: Path) -> None:
     fd = os.open(tmp_path, os.O_RDONLY)
     assert space.sync_file_system(fd)
     os.close(fd)
     with pytest.raises(OSError, match="Bad file descriptor"):
         space.sync_file_system(fd)
+
+
+@pytest.mark.parametrize(
+    ("release", "told"),
+    [
+        ("6.18.44", True),
+        ("5.8.0-63-generic", True),
+        ("10.0", True),
+        ("5.7.19", False),
+        ("4.18.0-553.el8_10.x86_64", False),
+        ("3.10", False),
+        ("Darwin", False),
+        ("", False),
+    ],
+)
+def test_whether_a_sync_of_all_tells_of_errors(release: str, told: bool) -> None:
+    assert space.syncs_with_errors(release) is told
+
+
+def test_without_word_of_errors_files_are_synced_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = os.uname_result(("Linux", "cluster", "4.18.0-553.el8", "#1", "x86_64"))
+    monkeypatch.setattr(space.os, "uname", lambda: old)
+    fd = os.open(tmp_path, os.O_RDONLY)
+    assert not space.sync_file_system(fd)
+    os.close(fd)
 
 
 def test_bytes_are_copied_within_the_kernel_where_that_is_possible(tmp_path: Path) -> None:

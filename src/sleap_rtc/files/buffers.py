@@ -9,6 +9,7 @@ other memory.
 from __future__ import annotations
 
 import os
+import threading
 from collections import deque
 from typing import Final
 
@@ -20,7 +21,12 @@ Content = bytes | memoryview
 KEPT: Final = 12
 """Blocks of memory that are kept for the next ones: what is under way from one source."""
 
+_PIECE: Final = 256 * 1024
+"""Bytes that are written and read back at a time."""
+
 _free: Final[deque[bytearray]] = deque(maxlen=KEPT)
+_own: Final = threading.local()
+"""Where each thread reads back what it has written."""
 
 
 def take(size: int) -> memoryview:
@@ -70,3 +76,48 @@ def read_at(fd: int, into: memoryview, offset: int) -> int:
     while filled < len(into) and (got := os.preadv(fd, [into[filled:]], offset + filled)):
         filled += got
     return filled
+
+
+def write_at(fd: int, data: Content, offset: int) -> None:
+    """Write all of ``data`` to an open file, wherever that is positioned.
+
+    Raises:
+        OSError: It can't be written.
+    """
+    written = os.pwrite(fd, data, offset)
+    while written < len(data):
+        written += os.pwrite(fd, data[written:], offset + written)
+
+
+def write_and_compare(fd: int, data: Content, offset: int) -> bool:
+    """Write all of ``data`` to an open file, and read it back.
+
+    Both are done piece by piece: what was just written is still in the processor's cache.
+
+    Args:
+        fd: A descriptor for both.
+        data: What to write.
+        offset: Where.
+
+    Returns:
+        Whether what was read is what was written.
+
+    Raises:
+        OSError: It can't be written, or not be read.
+    """
+    view, right = memoryview(data), True
+    for at in range(0, len(view), _PIECE):
+        piece = view[at : at + _PIECE]
+        write_at(fd, piece, offset + at)
+        back = _back() if len(piece) == _PIECE else bytearray(len(piece))
+        # A bytearray is compared at once, a view byte by byte.
+        right &= read_at(fd, memoryview(back), offset + at) == len(piece) and back == piece
+    return right
+
+
+def _back() -> bytearray:
+    """Memory for a piece, this thread's own."""
+    back: bytearray | None = getattr(_own, "back", None)
+    if back is None:
+        back = _own.back = bytearray(_PIECE)
+    return back

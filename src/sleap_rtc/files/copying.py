@@ -19,6 +19,7 @@ import fcntl
 import os
 import sys
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, Literal
 
@@ -78,6 +79,53 @@ def clone(source: int, target: int) -> bool:
             return False
         raise
     return True
+
+
+def room_of_copies(files: Iterable[Path], folder: Path) -> int:
+    """How much room copies of files take in a folder: those that share the disk's blocks take none.
+
+    Whether they will is tried with one file of each file system; nothing is left in the folder.
+
+    Args:
+        files: Regular files, perhaps by links.
+        folder: Where the copies will be; it, or a parent of it, exists.
+
+    Returns:
+        Bytes.
+
+    Raises:
+        UnsafePath: Something is no regular file.
+        OSError: A file can't be read.
+    """
+    need = 0
+    there = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists())
+    shared: dict[int, bool] = {}
+    for path in files:
+        found = path.stat()
+        if found.st_size and found.st_dev not in shared:
+            fd = open_file(Path(os.path.realpath(path)))
+            try:
+                shared[found.st_dev] = _shares(fd, there)
+            finally:
+                os.close(fd)
+        need += 0 if shared.get(found.st_dev) else found.st_size
+    return need
+
+
+def _shares(source: int, folder: Path) -> bool:
+    """Whether a copy of a file in a folder shares the disk's blocks with it."""
+    if not hasattr(os, "O_TMPFILE"):
+        return False
+    try:
+        probe = os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except OSError:
+        return False
+    try:
+        return clone(source, probe)
+    except OSError:
+        return False
+    finally:
+        os.close(probe)
 
 
 def copy_hashed(

@@ -69,7 +69,7 @@ def write_new(path: Path, data: bytes, *, mode: int = 0o666) -> bool:
         PathNotPermitted: This user may not write there.
     """
     with disk_errors(path, need=len(data)), _temporary(path.parent, data, mode) as temporary:
-        made = _link(temporary, path)
+        made = give_name(temporary, path)
         if made:
             sync_directory(path.parent)
         return made
@@ -116,12 +116,34 @@ def written_whole(
         sync_file(fd)
         if replacing:
             temporary.rename(path)
-        elif not _link(temporary, path):
+        elif not give_name(temporary, path):
             raise AlreadyExists(what=str(path))
         sync_directory(path.parent)
 
 
-def place_directory(source: Path, target: Path) -> None:
+def give_name(temporary: Path, path: Path) -> bool:
+    """Give a file that is on the disk its name too, unless that is taken.
+
+    Whoever calls removes the temporary name, and syncs the directory.
+
+    Returns:
+        False when the name is taken.
+    """
+    try:
+        os.link(temporary, path)
+    except OSError as error:
+        # Over NFS the link may have been made and its reply lost: a second name tells.
+        if temporary.stat().st_nlink > 1:
+            return True
+        if error.errno == errno.EEXIST:
+            return False
+        if error.errno in _NO_HARD_LINKS:
+            return _rename_locked(temporary, path)
+        raise
+    return True
+
+
+def place_directory(source: Path, target: Path, *, sync: bool = True) -> None:
     """Give an assembled directory its final name, unless something is there.
 
     The files in it are synced already, and so are its own directories. An empty directory that
@@ -131,13 +153,15 @@ def place_directory(source: Path, target: Path) -> None:
     Args:
         source: A directory with at least one entry, on the same file system.
         target: Its new path.
+        sync: Whether its new name is on the disk when this returns; for one of many it is enough
+            that the caller syncs the directory that all of them are in.
 
     Raises:
         AlreadyExists: Something is at ``target``; both stay as they are.
         OutOfSpace: The disk or the quota is full.
         PathNotPermitted: This user may not write there.
     """
-    if not any(source.iterdir()):
+    if not os.listdir(source):  # noqa: PTH208 - text is enough
         raise ValueError(f"{source} is empty: its rename would not fail on another empty one")
     if os.path.lexists(target):
         raise AlreadyExists(what=str(target))
@@ -151,7 +175,8 @@ def place_directory(source: Path, target: Path) -> None:
                     raise AlreadyExists(what=str(target)) from None
                 raise
         # A rename is one change: where its new name is on the disk, the old one is gone.
-        sync_directory(target.parent)
+        if sync:
+            sync_directory(target.parent)
 
 
 def make_directory(path: Path) -> None:
@@ -257,21 +282,6 @@ def _new_temporary(directory: Path, mode: int) -> Iterator[tuple[Path, int]]:
         os.close(fd)
         with contextlib.suppress(OSError):
             path.unlink()
-
-
-def _link(temporary: Path, path: Path) -> bool:
-    try:
-        os.link(temporary, path)
-    except OSError as error:
-        # Over NFS the link may have been made and its reply lost: a second name tells.
-        if temporary.stat().st_nlink > 1:
-            return True
-        if error.errno == errno.EEXIST:
-            return False
-        if error.errno in _NO_HARD_LINKS:
-            return _rename_locked(temporary, path)
-        raise
-    return True
 
 
 def _rename_locked(temporary: Path, path: Path) -> bool:

@@ -27,7 +27,8 @@ from sleap_rtc.domain.packages import BLOCK
 from sleap_rtc.files import buffers
 from sleap_rtc.files.hashcache import HashCache
 from sleap_rtc.files.holdings import candidates
-from sleap_rtc.files.partial import PartialStore, is_small
+from sleap_rtc.files.partial import PartialStore
+from sleap_rtc.files.partial_files import is_small
 
 _AT_ONCE: Final = 16
 """Blocks of a large file that are copied by one call."""

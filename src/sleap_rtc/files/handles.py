@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 
 class Handles:
@@ -25,13 +25,15 @@ class Handles:
         self._idle: OrderedDict[int, int] = OrderedDict()
         self._used: dict[int, tuple[int, int]] = {}
 
-    @contextlib.contextmanager
-    def use(self, index: int) -> Iterator[int]:
+    def use(self, index: int) -> AbstractContextManager[int]:
         """The file's descriptor, which stays open at least until the block ends.
 
         Raises:
             Exception: Whatever the opener raises.
         """
+        return _Use(self, index)
+
+    def _begin(self, index: int) -> int:
         with self._lock:
             fd, users = self._used.get(index, (-1, 0))
             if not users:
@@ -39,19 +41,19 @@ class Handles:
             if fd < 0:
                 fd = self._opener(index)
             self._used[index] = (fd, users + 1)
-        try:
-            yield fd
-        finally:
-            with self._lock:
-                fd, users = self._used.pop(index)
-                if users > 1:
-                    self._used[index] = (fd, users - 1)
-                elif self._closed:
-                    os.close(fd)
-                else:
-                    self._idle[index] = fd
-                    if len(self._idle) > self._limit:
-                        os.close(self._idle.popitem(last=False)[1])
+            return fd
+
+    def _end(self, index: int) -> None:
+        with self._lock:
+            fd, users = self._used.pop(index)
+            if users > 1:
+                self._used[index] = (fd, users - 1)
+            elif self._closed:
+                os.close(fd)
+            else:
+                self._idle[index] = fd
+                if len(self._idle) > self._limit:
+                    os.close(self._idle.popitem(last=False)[1])
 
     def close(self) -> None:
         """Close what is not in use, and from now on each file when its last user has done."""
@@ -59,3 +61,18 @@ class Handles:
             self._closed = True
             while self._idle:
                 os.close(self._idle.popitem()[1])
+
+
+class _Use(AbstractContextManager[int]):
+    """One use of a file; written out, since blocks of every transfer pass here."""
+
+    __slots__ = ("_handles", "_index")
+
+    def __init__(self, handles: Handles, index: int) -> None:
+        self._handles, self._index = handles, index
+
+    def __enter__(self) -> int:
+        return self._handles._begin(self._index)
+
+    def __exit__(self, *_: object) -> None:
+        self._handles._end(self._index)

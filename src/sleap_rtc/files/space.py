@@ -6,6 +6,7 @@ import ctypes
 import errno
 import functools
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -118,13 +119,13 @@ def sync_file_system(fd: int) -> bool:
         fd: Any open file or directory on it.
 
     Returns:
-        False where there is no such call: sync each file.
+        False where there is no such call, or it would tell of no errors: sync each file.
 
     Raises:
         OSError: Something could not be written.
     """
     call = _libc("syncfs", ctypes.c_int)
-    if call is None:
+    if call is None or not syncs_with_errors(os.uname().release):
         return False
     failed = call(fd)
     if failed in _NOT_SUPPORTED:
@@ -132,6 +133,16 @@ def sync_file_system(fd: int) -> bool:
     if failed:
         raise OSError(failed, os.strerror(failed))
     return True
+
+
+def syncs_with_errors(release: str) -> bool:
+    """Whether ``syncfs`` says when something could not be written: Linux 5.8 and later do.
+
+    Args:
+        release: Of the kernel, as ``uname -r`` prints it: ``5.15.0-91-generic``.
+    """
+    found = re.match(r"(\d{1,4})\.(\d{1,4})", release, re.ASCII)
+    return found is not None and (int(found[1]), int(found[2])) >= (5, 8)
 
 
 @functools.cache

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Self
 
-from sleap_rtc.domain.packages import Package
+from sleap_rtc.domain.packages import FileEntry, Package
 from sleap_rtc.files.claim import Claim
 
 
@@ -43,3 +44,36 @@ class Staged:
 
     def __exit__(self, *_: object) -> None:
         self.release()
+
+
+def remove_others(path: Path, package: Package) -> None:
+    """Remove what a package doesn't list, for example what a failed placement had added.
+
+    Args:
+        path: The folder with its files.
+        package: The package.
+    """
+    files = {entry.path for entry in package.files}
+    folders = folders_of(package.files)
+    for here, directories, names in os.walk(path, topdown=False):
+        base = Path(here)
+        prefix = "" if base == path else f"{base.relative_to(path).as_posix()}/"
+        for name in names:
+            if prefix + name not in files:
+                (base / name).unlink()
+        for name in directories:
+            if (base / name).is_symlink():
+                (base / name).unlink()
+            elif prefix + name not in folders:
+                (base / name).rmdir()
+
+
+def folders_of(entries: Iterable[FileEntry]) -> set[str]:
+    """The paths of all folders that these files are in, without the uppermost."""
+    folders: set[str] = set()
+    for entry in entries:
+        path = entry.path.rpartition("/")[0]
+        while path and path not in folders:
+            folders.add(path)
+            path = path.rpartition("/")[0]
+    return folders
