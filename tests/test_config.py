@@ -75,6 +75,7 @@ def test_every_setting_can_be_set_in_every_place() -> None:
         "server_port": "5",
         "server_storage": "off",
         "server_storage_quota": "5",
+        "server_storage_files": "5",
         "server_stun_port": "5",
         "large_file_threshold": "7",
         "multipart_chunk_size": "16MB",
@@ -112,6 +113,24 @@ def test_paths_count_from_the_home_in_the_file_and_from_here_elsewhere() -> None
     assert settings(environment={"SLEAP_RTC_ENGINES": "/e"}).engines_dir == Path("/e")
     moved = settings(environment={"SLEAP_RTC_HOME": "~/elsewhere"})
     assert moved.worker_dir == Path("/home/ada/elsewhere/worker")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "why"),
+    [
+        ("storage_endpoint", "s3.lab", "'s3.lab' is not the address of a store, which is http"),
+        ("storage_public_endpoint", "https://s3.lab/b", "no path, as https://s3.lab:9000."),
+        ("storage_region", "Frankfurt", "'Frankfurt' is not the name of a region"),
+        ("storage_rooms_bucket", "My Rooms", "'My Rooms' is not the name of a bucket"),
+        ("storage_log_bucket", "x" * 99, "which is 3 to 63 of a-z, 0-9, '.' and '-'"),
+    ],
+)
+def test_a_wrong_text_is_answered_in_words(name: str, value: str, why: str) -> None:
+    with pytest.raises(InvalidConfig) as failure:
+        settings(file={name: value})
+    assert failure.value.message.startswith(f"/home/ada/.sleap-rtc/config.toml: {name}: ")
+    assert why in failure.value.message
+    assert "regex" not in failure.value.message
 
 
 def test_ice_servers_with_and_without_credentials() -> None:
@@ -157,7 +176,8 @@ def test_what_a_worker_keeps_free_is_given_with_a_unit() -> None:
         ({"environment": {"SLEAP_RTC_LOG_LEVEL": "loud"}}, ["SLEAP_RTC_LOG_LEVEL", "warning"]),
         ({"environment": {"SLEAP_RTC_INSECURE": "maybe"}}, ["SLEAP_RTC_INSECURE", "bool"]),
         ({"environment": {"SLEAP_RTC_LIMIT_RATE": "fast"}}, ["SLEAP_RTC_LIMIT_RATE", "10MB"]),
-        ({"environment": {"SLEAP_RTC_LIMIT_RATE": "0"}}, ["SLEAP_RTC_LIMIT_RATE"]),
+        ({"environment": {"SLEAP_RTC_LIMIT_RATE": "0"}}, ["SLEAP_RTC_LIMIT_RATE", "1 byte or"]),
+        ({"flags": {"limit_rate": "0"}}, ["--limit-rate: '0' is not a rate of 1 byte or more"]),
         ({"environment": {"SLEAP_RTC_WORKER_KEEP_FREE": "much"}}, ["number of bytes"]),
         ({"environment": {"SLEAP_RTC_WORKER_PATIENCE": "inf"}}, ["SLEAP_RTC_WORKER_PATIENCE"]),
         ({"file": {"worker_max_waiting": 0}}, ["worker_max_waiting"]),

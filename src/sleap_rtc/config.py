@@ -48,6 +48,7 @@ _BYTES: Final = frozenset(
         "multipart_chunk_size",
         "server_storage_quota",
         "worker_keep_free",
+        "worker_keep_jobs_size",
     }
 )
 """Settings that may be given with a unit."""
@@ -121,6 +122,9 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
     storage_quota: Annotated[
         int, Meta(ge=0), About("Bytes that each room may keep, as 500GB; 0 for any number.")
     ] = 10**12
+    storage_files: Annotated[
+        int, Meta(ge=0), About("Files that each room may keep; 0 for any number.")
+    ] = 1_000_000
 
 
 Days = Annotated[float, Meta(ge=0, le=36_500)]
@@ -157,10 +161,39 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     keep_partial: Annotated[
         Days, About("Days that a worker keeps what was left unfinished, and nobody asks for.")
     ] = 3.0
+    keep_jobs: Annotated[
+        Days, About("Days that a worker keeps logs and predictions of jobs that have ended.")
+    ] = 90.0
+    keep_jobs_size: Annotated[
+        Annotated[int, Meta(ge=0)],
+        About(
+            "Bytes that these may take, as 20GB, those of the last worker_keep_partial days aside."
+        ),
+    ] = 20_000_000_000
 
 
-BucketName = Annotated[str, Meta(pattern=r"\A[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]\Z")]
-StoreUrl = Annotated[str, Meta(pattern=r"\Ahttps?://[^\s/?#@]{1,253}/?\Z")]
+BucketName = Annotated[
+    str,
+    Meta(
+        pattern=r"\A[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]\Z",
+        description="the name of a bucket, which is 3 to 63 of a-z, 0-9, '.' and '-', as lab-rooms",
+    ),
+]
+StoreUrl = Annotated[
+    str,
+    Meta(
+        pattern=r"\Ahttps?://[^\s/?#@]{1,253}/?\Z",
+        description="the address of a store, which is http:// or https:// and a host, and no path, "
+        "as https://s3.lab:9000",
+    ),
+]
+Region = Annotated[
+    str,
+    Meta(
+        pattern=r"\A[a-z0-9-]{1,40}\Z",
+        description="the name of a region, which is of a-z, 0-9 and '-', as eu-central-1",
+    ),
+]
 
 
 class StorageSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -177,9 +210,7 @@ class StorageSettings(msgspec.Struct, frozen=True, kw_only=True):
         "sleap-rtc-uploads"
     )
     rooms_bucket: Annotated[BucketName, About("Bucket for what rooms keep.")] = "sleap-rtc-rooms"
-    region: Annotated[
-        Annotated[str, Meta(pattern=r"\A[a-z0-9-]{1,40}\Z")], About("Region of both buckets.")
-    ] = "us-east-1"
+    region: Annotated[Region, About("Region of both buckets.")] = "us-east-1"
     endpoint: Annotated[
         StoreUrl | None, About("Address of a store that is not Amazon's, as https://s3.lab:9000.")
     ] = None
@@ -236,7 +267,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = "auto"
     limit_rate: Annotated[
-        Annotated[int, Meta(ge=1)] | None,
+        Annotated[
+            int,
+            Meta(ge=1, description="a rate of 1 byte or more, as 10MB; without one none is set"),
+        ]
+        | None,
         About("Bytes per second of transfers, as 10MB.", flag="--limit-rate"),
     ] = None
     large_file_threshold: Annotated[
@@ -494,6 +529,7 @@ def _convert(
 ) -> object:
     if setting.name == "ice_servers" and isinstance(plain, (list, tuple)):
         plain = [{"urls": [item]} if isinstance(item, str) else item for item in plain]
+    given = plain
     if setting.name in _BYTES and isinstance(plain, str):
         plain = _bytes(plain, where)
     if isinstance(plain, Path):
@@ -511,10 +547,21 @@ def _convert(
         why = _lower_first(str(error))
         if get_origin(_bare(setting.kind)) is Literal:
             why = f"it is one of {', '.join(get_args(_bare(setting.kind)))}"
+        elif isinstance(given, str) and (wanted := _described(setting.kind)):
+            why = f"{given[:80]!r} is not {wanted}"
         raise InvalidConfig(where=where, why=why) from None
     if setting.name == "ice_servers":
         _check_ice(value, where)
     return value
+
+
+def _described(kind: Any) -> str:
+    """What the text of a setting must be, in words; empty where that isn't declared."""
+    for each in get_args(kind):
+        found = each.description if isinstance(each, Meta) else _described(each)
+        if found:
+            return found
+    return ""
 
 
 def _check_ice(servers: tuple[Ice, ...], where: str) -> None:

@@ -171,3 +171,27 @@ def test_trust_keeps_fields_that_this_version_does_not_know() -> None:
     plain = values.to_plain(of_files(("a.pt", "flagged", "x"), trusted=("a.pt",)))
     plain["trust"]["later"] = 1
     assert values.to_plain(values.from_plain(ModelRecord, plain, what="x")) == plain
+
+
+def test_a_record_is_read_without_a_look_at_its_hashes_where_that_is_asked_for() -> None:
+    record = ModelRecord(
+        id=ModelId("3f2a9c01"),
+        name="run",
+        model_type="centroid",
+        status="completed",
+        source="hub",
+        created_at=datetime(2026, 3, 1, tzinfo=UTC),
+        full_hash="0" * 64,
+        files=(ModelFile(path="best.ckpt", size=1, blake3="a" * 64),),
+        training=Training(dataset_hash="b" * 64),
+    )
+    for digit in (b"0", b"a", b"b"):
+        data = values.encode(record).replace(digit * 64, b"Z" * 64)
+        with pytest.raises(DataError, match="regex"):
+            values.decode(ModelRecord, data, what="x")
+        found = msgspec.json.decode(data, type=ModelRecord[str])
+        assert type(found) is ModelRecord
+        assert type(found.files[0]) is ModelFile
+    assert msgspec.json.decode(values.encode(record), type=ModelRecord[str]) == record
+    with pytest.raises(msgspec.ValidationError):  # whatever costs little is checked all the same
+        msgspec.json.decode(values.encode(record).replace(b"best.ckpt", b""), type=ModelRecord[str])

@@ -100,6 +100,8 @@ def test_a_package_round_trips_and_doesnt_depend_on_order(entries: list[FileEntr
         "a\x00b",
         "a\nb",
         "\x7f",
+        "a\x85",
+        "\x9f.ckpt",
         "a\x85b",
         "\udc80",
         "a.",

@@ -1,4 +1,6 @@
 import contextlib
+import subprocess
+import sys
 from typing import Annotated, Any
 
 import msgspec
@@ -294,6 +296,31 @@ def test_one_step_reads_what_the_long_way_does_or_nothing(plain: Any) -> None:
     assert quick is None or quick == whole
 
 
+@given(everything)
+def test_what_is_written_in_one_step_is_what_the_long_way_writes(plain: Any) -> None:
+    value = values.from_plain(Everything, plain, what="x")
+    assert values.encode(value) == msgspec.json.encode(values.to_plain(value))
+    without = msgspec.structs.replace(value, unknown={})
+    assert values.encode(without) == msgspec.json.encode(values.to_plain(without))
+
+
+def test_what_has_no_unknown_fields_is_written_in_one_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    value = Plain(format="1.3", leaf=Leaf(n=1), pet=Dog(leaves=(Leaf(n=2),)), text="\u00e4")
+    long_way = msgspec.json.encode(values.to_plain(value))
+    monkeypatch.setattr(values, "to_plain", lambda _: 1 / 0)
+    assert values.encode(value) == long_way
+    assert values.encode(value.leaf) == b'{"n":1}'
+
+
+@pytest.mark.parametrize("free", [{"unknown": {}}, {"a": {"unknown": 1}}, {'"unknown":': 2}])
+def test_what_is_called_unknown_by_a_person_is_written(free: dict[str, Any]) -> None:
+    value = Plain(leaf=Leaf(n=1), free=free, text='{"unknown":{},')
+    assert values.decode(Plain, values.encode(value), what="x") == value
+    assert values.encode(value) == msgspec.json.encode(values.to_plain(value))
+    later = msgspec.structs.replace(value, unknown={"colour": "red"})
+    assert msgspec.json.decode(values.encode(later))["colour"] == "red"
+
+
 def test_what_has_no_unknown_fields_is_read_in_one_step() -> None:
     plain = {"format": "1.3", "leaf": {"n": 1}, "pet": {"type": "dog", "leaves": [{"n": 2}]}}
     quick, whole = both_ways(msgspec.json.encode(plain))
@@ -320,3 +347,48 @@ def test_a_document_inside_another_has_a_format_of_its_own() -> None:
     data = b'{"leaf": {}, "inner": {"format": "2.0"}}'
     with pytest.raises(NewerFormat):
         values.decode(Everything, data, what="x")
+
+
+THREADS = """
+import sys, threading
+from sleap_rtc.domain.values import Value, decode
+
+sys.setswitchinterval(1e-6)
+kinds = []
+for _ in range(150):
+    class Inner(Value, frozen=True):
+        a: "int | None" = None
+        b: "tuple[str, ...]" = ()
+
+    class Middle(Value, frozen=True):
+        inner: Inner = Inner()
+        more: dict[str, Inner] = {}
+
+    class Outer(Value, frozen=True):
+        middle: Middle = Middle()
+
+    kinds.append((Middle, Outer))
+together = threading.Barrier(4)
+
+def run(number):
+    for pair in kinds:
+        together.wait()
+        data = b'{"inner": {"a": 1, "b": ["x"]}}'
+        data = b'{"middle": %b}' % data if number % 2 else data
+        decode(pair[number % 2], data, what="it")
+
+threads = [threading.Thread(target=run, args=(number,)) for number in range(4)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print("read")
+"""
+
+
+def test_threads_may_read_a_kind_for_the_first_time_at_once() -> None:
+    """In a process of its own, which msgspec crashes where it learns of a class in two threads."""
+    done = subprocess.run(
+        [sys.executable, "-c", THREADS], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "read\n"), done.stderr

@@ -57,10 +57,10 @@ def test_only_what_was_checked_is_dialled(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_the_own_server_may_be_private(listener: socket.socket) -> None:
     port = listener.getsockname()[1]
-    stream = CheckedBackend([("localhost", port)]).connect_tcp("localhost", port, timeout=5)
+    stream = CheckedBackend([("localhost", port)]).connect_tcp("localhost", port, timeout=60)
     stream.close()
     with pytest.raises(UnsafeUrl):
-        CheckedBackend([("localhost", port + 1)]).connect_tcp("localhost", port, timeout=5)
+        CheckedBackend([("localhost", port + 1)]).connect_tcp("localhost", port, timeout=60)
 
 
 def test_a_name_that_is_none() -> None:

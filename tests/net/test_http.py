@@ -207,9 +207,9 @@ def test_who_waits_gives_up_when_the_client_is_closed(host: Host) -> None:
             target=lambda: done.append(client.request("GET", host.url()).status)
         )
         thread.start()
-        assert waiting.wait(10)
+        assert waiting.wait(60)
         client.close()
-        thread.join(10)
+        thread.join(60)
     assert done == [429]
 
 
@@ -254,7 +254,7 @@ def test_a_host_that_says_nothing(host: Host) -> None:
     blocked = threading.Event()
 
     def stall(_: str) -> Reply:
-        blocked.wait(10)
+        blocked.wait(60)
         return 200, {}, b""
 
     host.default = stall
@@ -480,7 +480,7 @@ def test_http_2_where_it_is_spoken(tmp_path: Path) -> None:
         thread.start()
         with HttpClient(rules, retry=QUICK, tls=client_tls) as client:
             found = [client.request("GET", own.url + "/").version for _ in range(2)]
-        thread.join(10)
+        thread.join(60)
     assert found == ["HTTP/2", "HTTP/2"]
 
 
@@ -495,4 +495,4 @@ def test_a_certificate_of_nobody_known(tmp_path: Path) -> None:
             pytest.raises(HostUnreachable, match="not trusted"),
         ):
             client.request("GET", own.url + "/")
-        thread.join(10)
+        thread.join(60)

@@ -52,7 +52,7 @@ STRANGER = SigningKey.from_seed(bytes([9]) * 32)
 
 async def wait_for(client: SignalingClient, kind: type[E]) -> E:
     """The next event of a kind; earlier others are passed over."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         async for event in client.events():
             if isinstance(event, kind):
                 return event
@@ -270,7 +270,7 @@ async def test_a_restarted_server_finds_everybody_again(tmp_path: Path, end: str
             for client in (owner, worker):
                 await wait_for(client, Connected)
                 assert (await wait_for(client, RoomEntered)).room == lab.room
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while not owner.present(lab.room):
                     await wait_for(owner, Present)
             (there,) = owner.present(lab.room)
@@ -292,7 +292,7 @@ async def test_a_patient_client_waits_for_a_server(tmp_path: Path) -> None:
             await asyncio.to_thread(process.start)
             # The first code was never used, so the server has made another: that ends all waiting.
             with pytest.raises(NotPermitted, match="set-up code"):
-                await asyncio.wait_for(starting, 20)
+                await asyncio.wait_for(starting, 60)
 
 
 class Cable:

@@ -14,7 +14,7 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.frames import CloseCode
 
 from sleap_rtc.errors import LinkLost, ServerUnreachable
-from sleap_rtc.net import address
+from sleap_rtc.net import address, websocket
 from sleap_rtc.net.address import ServerAddress
 from sleap_rtc.net.websocket import WebSocket
 
@@ -175,6 +175,32 @@ async def test_a_cancelled_close_still_frees_the_socket() -> None:
         with pytest.raises(LinkLost):
             await link.receive()
         over.set()
+
+
+@pytest.mark.parametrize("unsent", [False, True])
+async def test_nobody_waits_long_for_a_server_that_is_gone(
+    unsent: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(websocket, "CLOSE", 0.01)
+    monkeypatch.setattr(websocket, "LAST_WORDS", 0.6)
+    over = asyncio.Event()
+
+    async def deaf(peer: ServerConnection) -> None:
+        peer.transport.pause_reading()
+        await over.wait()
+        peer.transport.abort()
+
+    async with websocket_server(deaf) as address:
+        link = await WebSocket.open(address, "/x")
+        sending = asyncio.create_task(link.send(b"x" * (16 << 20) if unsent else b"x"))
+        await asyncio.sleep(0.05)
+        began = asyncio.get_running_loop().time()
+        await link.close()
+        took = asyncio.get_running_loop().time() - began
+        over.set()
+        await asyncio.wait([sending])  # nor does what is being sent wait any more
+    # What was said before may take its time to leave.
+    assert 0.6 <= took < 5 if unsent else took < 0.6
 
 
 class At:

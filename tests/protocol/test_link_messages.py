@@ -7,7 +7,7 @@ message that is added is tested here without a word.
 from __future__ import annotations
 
 import json
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 import pytest
 from hypothesis import given, settings
@@ -55,7 +55,7 @@ def values_of(kind: inspect.Type) -> st.SearchStrategy[Any]:
             given = {f.encode_name: f for f in kind.fields if f.name != "unknown"}
             needed = {name: values_of(f.type) for name, f in given.items() if f.required}
             rest = {name: values_of(f.type) for name, f in given.items() if not f.required}
-            if issubclass(kind.cls, Document):
+            if issubclass(get_origin(kind.cls) or kind.cls, Document):
                 rest["format"] = st.from_regex(r"\A1\.[0-9]{1,3}\Z")
             made = st.fixed_dictionaries(needed, optional=rest | {LATER: st.integers(0, 9)})
             if kind.tag_field is None:

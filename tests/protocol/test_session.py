@@ -29,8 +29,10 @@ from sleap_rtc.jobs.events import JobEvent, StateChanged
 from sleap_rtc.protocol import link, session
 from sleap_rtc.protocol.link import (
     DEAD_AFTER_S,
+    FIRST_PINGS,
     MAX_REQUESTS,
     PING_EVERY_S,
+    QUICKEST_PINGS,
     SILENT_AFTER_S,
     Accepted,
     Describe,
@@ -234,18 +236,55 @@ def test_notices_and_goodbyes_are_passed_on() -> None:
     assert machine.handle(link.Bye(reason="done"), 100) == [Left("done")]
 
 
-def test_pings_go_out_every_second_and_measure() -> None:
+def test_a_few_pings_at_once_tell_how_far_the_peer_is_and_then_one_goes_out_every_second() -> None:
     machine = make()
-    assert machine.round_trip_s is None
-    assert machine.tick(100) == [Send(link.Ping(n=1))]
-    assert machine.tick(100 + PING_EVERY_S / 2) == []
-    assert machine.tick(100 + PING_EVERY_S) == [Send(link.Ping(n=2))]
-    assert machine.handle(link.Pong(n=2), 101.25) == []
-    assert machine.round_trip_s == 0.25
-    for odd in (2, 3, 2**53):
-        machine.handle(link.Pong(n=odd), 105)
-    assert machine.round_trip_s == 0.25
-    assert machine.handle(link.Ping(n=7), 105) == [Send(link.Pong(n=7))]
+    for n in range(1, FIRST_PINGS + 1):
+        assert machine.tick(100 + n / 4) == [Send(link.Ping(n=n))]
+    last = 100 + FIRST_PINGS / 4
+    assert machine.tick(last + PING_EVERY_S / 2) == []
+    assert machine.tick(last + PING_EVERY_S) == [Send(link.Ping(n=FIRST_PINGS + 1))]
+    for n in range(1, FIRST_PINGS + 1):
+        assert machine.quickest_s is None
+        # The second one is quicker than the others.
+        assert machine.handle(link.Pong(n=n), 100 + n / 4 + (0.25 if n == 2 else 0.5)) == []
+    assert machine.quickest_s == 0.25
+    for odd in (2, 99, 2**53):
+        machine.handle(link.Pong(n=odd), 102)
+    assert machine.quickest_s == 0.25
+    assert machine.recent_s == 0.25
+    assert machine.handle(link.Ping(n=7), 102) == [Send(link.Pong(n=7))]
+
+
+def test_pings_go_with_every_tick_for_a_second_once_that_was_asked_for() -> None:
+    machine = make()
+    for n in range(FIRST_PINGS):
+        machine.tick(100 + n / 4)
+    at = 100 + FIRST_PINGS / 4
+    machine.ping_often(at)
+    pings = [machine.tick(at + tick / 4) for tick in range(8)]
+    assert [len(each) for each in pings] == [1, 1, 1, 1, 0, 0, 0, 1]
+
+
+def test_how_long_the_line_takes_now_is_told_by_the_last_two_pings() -> None:
+    machine = make()
+    assert machine.recent_s is None
+    found = []
+    for n, wait in enumerate((0.1, 0.5, 0.3, 0.4, 0.2), 1):
+        machine.tick(100.0 + n)
+        machine.handle(link.Pong(n=n), 100.0 + n + wait)
+        found.append(round(machine.recent_s or 0.0, 3))
+    assert found == [0.1, 0.1, 0.3, 0.3, 0.2]
+
+
+def test_a_line_that_has_become_longer_is_known_to_be_after_some_minutes() -> None:
+    machine = make()
+    for n in range(1, QUICKEST_PINGS + 2):
+        wait = 0.001 if n == 1 else 0.1
+        machine.tick(100.0 + n)
+        machine.handle(link.Pong(n=n), 100.0 + n + wait)
+        if n == QUICKEST_PINGS:
+            assert machine.quickest_s == pytest.approx(0.001)
+    assert machine.quickest_s == pytest.approx(0.1)
 
 
 def test_silence_is_told_once_and_ends_with_a_sound() -> None:

@@ -126,9 +126,11 @@ class Authenticated(msgspec.Struct, frozen=True):
         version: The link version to speak.
         features: Abilities that both have.
         membership: The list that both hold.
+        own: The key by which this side has proven itself.
     """
 
     peer: Member
+    own: DeviceId
     session: str
     purpose: Purpose
     version: int
@@ -331,6 +333,7 @@ class Handshake:
             Done(
                 Authenticated(
                     peer=peer,
+                    own=setup.key.device,
                     session=setup.session,
                     purpose=setup.purpose,
                     version=transcript.version,

@@ -9,7 +9,7 @@ paths in a record are relative to it.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Final, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, Literal, get_args
 
 import msgspec
 from msgspec import Meta
@@ -51,8 +51,20 @@ Tier = Literal["safe", "scanned", "unknown", "flagged"]
 TIERS: Final[tuple[Tier, ...]] = get_args(Tier)
 Tag = Annotated[str, Meta(min_length=1, max_length=64)]
 
+# Checking the form of hashes is most of reading a record. ``ModelRecord`` is read with it, from
+# wherever it comes; ``ModelRecord[str]`` is the same class read without it, for what this program
+# wrote itself where nobody else writes.
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
 
-class ModelFile(Value, frozen=True):
+    Hash = TypeVar("Hash", bound=str, default=str)
+else:
+    from typing import TypeVar
+
+    Hash = TypeVar("Hash", bound=Hex64)
+
+
+class ModelFile(Value, Generic[Hash], frozen=True):
     """One file of a model.
 
     Attributes:
@@ -67,8 +79,8 @@ class ModelFile(Value, frozen=True):
 
     path: RelativePath
     size: Annotated[int, Meta(ge=0, le=MAX_SIZE)]
-    blake3: Hex64
-    sha256: Hex64 | None = None
+    blake3: Hash
+    sha256: Hash | None = None
     link: Annotated[str, Meta(max_length=4096)] | None = None
     safety: Tier | None = None
     found: Line = ""
@@ -94,7 +106,7 @@ class Metrics(Value, frozen=True):
     evaluation: dict[str, float | None] = {}
 
 
-class Training(Value, frozen=True):
+class Training(Value, Generic[Hash], frozen=True):
     """How the model came to be.
 
     Attributes:
@@ -116,8 +128,8 @@ class Training(Value, frozen=True):
     engine: Line | None = None
     engine_version: Line | None = None
     dataset_name: Line | None = None
-    dataset_hash: Hex64 | None = None
-    package: Hex64 | None = None
+    dataset_hash: Hash | None = None
+    package: Hash | None = None
     hyperparameters: dict[str, Any] = {}
     duration_s: Annotated[float, Meta(ge=0)] | None = None
     device: Line | None = None
@@ -170,7 +182,7 @@ class Trust(Value, frozen=True):
     why: Line = ""
 
 
-class ModelRecord(Document, frozen=True):
+class ModelRecord(Document, Generic[Hash], frozen=True):
     """What is known of one model.
 
     Attributes:
@@ -209,20 +221,20 @@ class ModelRecord(Document, frozen=True):
     status: Status
     source: Source
     created_at: Utc
-    full_hash: Hex64 | None = None
+    full_hash: Hash | None = None
     canonical: Annotated[str, Meta(max_length=100_000)] | None = None
     completed_at: Utc | None = None
     downloaded_at: Utc | None = None
     checkpoint: RelativePath | None = None
     config: RelativePath | None = None
-    files: Annotated[tuple[ModelFile, ...], Meta(max_length=10_000)] = ()
+    files: Annotated[tuple[ModelFile[Hash], ...], Meta(max_length=10_000)] = ()
     package: Package | None = None
     metrics: Metrics = Metrics()
-    training: Training = Training()
+    training: Training[Hash] = Training()
     tags: Annotated[tuple[Tag, ...], Meta(max_length=100)] = ()
     notes: Line = ""
     locations: Annotated[tuple[Location, ...], Meta(max_length=1_000)] = ()
-    brought_by: Hex64 | None = None
+    brought_by: Hash | None = None
     parent: Id | None = None
     same_recipe_as: Id | None = None
     interruption: Interruption | None = None

@@ -21,6 +21,7 @@ newer major is refused with :class:`~sleap_rtc.errors.NewerFormat`.
 from __future__ import annotations
 
 import functools
+import threading
 import types
 import typing
 from collections.abc import Callable
@@ -33,8 +34,16 @@ from sleap_rtc.errors import DataError, NewerFormat
 MAX_DOCUMENT: Final = 16 * 1024 * 1024
 """Bytes of the largest document that is read; a record of a big model is under 1 MiB."""
 
+_BUILDING: Final = threading.Lock()
+"""Held while msgspec learns what a class has: a second thread would use what is half known, and
+the process would crash. Nothing else waits for it."""
+
+_FIRST: Final = "1.0"
 _UNKNOWN: Final = "unknown"
 _UNKNOWN_BYTES: Final = _UNKNOWN.encode()
+_UNKNOWN_FIELD: Final = b'"unknown"'
+_NONE_UNKNOWN: Final = b'"unknown":{},'
+"""What stands before the format of a document that has no unknown fields of its own."""
 
 
 class Value(
@@ -66,7 +75,7 @@ class Document(Value, frozen=True, kw_only=True, omit_defaults=False):
 
     MAJOR: ClassVar[int] = 1
 
-    format: str = "1.0"
+    format: str = _FIRST
 
 
 V = TypeVar("V", bound=Value)
@@ -106,6 +115,7 @@ def from_plain(kind: type[V], plain: object, *, what: str) -> V:
     """
     if issubclass(kind, Document):
         _check_format(kind, plain, what)
+    _learnt(kind)
     try:
         return msgspec.convert(_lift_step(kind)(plain), kind)
     except (msgspec.ValidationError, RecursionError) as error:
@@ -120,6 +130,14 @@ def to_plain(value: Value) -> dict[str, Any]:
 
 def encode(value: Value) -> bytes:
     """The value as compact UTF-8 JSON."""
+    data = msgspec.json.encode(value)
+    # Where no part of it has unknown fields, nothing is to be put elsewhere.
+    if isinstance(value, Document):
+        end = f'"format":"{value.format}"}}'.encode()
+        if data.endswith(_NONE_UNKNOWN + end):
+            data = data[: -len(_NONE_UNKNOWN + end)] + end
+    if _UNKNOWN_FIELD not in data:
+        return data
     return msgspec.json.encode(to_plain(value))
 
 
@@ -145,7 +163,7 @@ def _in_one_step(kind: type[V], data: bytes) -> V | None:
         value: V = decoder.decode(data)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return None
-    if isinstance(value, Document):
+    if isinstance(value, Document) and value.format != _FIRST:  # which is never too new
         try:
             _check_format(type(value), {"format": value.format}, "")
         except DataError:
@@ -159,7 +177,14 @@ def _decoder(kind: type[Value]) -> msgspec.json.Decoder[Any] | None:
     inner = _values_in(kind) - {kind}
     if any(issubclass(value, Document) for value in inner):
         return None
-    return msgspec.json.Decoder(kind)
+    return _learnt(kind)
+
+
+@functools.cache
+def _learnt(kind: type[Value]) -> msgspec.json.Decoder[Any]:
+    """A decoder of a kind; with it msgspec knows the class, and all that are in it."""
+    with _BUILDING:
+        return msgspec.json.Decoder(kind)
 
 
 def _values_in(kind: Any, seen: frozenset[Any] = frozenset()) -> frozenset[type[Value]]:
@@ -168,12 +193,19 @@ def _values_in(kind: Any, seen: frozenset[Any] = frozenset()) -> frozenset[type[
         return frozenset()
     found: frozenset[type[Value]] = frozenset()
     inner = get_args(kind)
+    kind = _bare(kind)
     if isinstance(kind, type) and issubclass(kind, Value):
         found = frozenset({kind})
         inner = tuple(typing.get_type_hints(kind).values())
     for item in inner:
         found |= _values_in(item, seen | {kind} | found)
     return found
+
+
+def _bare(kind: Any) -> Any:
+    """A class of values that has parameters without them, any other type as it is."""
+    origin = get_origin(kind)
+    return origin if isinstance(origin, type) and issubclass(origin, Value) else kind
 
 
 def _check_format(kind: type[Document], plain: object, what: str) -> None:
@@ -216,6 +248,7 @@ def _step(kind: Any, *, down: bool) -> Step | None:
 
     None for a type that holds no values: its data stays as it is.
     """
+    kind = _bare(kind)
     origin, inner = get_origin(kind), get_args(kind)
     if origin is Annotated:
         return _step(inner[0], down=down)

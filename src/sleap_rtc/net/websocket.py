@@ -23,6 +23,10 @@ from sleap_rtc.protocol.codec import MAX_MESSAGE
 
 OPEN_TIMEOUT: Final = 10.0
 """Seconds until a connection that doesn't come about is given up."""
+CLOSE: Final = 0.5
+"""Seconds for a server to say that it is closed, too: one that is gone says nothing."""
+LAST_WORDS: Final = 2.0
+"""Seconds for what was sent before to leave this machine, on a slow line."""
 PING: Final = 20.0
 """Seconds between pings, and until an unanswered one ends the connection."""
 
@@ -54,7 +58,7 @@ class WebSocket:
                 max_size=MAX_MESSAGE,
                 max_queue=8,
                 open_timeout=within,
-                close_timeout=2.0,
+                close_timeout=LAST_WORDS,
                 ping_interval=PING,
                 ping_timeout=PING,
                 # A proxy from the environment is for the world outside this machine.
@@ -100,10 +104,18 @@ class WebSocket:
 
     async def close(self) -> None:
         """End the connection; at once, when whoever waits for that is cancelled."""
+        transport = self._connection.transport
+        closing = asyncio.ensure_future(self._connection.close())
         try:
-            await self._connection.close()
+            await asyncio.wait([closing], timeout=CLOSE)
+            if not closing.done() and transport.get_write_buffer_size():
+                await asyncio.wait([closing], timeout=LAST_WORDS)
+            if not closing.done():
+                transport.abort()
+            await closing
         except asyncio.CancelledError:
-            self._connection.transport.abort()
+            transport.abort()
+            closing.cancel()
             raise
 
     def _lost(self, error: ConnectionClosed) -> LinkLost:

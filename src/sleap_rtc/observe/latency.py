@@ -74,11 +74,14 @@ class Latencies:
         """
         bucket = bisect_left(BOUNDS_S, seconds)
         with self._lock:
-            buckets = self._buckets.setdefault(operation, [0] * (len(BOUNDS_S) + 1))
-            buckets[bucket] += 1
-            self._failed[operation] = self._failed.get(operation, 0) + failed
-            self._total[operation] = self._total.get(operation, 0.0) + seconds
-            self._longest[operation] = max(self._longest.get(operation, 0.0), seconds)
+            if operation not in self._buckets:
+                self._buckets[operation] = [0] * (len(BOUNDS_S) + 1)
+                self._failed[operation] = 0
+                self._total[operation] = self._longest[operation] = 0.0
+            self._buckets[operation][bucket] += 1
+            self._failed[operation] += failed
+            self._total[operation] += seconds
+            self._longest[operation] = max(self._longest[operation], seconds)
 
     def all(self) -> Mapping[str, Latency]:
         """What was counted so far, by operation."""

@@ -69,6 +69,15 @@ FEATURES: Final = (
 """What we can do within version 1; both sides use the features that both name."""
 
 PING_EVERY_S: Final = 1.0
+FIRST_PINGS: Final = 3
+"""Pings that a connection begins with, close together: how far the peer is, is then known."""
+OFTEN_S: Final = 1.0
+"""Seconds for which pings go with every tick, once that was asked for."""
+QUICKEST_PINGS: Final = 1_200
+"""The last pings, of which the quickest tells how long the line is: no more than of five minutes of
+a transfer, since a machine may move to another network."""
+RECENT_PINGS: Final = 2
+"""The last pings, of which the quicker tells how long the line takes now: one may be chance."""
 SILENT_AFTER_S: Final = 5.0
 """Nothing heard for so long: the peer counts as silent, and people are told."""
 DEAD_AFTER_S: Final = 20.0

@@ -34,7 +34,7 @@ from typing import Annotated, Final, Literal
 from msgspec import Meta
 
 from sleap_rtc.domain.models import Hex64, Id, Line, ModelRecord, Package, Tier
-from sleap_rtc.domain.packages import MAX_SIZE, PackageRef
+from sleap_rtc.domain.packages import MAX_PATH, MAX_SIZE, PackageRef
 from sleap_rtc.domain.values import Value
 from sleap_rtc.protocol.codec import MAX_MESSAGE, Body
 from sleap_rtc.protocol.library import Name, PathTold, fit_record
@@ -208,6 +208,9 @@ class PushMoved(Body, frozen=True, tag="push_moved"):
         total: Bytes of all.
         rate: Bytes per second.
         eta_s: Seconds until this phase ends, None while that can't be told.
+        file: Path of the file that something came of last, empty while nothing has.
+        file_done: Bytes of it that are there.
+        file_size: Bytes of all of it.
     """
 
     package: Package
@@ -216,6 +219,9 @@ class PushMoved(Body, frozen=True, tag="push_moved"):
     total: Annotated[int, Meta(ge=0, le=MAX_SIZE)]
     rate: Annotated[float, Meta(ge=0)] = 0.0
     eta_s: Annotated[float, Meta(ge=0)] | None = None
+    file: Annotated[str, Meta(max_length=MAX_PATH)] = ""
+    file_done: Annotated[int, Meta(ge=0, le=MAX_SIZE)] = 0
+    file_size: Annotated[int, Meta(ge=0, le=MAX_SIZE)] = 0
 
 
 def sendable(record: ModelRecord) -> ModelRecord:

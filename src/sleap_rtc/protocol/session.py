@@ -16,7 +16,8 @@ Anything heard counts as a sign of life, not only pongs.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
+from itertools import islice
 from typing import Final
 
 import msgspec
@@ -106,16 +107,29 @@ class Session:
         self._kept = 0
         self._heard_at = now
         self._ping_at = now
+        self._often_until = now
         self._pings: dict[int, float] = {}
         self._n = 0
         self._silent = False
-        self.round_trip_s: float | None = None
-        """Seconds of the newest ping's round trip."""
+        self._round_trips: deque[float] = deque(maxlen=link.QUICKEST_PINGS)
 
     @property
     def silent(self) -> bool:
         """Whether the peer counts as silent."""
         return self._silent
+
+    @property
+    def quickest_s(self) -> float | None:
+        """Seconds of the quickest round trip of a ping of late; None before a few have come back.
+
+        A busy machine delays some: one says little.
+        """
+        return min(self._round_trips) if len(self._round_trips) >= link.FIRST_PINGS else None
+
+    @property
+    def recent_s(self) -> float | None:
+        """Seconds of the quicker round trip of the last two pings; None before there were some."""
+        return min(islice(reversed(self._round_trips), link.RECENT_PINGS), default=None)
 
     def ask(self, body: AnyRequest, *, id: str, now: float, within_s: float) -> list[Effect]:  # noqa: A002
         """Ask the peer; the answer comes as :class:`Answered`.
@@ -175,7 +189,7 @@ class Session:
             case link.Pong():
                 sent = self._pings.pop(frame.n, None)
                 if sent is not None:
-                    self.round_trip_s = now - sent
+                    self._round_trips.append(now - sent)
                 return effects
             case link.Bye():
                 return [*effects, Left(frame.reason)]
@@ -187,6 +201,10 @@ class Session:
             return []
         self._silent = False
         return [Heard()]
+
+    def ping_often(self, now: float) -> None:
+        """Ping with every tick for the next second: it matters how the line is just now."""
+        self._often_until = now + link.OFTEN_S
 
     def tick(self, now: float) -> list[Effect]:
         """Let time pass; to be called about four times a second."""
@@ -202,9 +220,9 @@ class Session:
         if quiet >= link.SILENT_AFTER_S and not self._silent:
             self._silent = True
             effects.append(Silent())
-        if now >= self._ping_at:
-            self._ping_at = now + link.PING_EVERY_S
+        if now >= self._ping_at or now < self._often_until:
             self._n += 1
+            self._ping_at = now + (link.PING_EVERY_S if self._n >= link.FIRST_PINGS else 0.0)
             self._pings = {n: at for n, at in self._pings.items() if now - at < link.DEAD_AFTER_S}
             self._pings[self._n] = now
             effects.append(Send(link.Ping(n=self._n)))
