@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from unittest import mock
 
+import msgspec
 import pytest
 
 from sleap_rtc.errors import (
@@ -18,13 +19,14 @@ from sleap_rtc.errors import (
     DataError,
     NotPermitted,
     OutOfSpace,
+    PartsMissing,
     PathNotPermitted,
     UnknownUpload,
 )
 from sleap_rtc.storage.folder import FolderStore
 from sleap_rtc.storage.objects import MIN_PART, ObjectStore, Part, Upload
 from sleap_rtc.storage.tickets import Ticket
-from sleap_rtc.testing.store_conformance import CHECKS, CONTENT, part_of
+from sleap_rtc.testing.store_conformance import CHECKS, CONTENT, forged, part_of
 from sleap_rtc.testing.store_endpoint import StoreEndpoint
 
 
@@ -50,8 +52,7 @@ def receive(store: FolderStore, upload: Upload, number: int, content: bytes = CO
     with store.receive(ticket_of(store, upload, part)) as writer:
         writer.write(data[:3])
         writer.write(data[3:])
-        writer.commit()
-    return part
+        return msgspec.structs.replace(part, etag=writer.commit().etag)
 
 
 def test_a_part_that_was_cut_is_not_there(store: FolderStore) -> None:
@@ -65,7 +66,7 @@ def test_a_part_that_was_cut_is_not_there(store: FolderStore) -> None:
         with pytest.raises(DataError, match="more than"):
             writer.write(b"xx")
     assert store.parts(upload) == []
-    assert receive(store, upload, 2) == part
+    assert receive(store, upload, 2).crc32c == part.crc32c
 
 
 def test_one_at_a_time_sends_a_part(store: FolderStore) -> None:
@@ -77,19 +78,20 @@ def test_one_at_a_time_sends_a_part(store: FolderStore) -> None:
         with pytest.raises(Busy):
             store.receive(ticket)
         with pytest.raises(Busy):
-            store.complete(upload, [other, part])
+            store.complete(upload, [other, msgspec.structs.replace(part, etag="0")])
         with pytest.raises(Busy):
             store.abort(upload)
         assert store.sweep(seconds=-1) == 0
         writer.write(data)
-        writer.commit()
-    store.complete(upload, [other, part])
+        etag = writer.commit().etag
+    store.complete(upload, [other, msgspec.structs.replace(part, etag=etag)])
     assert store.read("k", limit=len(CONTENT)) == CONTENT
     assert list((store._uploads).iterdir()) == []
 
 
 def test_a_part_that_is_here_is_not_written_again(store: FolderStore) -> None:
-    upload = store.begin("k", size=len(CONTENT), part_size=MIN_PART)
+    """Where its SHA-256 says that it is the same."""
+    upload = store.begin("k", size=len(CONTENT), part_size=MIN_PART, checksum="sha256")
     part = receive(store, upload, 2)
     with store.receive(ticket_of(store, upload, part)) as writer:
         writer.write(b"rubbish")
@@ -100,6 +102,35 @@ def test_a_part_that_is_here_is_not_written_again(store: FolderStore) -> None:
     first = receive(store, upload, 1)
     store.complete(upload, [first, again])
     assert store.read("k", limit=len(CONTENT)) == changed
+
+
+def test_a_part_of_the_same_crc32c_is_written_again(store: FolderStore) -> None:
+    """It may be a forged one that is here."""
+    upload = store.begin("k", size=len(CONTENT), part_size=MIN_PART)
+    first = receive(store, upload, 1)
+    theirs = receive(store, upload, 2, CONTENT[:MIN_PART] + forged(CONTENT[MIN_PART:]))
+    mine = receive(store, upload, 2)
+    assert (mine.crc32c, mine.etag != theirs.etag) == (theirs.crc32c, True)
+    assert receive(store, upload, 2) == mine
+    with pytest.raises(PartsMissing):
+        store.complete(upload, [first, theirs])
+    store.complete(upload, [first, mine])
+    assert store.read("k", limit=len(CONTENT)) == CONTENT
+
+
+def test_an_upload_of_a_version_that_knew_only_sha256(store: FolderStore) -> None:
+    """Its folder, its marks and its links are those of that time."""
+    upload = store.begin("k", size=5, part_size=MIN_PART, checksum="sha256")
+    folder = store._uploads / upload.id
+    began = msgspec.json.decode((folder / "upload").read_bytes())
+    del began["checksum"]
+    (folder / "upload").write_bytes(msgspec.json.encode(began))
+    part, data = part_of(upload, 1, b"12345")
+    with store.receive(ticket_of(store, upload, part)) as writer:
+        writer.write(data)
+        writer.commit()
+    assert set(msgspec.json.decode((folder / "00001").read_bytes())) == {"size", "sha256"}
+    assert store.complete(upload, [part]).size == 5
 
 
 def test_a_mark_never_stands_for_bytes_that_are_being_replaced(store: FolderStore) -> None:

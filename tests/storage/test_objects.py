@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,10 +17,12 @@ from sleap_rtc.storage.objects import (
     MIN_PART,
     Part,
     SignedRequest,
+    StoredPart,
     Upload,
     check_key,
     check_parts,
     check_sizes,
+    etag_of,
     part_size_for,
 )
 
@@ -106,6 +109,45 @@ def test_parts_must_be_those_of_the_upload() -> None:
             check_parts(upload, given_parts)
     with pytest.raises(DataError, match="2 parts are named, and it has 3"):
         check_parts(upload, parts[:2], every=True)
+    quick = msgspec.structs.replace(upload, checksum="crc32c")
+    with pytest.raises(DataError, match="part 1 is named without its crc32c"):
+        check_parts(quick, parts)
+    named = [Part.of(quick, number, bytes(4)) for number in (1, 2, 3)]
+    check_parts(quick, named)
+    with pytest.raises(DataError, match="part 1 is named without the ETag"):
+        check_parts(quick, named, every=True)
+
+
+def test_a_part_is_there_or_another_is() -> None:
+    stored = StoredPart(number=1, size=5, etag="e", sha256=bytes(32))
+    old = Part(number=1, size=5, sha256=bytes(32))
+    quick = Part(number=1, size=5, crc32c=bytes(4), etag="e")
+    silent = msgspec.structs.replace(stored, sha256=None)
+    for part in (old, msgspec.structs.replace(old, etag="e"), quick):
+        assert part.is_there(stored)
+        assert part.is_there(silent)
+        assert not part.is_there(None)
+        assert not msgspec.structs.replace(part, size=4).is_there(stored)
+        assert not msgspec.structs.replace(part, etag="f").is_there(stored)
+    assert not msgspec.structs.replace(old, sha256=b"1" * 32).is_there(stored)
+    # A CRC32C alone tells it from no forged one.
+    assert not msgspec.structs.replace(quick, etag="").is_there(stored)
+
+
+@pytest.mark.parametrize(
+    ("header", "etag"),
+    [
+        ('"abc"', "abc"),
+        ('W/"abc"', "abc"),
+        ("abc-2", "abc-2"),
+        ("", ""),
+        ('"a b"', ""),
+        ('"\n"', ""),
+        ("x" * 257, ""),
+    ],
+)
+def test_an_etag_is_what_can_be_one(header: str, etag: str) -> None:
+    assert etag_of(header) == etag
 
 
 def test_a_signed_request_doesn_t_show_what_makes_it_valid() -> None:

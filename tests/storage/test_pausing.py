@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 
 import pytest
 
 from sleap_rtc.errors import (
+    Busy,
     Damaged,
     NetworkError,
     OutOfSpace,
     StorageRefused,
     StorageUnreachable,
 )
+from sleap_rtc.storage import pausing
 from sleap_rtc.storage.pausing import Patience, Pauses, Stopped, failure_of, side_by_side
 from sleap_rtc.storage.wire import Answer
 
@@ -62,6 +65,14 @@ def test_a_question_is_asked_until_patience_ends() -> None:
     left[0] = 3
     with pytest.raises(NetworkError):
         Pauses(QUICK).patiently(fail)
+    used = iter([Busy(what="it", by=""), None])
+
+    def in_use() -> str:
+        if (error := next(used)) is not None:
+            raise error
+        return "free"
+
+    assert Pauses(QUICK).patiently(in_use) == "free"
 
 
 def test_a_busy_store_is_left_alone_by_all() -> None:
@@ -111,16 +122,58 @@ def test_the_first_failure_ends_the_others_and_is_the_one_that_is_told() -> None
     assert pauses.stopped
 
 
-def test_whoever_is_interrupted_waits_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    ended = threading.Event()
+def test_whoever_is_interrupted_leaves_threads_behind_that_cant_be_ended() -> None:
+    """As Ctrl-C does it: a server that doesn't answer isn't waited for."""
+    ended, never = threading.Event(), threading.Event()
+    waiting = threading.Barrier(3)
 
     def work() -> None:
+        waiting.wait(30)
+        never.wait(60)
+
+    def interrupt() -> None:
+        waiting.wait(30)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    began = time.monotonic()
+    try:
+        threading.Thread(target=interrupt).start()
+        with pytest.raises(KeyboardInterrupt):
+            side_by_side(work, 2, name="left", stop=pytest.fail, abort=ended.set)
+        left = [thread for thread in threading.enumerate() if thread.name.startswith("left_")]
+        assert ended.is_set()
+        assert len(left) == 2
+        # The program doesn't wait for them at its end either.
+        assert all(thread.daemon for thread in left)
+        assert time.monotonic() - began < 30
+    finally:
+        signal.signal(signal.SIGINT, before)
+        never.set()
+    for thread in left:
+        thread.join(30)
+
+
+def test_threads_that_end_when_they_are_told_to_are_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pausing, "GRACE_S", 60.0)  # on a busy machine they may take longer
+    ended, running, gone = threading.Event(), threading.Event(), []
+
+    def work() -> None:
+        running.set()
         assert ended.wait(30)
+        gone.append(1)
 
-    def interrupted(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
+    def interrupt() -> None:
+        assert running.wait(30)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
-    monkeypatch.setattr("sleap_rtc.storage.pausing.wait", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        side_by_side(work, 2, name="test", stop=pytest.fail, abort=ended.set)
-    assert ended.is_set()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        threading.Thread(target=interrupt).start()
+        with pytest.raises(KeyboardInterrupt):
+            side_by_side(work, 1, name="test", stop=pytest.fail, abort=ended.set)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert gone == [1]

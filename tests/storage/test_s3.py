@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
+from urllib.parse import parse_qsl
 
+import msgspec
 import pytest
 
 from sleap_rtc.errors import (
     Damaged,
     DataError,
     OutOfSpace,
+    PartsMissing,
     StorageRefused,
     StorageUnreachable,
     UnknownUpload,
 )
 from sleap_rtc.storage import s3
+from sleap_rtc.storage.checksums import checksum_of
 from sleap_rtc.storage.objects import MIN_PART, ObjectStore, Upload
 from sleap_rtc.storage.s3 import ATTEMPTS, Bucket, S3Store
 from sleap_rtc.storage.signing import Credentials
 from sleap_rtc.storage.wire import Connections
 from sleap_rtc.testing.seaweed import ADMIN, READER, SeaweedServer
-from sleap_rtc.testing.store_conformance import CHECKS, part_of, send
+from sleap_rtc.testing.store_conformance import CHECKS, part_of, sent
 
 Check = Callable[[ObjectStore], None]
 
@@ -59,8 +64,7 @@ def test_a_clock_that_is_wrong_is_put_right(
     store = S3Store(seaweed.bucket(bucket), lambda: ADMIN, clock=lambda: datetime.now(UTC) + off)
     request.addfinalizer(store.close)
     upload = store.begin("a", size=5, part_size=MIN_PART)
-    part, data = part_of(upload, 1, b"hello")
-    assert send(store, upload, part, data).ok
+    part = sent(store, upload, *part_of(upload, 1, b"hello"))
     assert store.complete(upload, [part]).size == 5
 
 
@@ -80,13 +84,14 @@ class Script:
 
     def __init__(self) -> None:
         self.answers: list[tuple[int, bytes]] = []
-        self.asked: list[tuple[str, str]] = []
+        self.questions: list[tuple[str, str, dict[str, str]]] = []
         script = self
 
         class Handler(BaseHTTPRequestHandler):
             def answer(self) -> None:
                 self.rfile.read(int(self.headers.get("content-length") or 0))
-                script.asked.append((self.command, self.path.partition("?")[0]))
+                path, _, query = self.path.partition("?")
+                script.questions.append((self.command, path, dict(parse_qsl(query))))
                 status, body = script.answers.pop(0)
                 if status == 0:  # no answer at all
                     return
@@ -104,6 +109,10 @@ class Script:
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.waits: list[float] = []
         self.connections = Connections()
+
+    @property
+    def asked(self) -> list[tuple[str, str]]:
+        return [(method, path) for method, path, _ in self.questions]
 
     def store(self) -> S3Store:
         endpoint = f"http://127.0.0.1:{self.server.server_address[1]}"
@@ -154,7 +163,7 @@ def test_what_doesn_t_pass_ends_with_its_reason(script: Script) -> None:
     script.answers = [(507, b"")]
     with pytest.raises(OutOfSpace):
         script.store().create("k", b"")
-    script.answers = [(301, failing("PermanentRedirect"))]
+    script.answers = [(301, failing("PermanentRedirect"))] * 2  # what pins parts was asked first
     with pytest.raises(StorageRefused, match="PermanentRedirect"):
         script.store().begin("k", size=1, part_size=MIN_PART)
     assert script.answers == []
@@ -202,6 +211,32 @@ def test_a_store_that_lies_about_the_whole_is_not_believed(script: Script) -> No
         script.store().complete(UPLOAD, [PART])
 
 
+def test_with_etags_the_store_is_asked_at_once(script: Script) -> None:
+    """What parts it has is asked for only when it refuses, to say which are lacking."""
+    upload = msgspec.structs.replace(UPLOAD, checksum="crc32c")
+    part = msgspec.structs.replace(part_of(upload, 1, b"hello")[0], etag="e")
+    composite = base64.b64encode(checksum_of("crc32c", part.crc32c or b"")).decode()
+    done = "<R><ETag>e</ETag><ChecksumCRC32C>%s</ChecksumCRC32C></R>"
+    script.answers = [(200, (done % f"{composite}-1").encode()), (200, b"hello")]
+    assert script.store().complete(upload, [part]).size == 5
+    script.answers = [(200, (done % "AAAAAA==").encode()), (200, b"hello")]  # of the whole
+    assert script.store().complete(upload, [part]).size == 5
+    script.answers = [(200, (done % "AAAAAA==-1").encode())]
+    with pytest.raises(Damaged, match="checksum"):
+        script.store().complete(upload, [part])
+    other = msgspec.structs.replace(part, etag="another")
+    script.answers = [(400, failing("InvalidPart")), (200, LISTED)]
+    with pytest.raises(PartsMissing, match=": 1"):
+        script.store().complete(upload, [other])
+    script.answers = [(400, failing("InvalidPart")), (200, LISTED)]
+    with pytest.raises(StorageRefused, match="InvalidPart"):  # although it has it
+        script.store().complete(upload, [part])
+    script.answers = [(400, failing("InvalidPart")), (404, failing("NoSuchUpload")), (200, b"h")]
+    with pytest.raises(Damaged, match="1 bytes"):
+        script.store().complete(upload, [part])
+    assert script.answers == []
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -234,6 +269,20 @@ def test_a_long_list_is_read_in_pages(script: Script) -> None:
     assert [found.key for found in script.store().keys("")] == ["1", "2"]
 
 
+def test_a_list_without_an_end_is_refused(script: Script) -> None:
+    page = (
+        b"<ListBucketResult><Contents><Key>a</Key><Size>1</Size></Contents>"
+        b"<IsTruncated>true</IsTruncated>"
+        b"<NextContinuationToken>%s</NextContinuationToken></ListBucketResult>"
+    )
+    script.answers = [(200, page % token) for token in (b"1", b"2", b"3", b"2")]
+    found = script.store().keys("")
+    assert [next(found).key for _ in range(4)] == ["a"] * 4
+    with pytest.raises(DataError, match="no end"):
+        next(found)
+    assert len(script.asked) == 4
+
+
 def test_where_a_bucket_is() -> None:
     assert Bucket(name="b", region="eu-west-1").url("k") == "https://b.s3.eu-west-1.amazonaws.com/k"
     assert Bucket(name="b.c").url("k") == "https://s3.us-east-1.amazonaws.com/b.c/k"
@@ -241,6 +290,31 @@ def test_where_a_bucket_is() -> None:
     assert own.url("k") == "http://in:1/b/k"
     assert own.url("k", public=True) == "https://out/b/k"
     assert own.url() == "http://in:1/b"
+
+
+def listing(*keys: str, token: str = "") -> bytes:
+    objects = "".join(f"<Contents><Key>{k}</Key><Size>1</Size></Contents>" for k in keys)
+    more = f"<IsTruncated>true</IsTruncated><NextContinuationToken>{token}</NextContinuationToken>"
+    return f"<R>{objects}{more if token else ''}</R>".encode()
+
+
+def test_a_list_begins_where_it_is_needed(script: Script) -> None:
+    """And what it doesn't have before its keys are all later is asked about by itself."""
+    keys = [f"r/{number}" for number in range(100, 140)]
+    script.answers = [
+        (200, listing(*keys[:30], token="more")),
+        (200, listing("r/13", *keys[30:38], "r/14", token="even more")),
+        (404, b""),
+        (200, b"x"),
+    ]
+    found = script.store().heads(keys)
+    assert [each is not None for each in found].count(True) == 39
+    (_, _, first), (_, _, second), *heads = script.questions
+    assert (first["start-after"], first["max-keys"], first["prefix"]) == ("r/10", "40", "r/1")
+    assert second["continuation-token"] == "more"
+    assert not {"start-after", "max-keys"} & set(second)
+    assert {method for method, _, _ in heads} == {"HEAD"}
+    assert {path for _, path, _ in heads} == {"/b/r/138", "/b/r/139"}
 
 
 @pytest.mark.slow

@@ -26,16 +26,17 @@ from sleap_rtc.storage.service import (
 ROOM, HASH, ID = "a" * 32, "0" * 64, "f" * 32
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 PART = Part(number=1, size=5, sha256=bytes(range(32)))
+QUICK = Part(number=1, size=5, crc32c=bytes(4), etag="0" * 32)
 REQUEST = SignedRequest(method="PUT", url="https://x/?secret", headers={"a": "b"}, expires=NOW)
 
 
 @pytest.mark.parametrize(
     "value",
     [
-        RequestUpload(room=ROOM, area="uploads", blake3=HASH, size=5, parts=(PART,)),
+        RequestUpload(room=ROOM, area="uploads", blake3=HASH, size=5, parts=(PART,), crc32c=True),
         UploadTold(state="open", key="a", size=5, upload_id=ID, requests=(REQUEST,), expires=NOW),
         RenewUpload(upload_id=ID, parts=(PART,)),
-        CompleteUpload(upload_id=ID, parts=(PART,)),
+        CompleteUpload(upload_id=ID, parts=(PART, QUICK)),
         UploadStatus(
             upload_id=ID,
             state="open",

@@ -84,9 +84,10 @@ def actions(document: dict[str, Any], resource: str) -> set[str]:
 
 def test_each_has_the_least_that_it_needs() -> None:
     made = policies("up", "rooms")
-    assert actions(made["worker"], "arn:aws:s3:::up/*") == {"s3:GetObject"}
-    assert "s3:PutObject" in actions(made["worker"], "arn:aws:s3:::rooms/*")
+    assert set(made) == {"server", "setup", "tls"}
     assert "s3:PutObject" in actions(made["server"], "arn:aws:s3:::up/*")
+    assert "s3:CreateBucket" not in actions(made["server"], "arn:aws:s3:::up")
+    assert "s3:GetObject" not in actions(made["setup"], "arn:aws:s3:::up/*")
 
 
 def test_nobody_gets_rights_on_everything() -> None:

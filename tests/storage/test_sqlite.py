@@ -1,4 +1,5 @@
 import contextlib
+import errno
 import os
 import sqlite3
 import stat
@@ -172,6 +173,26 @@ def test_a_later_step_keeps_the_rows_and_a_copy(path: Path, schema: Path) -> Non
     Database(path, schema).close()
 
 
+def test_half_a_copy_is_none(path: Path, schema: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    db = Database(path, schema)
+    insert(db, 1)
+    db.close()
+    (schema / "0002_more.sql").write_text("CREATE TABLE u (n);")
+
+    def full(_fd: int) -> None:
+        raise OSError(errno.ENOSPC, "the disk is full")
+
+    with monkeypatch.context() as at_once:
+        at_once.setattr("sleap_rtc.storage.sqlite.sync_file", full)
+        with pytest.raises(OSError, match="full"):
+            Database(path, schema)
+    assert [each.name for each in path.parent.glob("db.sqlite.*") if "before" in each.name] == []
+    Database(path, schema).close()
+    copy = sqlite3.connect(path.with_name("db.sqlite.before-2"))
+    assert copy.execute("SELECT n FROM t").fetchall() == [(1,)]
+    copy.close()
+
+
 def test_a_step_that_fails_is_undone(path: Path, schema: Path) -> None:
     Database(path, schema).close()
     (schema / "0002_bad.sql").write_text("CREATE TABLE u (n);\nCREATE TABLE t (n);\n")
@@ -209,6 +230,31 @@ def test_who_waits_in_vain_for_another_is_told(path: Path, schema: Path) -> None
             Database(path, schema, wait_s=0.05)
         other.execute("ROLLBACK")
     Database(path, schema, wait_s=0.05).close()
+
+
+def test_the_log_is_moved_into_the_file_beside_readers(path: Path, schema: Path) -> None:
+    database = Database(path, schema, log_pages=100_000)
+    before = path.stat().st_size
+    with database.write() as writer:
+        writer.executemany("INSERT INTO t (s) VALUES (?)", [("x" * 1_000,)] * 2_000)
+    assert path.stat().st_size == before
+    with database.read() as reader:
+        (count,) = reader.execute("SELECT count(*) FROM t").fetchone()
+        database.checkpoint()
+        assert path.stat().st_size > 2_000_000
+        assert reader.execute("SELECT count(*) FROM t").fetchone() == (count,)
+    database.close()
+    with pytest.raises(sqlite3.ProgrammingError, match="is closed"):
+        database.checkpoint()
+
+
+def test_what_is_closed_is_not_opened_again(path: Path, schema: Path) -> None:
+    database = Database(path, schema)
+    database.close()
+    path.unlink()
+    with pytest.raises(sqlite3.ProgrammingError, match="is closed"), database.read():
+        pass
+    assert not path.exists()
 
 
 def test_many_may_open_a_new_file_at_once(path: Path, schema: Path) -> None:

@@ -23,6 +23,7 @@ tickets = st.builds(
     number=st.integers(1, 10_000),
     size=st.integers(0, 5 << 30),
     sha256=st.binary(min_size=32, max_size=32),
+    crc32c=st.none() | st.binary(min_size=4, max_size=4),
 )
 
 

@@ -110,6 +110,62 @@ def test_the_same_content_twice_is_sent_once(endpoint: StoreEndpoint, tmp_path: 
     assert puts(endpoint) == 1
 
 
+def test_more_small_ones_at_once_than_large_ones(
+    endpoint: StoreEndpoint, folder: Folder, tmp_path: Path
+) -> None:
+    small = upload_many.MORE_SMALL * 2
+    together = threading.Barrier(small, timeout=60)
+    upload(endpoint.store, folder.files[-small:], in_flight=2, pace=lambda _size: together.wait())
+    large = Folder(tmp_path / "large", 3)
+    large.files.clear()
+    for number in range(6):
+        path = tmp_path / f"large-{number}"
+        path.write_bytes(os.urandom(70_000))
+        large.files.append(SmallFile(path=path, key=f"rooms/lab/files/{number}"))
+    lock, never = threading.Lock(), threading.Event()
+    active, most = 0, 0
+
+    def fault(_method: str, _count: int) -> None:
+        nonlocal active, most
+        with lock:
+            active += 1
+            most = max(most, active)
+        never.wait(0.05)
+        with lock:
+            active -= 1
+
+    endpoint.fault = fault
+    upload(endpoint.store, large.files, in_flight=2)
+    assert 1 <= most <= 2
+    large.check(endpoint.store)
+
+
+def test_a_store_that_takes_few_at_once_gets_no_more(
+    endpoint: StoreEndpoint, folder: Folder
+) -> None:
+    lock, never = threading.Lock(), threading.Event()
+    active = 0
+    seen: list[int] = []
+
+    def fault(_method: str, _count: int) -> str | None:
+        nonlocal active
+        with lock:
+            active += 1
+            seen.append(active)
+            busy = active > 2
+        never.wait(0.01)
+        with lock:
+            active -= 1
+        return "429" if busy else None
+
+    endpoint.fault = fault
+    small = folder.files[3:]
+    upload(endpoint.store, small, in_flight=2, patience=Patience(attempts=20, base=0.001))
+    assert max(seen) > 2
+    assert max(seen[-6:]) <= 2
+    assert all(endpoint.store.head(file.key) for file in small)
+
+
 @pytest.mark.parametrize("fault", ["500", "503", "409", "cut", "400", "403"])
 def test_what_fails_now_and_then_is_sent_again(
     endpoint: StoreEndpoint, folder: Folder, fault: str
@@ -146,8 +202,14 @@ def test_a_store_that_always_lies_is_told_so(endpoint: StoreEndpoint, folder: Fo
     ],
 )
 def test_what_keeps_failing_ends_and_keeps_what_there_is(
-    endpoint: StoreEndpoint, folder: Folder, fault: str, expected: type[Exception]
+    endpoint: StoreEndpoint,
+    folder: Folder,
+    monkeypatch: pytest.MonkeyPatch,
+    fault: str,
+    expected: type[Exception],
 ) -> None:
+    # One by one: what is under way beside one that fails may be sent again.
+    monkeypatch.setattr(upload_many, "MORE_SMALL", 1)
     endpoint.fault = lambda _method, count: fault if count > 10 else None
     with pytest.raises(expected):
         upload(endpoint.store, folder.files, in_flight=1)

@@ -37,7 +37,7 @@ _NO_LOCKS: Final = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errn
 _LOOK_AGAIN: Final = 0.1
 
 Fetch = Callable[[Path, Path], None]
-"""Given where the file goes, and a folder for what arrives before it is whole: `download_file`."""
+"""Given where the file goes, and a folder for what arrives before it is whole."""
 
 
 class FileCache:

@@ -11,12 +11,13 @@
         lock                 shared by who writes a part, exclusive to who completes
         data                 the whole, its room taken; part n is at its place in it
         00001.lock           held by who writes part 1
-        00001                part 1 is here: its size and SHA-256
+        00001                part 1 is here: its size and ETag
 
-A part counts once its bytes were compared with the announced SHA-256 and are on
-the disk; only then its mark is written. Completing is one rename: nothing is
-copied. Several processes of one host, or of several where the file system has
-locks, may serve one folder.
+A part counts once its bytes were compared with the announced checksum and are on
+the disk; only then its mark is written. Its ETag is its SHA-256, or its BLAKE3 where
+a CRC32C was announced: for that others can be made. Completing is one rename of what
+has the ETags that are named: nothing is copied. Several processes of one host, or of
+several where the file system has locks, may serve one folder.
 
 A content in one piece is compared in the same way before it gets its name.
 
@@ -46,7 +47,6 @@ from sleap_rtc.errors import (
     Busy,
     Damaged,
     DataError,
-    PartsMissing,
     UnknownUpload,
     UnsafePath,
 )
@@ -60,9 +60,11 @@ from sleap_rtc.files.durable import (
     write_new,
 )
 from sleap_rtc.files.space import check_space, reserve
+from sleap_rtc.storage.checksums import QUICK
 from sleap_rtc.storage.folder_writers import PartWriter, WholeWriter, locked, mark_at
 from sleap_rtc.storage.objects import (
     PART_SECONDS,
+    Checksum,
     Content,
     Part,
     SignedRequest,
@@ -72,6 +74,7 @@ from sleap_rtc.storage.objects import (
     check_key,
     check_parts,
     check_sizes,
+    check_there,
     of_their_size,
 )
 from sleap_rtc.storage.tickets import Ticket, expiry, seal, unseal
@@ -153,12 +156,20 @@ class FolderStore:
         except (FileNotFoundError, NotADirectoryError, UnsafePath):
             return None
 
-    def begin(self, key: str, *, size: int, part_size: int) -> Upload:
+    def begin(
+        self, key: str, *, size: int, part_size: int, checksum: Checksum | None = None
+    ) -> Upload:
         """Begin an upload, whose room on the disk is taken at once."""
         check_key(key)
         check_sizes(size, part_size)
         check_space(self._uploads, size + _KEEP_FREE)
-        upload = Upload(key=key, id=secrets.token_hex(16), size=size, part_size=part_size)
+        upload = Upload(
+            key=key,
+            id=secrets.token_hex(16),
+            size=size,
+            part_size=part_size,
+            checksum=checksum or ("crc32c" if QUICK else "sha256"),
+        )
         folder = self._uploads / upload.id
         with disk_errors(folder / "data", need=size):
             folder.mkdir()
@@ -181,19 +192,11 @@ class FolderStore:
     def part_requests(
         self, upload: Upload, parts: Sequence[Part], *, seconds: int = PART_SECONDS
     ) -> list[SignedRequest]:
-        """Requests that send parts; a token pins each part's length and SHA-256."""
+        """Requests that send parts; a token pins each part's length and checksum."""
         check_parts(upload, parts)
         return [
             self._signed(
-                Ticket(
-                    method="PUT",
-                    key=upload.key,
-                    expires=int(expiry(self._clock(), seconds).timestamp()),
-                    upload=upload.id,
-                    number=part.number,
-                    size=part.size,
-                    sha256=part.sha256,
-                ),
+                _ticket(upload, part, expiry(self._clock(), seconds)),
                 {"content-length": str(part.size)},
             )
             for part in parts
@@ -206,10 +209,7 @@ class FolderStore:
         for path in sorted(folder.iterdir()):
             mark = mark_at(path) if path.name.isdigit() else None
             if mark is not None:
-                number, etag = int(path.name), mark.sha256.hex()
-                found.append(
-                    StoredPart(number=number, size=mark.size, etag=etag, sha256=mark.sha256)
-                )
+                found.append(mark.part(int(path.name)))
         return found
 
     def complete(self, upload: Upload, parts: Sequence[Part]) -> StoredObject:
@@ -220,16 +220,10 @@ class FolderStore:
                 folder = self._folder(upload.id, upload.key)
                 what = f"The upload to {upload.key}"
                 held.enter_context(locked(folder / "lock", fcntl.LOCK_EX, what=what))
-                there = {part.number: part for part in self.parts(upload)}
+                there = self.parts(upload)
             except (UnknownUpload, FileNotFoundError):
                 return self._done(upload)
-            lacking = [
-                part.number
-                for part in sorted(parts, key=lambda part: part.number)
-                if (found := there.get(part.number)) is None or found.sha256 != part.sha256
-            ]
-            if lacking:
-                raise PartsMissing(key=upload.key, parts=", ".join(map(str, lacking[:50])))
+            check_there(upload, parts, there)
             target = self._objects / upload.key
             with disk_errors(target), self._placing(upload.key):
                 make_directory(target.parent)
@@ -439,6 +433,22 @@ class FolderStore:
             yield
         except (NotADirectoryError, FileExistsError, IsADirectoryError):
             raise AlreadyExists(what=f"An object whose key begins or goes on as {key}") from None
+
+
+def _ticket(upload: Upload, part: Part, expires: datetime) -> Ticket:
+    """What may be sent for a part."""
+    ticket = Ticket(
+        method="PUT",
+        key=upload.key,
+        expires=int(expires.timestamp()),
+        upload=upload.id,
+        number=part.number,
+        size=part.size,
+    )
+    checksum = part.pinned_by(upload.checksum)
+    if upload.checksum == "crc32c":
+        return msgspec.structs.replace(ticket, crc32c=checksum)
+    return msgspec.structs.replace(ticket, sha256=checksum)
 
 
 def _key(path: Path) -> bytes:

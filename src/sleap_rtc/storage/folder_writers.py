@@ -27,19 +27,35 @@ from sleap_rtc.files.durable import (
     write_replacing,
     written_whole,
 )
-from sleap_rtc.storage.objects import StoredPart, Upload
+from sleap_rtc.storage.checksums import new_digest
+from sleap_rtc.storage.objects import Sha256, StoredPart, Upload
 from sleap_rtc.storage.tickets import Ticket
 
 
-class Mark(msgspec.Struct, frozen=True):
-    """That a part is here."""
+class Mark(msgspec.Struct, frozen=True, omit_defaults=True):
+    """That a part is here.
+
+    Attributes:
+        size: Bytes.
+        sha256: Of its content, where that was announced.
+        etag: What its sender was told, where it isn't that.
+    """
 
     size: int
-    sha256: bytes
+    sha256: Sha256 | None = None
+    etag: str = ""
+
+    def part(self, number: int) -> StoredPart:
+        """The part that it stands for."""
+        etag = self.etag if self.sha256 is None else self.sha256.hex()
+        return StoredPart(number=number, size=self.size, etag=etag, sha256=self.sha256)
 
 
 class PartWriter:
     """Takes the bytes of one part, as a context manager. For one thread at a time.
+
+    What is here already under the same SHA-256 isn't written again. Under the same CRC32C it may
+    be another content, and what comes last counts.
 
     Args:
         folder: Of the upload.
@@ -48,7 +64,8 @@ class PartWriter:
 
     def __init__(self, folder: Path, ticket: Ticket) -> None:
         self._ticket = ticket
-        self._hash = hashlib.sha256()
+        self._digest = new_digest("sha256" if ticket.crc32c is None else "crc32c")
+        self._etag = None if ticket.crc32c is None else blake3()
         self._got = 0
         self._fd = -1
         self._mark = folder / f"{ticket.number:05}"
@@ -59,7 +76,7 @@ class PartWriter:
             lock = self._mark.with_suffix(".lock")
             self._locks.enter_context(locked(lock, fcntl.LOCK_EX, what=what, make=True))
             there = mark_at(self._mark)
-            self._there = there is not None and there.sha256 == ticket.sha256
+            self._there = self._etag is None and there is not None and there.sha256 == ticket.sha256
             began = msgspec.json.decode((folder / "upload").read_bytes(), type=Upload)
             self._offset = began.offset(ticket.number)
             if self._there:
@@ -86,7 +103,9 @@ class PartWriter:
         if self._got + len(data) > self._ticket.size:
             why = f"it has more than the {self._ticket.size} bytes announced"
             raise DataError(what=f"part {self._ticket.number}", why=why)
-        self._hash.update(data)
+        self._digest.update(data)
+        if self._etag is not None:
+            self._etag.update(data)
         if not self._there:
             with disk_errors(self._mark, need=len(data)):
                 rest, at = memoryview(data), self._offset + self._got
@@ -103,18 +122,20 @@ class PartWriter:
             OutOfSpace: The disk is full.
         """
         ticket = self._ticket
-        if self._got != ticket.size or self._hash.digest() != ticket.sha256:
+        announced = ticket.sha256 if ticket.crc32c is None else ticket.crc32c
+        if self._got != ticket.size or self._digest.digest() != announced:
             why = f"{self._got} bytes came that aren't the {ticket.size} announced"
             raise Damaged(what=f"part {ticket.number} of {ticket.key}", why=why)
+        if self._etag is None:
+            mark = Mark(size=ticket.size, sha256=ticket.sha256)
+        else:
+            mark = Mark(size=ticket.size, etag=self._etag.digest().hex())
         if not self._there:
             with disk_errors(self._mark):
                 sync_file(self._fd)
-            mark = Mark(size=ticket.size, sha256=ticket.sha256)
             write_replacing(self._mark, msgspec.json.encode(mark))
             self._there = True
-        return StoredPart(
-            number=ticket.number, size=ticket.size, etag=ticket.sha256.hex(), sha256=ticket.sha256
-        )
+        return mark.part(ticket.number)
 
     def close(self) -> None:
         """Let others send this part; twice is once."""

@@ -5,11 +5,12 @@ and hands out signed requests, the client sends the bytes to wherever they lead:
 
     client                        server                         store
       │ begin(key, size) ───────────► begin ────────────────────────► │
-      │ hash part n                                                   │
-      │ part_requests(n, sha256) ───► part_requests (signs, asks nobody)
-      │ PUT part n, exactly those bytes ────────────────────────────► │
+      │ checksum of part n                                            │
+      │ part_requests(n, checksum) ─► part_requests (signs, asks nobody)
+      │ PUT part n ─────────────────────────────────────────────────► │
+      │ ◄──────────────────────────────────── ETag of what it took ── │
       │ parts() ────────────────────► parts: what the store really has│
-      │ complete(parts) ────────────► complete: all there, as said ──►│ object
+      │ complete(parts, ETags) ─────► complete: those, no others ────►│ object
 
 What fits into one part goes in one piece, hundreds of them side by side::
 
@@ -28,8 +29,13 @@ a client                               the uploader can't tell
 =====================================  ==========================================
 
 A signed request is good for one object or one part with one length and one
-SHA-256, until a time; it holds no secret that outlives it. Everything here
-blocks; a server calls it in threads. All of it may be called by several at once.
+checksum, until a time; it holds no secret that outlives it. For a content in one
+piece that is its SHA-256. For a part it is the CRC32C where the store compares it:
+other bytes can be made that have it, so whoever completes names the ETags that the
+sender was told, and parts that somebody else sent are never among them (ADR 12).
+
+Everything here blocks; a server calls it in threads. All of it may be called by
+several at once.
 
 Contents are stored under names made of their hash (`design.md`), so two who
 upload the same file write the same bytes, whoever is first.
@@ -40,14 +46,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import Annotated, Final, Protocol
+from typing import Annotated, Final, Literal, Protocol
 from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
 
 from sleap_rtc.domain.packages import BLOCK
-from sleap_rtc.errors import DataError, InvalidName
+from sleap_rtc.errors import DataError, InvalidName, PartsMissing
 
 MAX_PARTS: Final = 10_000
 """Parts of one upload, as S3 has it."""
@@ -69,11 +75,18 @@ MAX_WHOLE: Final = SMALLEST_PARTS
 """Bytes of the largest content that goes in one piece."""
 
 _KEY: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}(/[A-Za-z0-9_][A-Za-z0-9._-]{0,199})*")
+_ETAG: Final = re.compile(r"[!#-~]{1,256}")
 _FEW: Final = 64
 """Parts that an upload has at least before they grow: enough to be sent side by side."""
 
+Checksum = Literal["sha256", "crc32c"]
+"""What pins the parts of an upload; both are strings that S3 knows as well."""
 Sha256 = Annotated[bytes, Meta(min_length=32, max_length=32)]
 """32 bytes; JSON has them in Base64, as S3's headers do."""
+Crc32c = Annotated[bytes, Meta(min_length=4, max_length=4)]
+"""The same of 4 bytes, the highest first."""
+Etag = Annotated[str, Meta(max_length=256, pattern=r"\A[!#-~]*\Z")]
+"""A store's mark of a content, without quotes."""
 Key = Annotated[str, Meta(min_length=1, max_length=MAX_KEY)]
 PartNumber = Annotated[int, Meta(ge=1, le=MAX_PARTS)]
 
@@ -86,12 +99,14 @@ class Upload(msgspec.Struct, frozen=True):
         id: The store's own name for it.
         size: Bytes of the whole, 0 to `MAX_OBJECT`.
         part_size: Bytes of every part but the last.
+        checksum: What pins its parts; uploads of versions that knew no other have SHA-256.
     """
 
     key: Key
     id: Annotated[str, Meta(min_length=1, max_length=2_048)]
     size: Annotated[int, Meta(ge=0, le=MAX_OBJECT)]
     part_size: Annotated[int, Meta(ge=1, le=MAX_PART)]
+    checksum: Checksum = "sha256"
 
     @property
     def part_count(self) -> int:
@@ -107,18 +122,48 @@ class Upload(msgspec.Struct, frozen=True):
         return (number - 1) * self.part_size
 
 
-class Part(msgspec.Struct, frozen=True):
+class Part(msgspec.Struct, frozen=True, omit_defaults=True):
     """A part as its sender has it.
 
     Attributes:
         number: From 1.
         size: Bytes.
-        sha256: Of its content.
+        sha256: Of its content, in an upload that is pinned by it.
+        crc32c: The same of one that is pinned by that.
+        etag: What the store answered when this sender sent it; empty before, and of senders of
+            versions that didn't keep it.
     """
 
     number: PartNumber
     size: Annotated[int, Meta(ge=0, le=MAX_PART)]
-    sha256: Sha256
+    sha256: Sha256 | None = None
+    crc32c: Crc32c | None = None
+    etag: Etag = ""
+
+    @classmethod
+    def of(cls, upload: Upload, number: int, checksum: bytes) -> Part:
+        """A part of an upload, with the checksum that pins it there."""
+        size = upload.length(number)
+        if upload.checksum == "crc32c":
+            return cls(number=number, size=size, crc32c=checksum)
+        return cls(number=number, size=size, sha256=checksum)
+
+    def pinned_by(self, checksum: Checksum) -> bytes | None:
+        """Its checksum of a kind; None where it isn't told."""
+        return self.sha256 if checksum == "sha256" else self.crc32c
+
+    def is_there(self, stored: StoredPart | None) -> bool:
+        """Whether a store has this part, and no other in its place.
+
+        Args:
+            stored: What the store has under its number.
+        """
+        if stored is None or stored.size != self.size:
+            return False
+        if self.etag and self.etag != stored.etag:
+            return False
+        # Without an ETag only what pins the bytes themselves tells them from others.
+        return bool(self.etag) if self.sha256 is None else stored.sha256 in (None, self.sha256)
 
 
 class StoredPart(msgspec.Struct, frozen=True):
@@ -199,6 +244,12 @@ def of_their_size(
     ]
 
 
+def etag_of(text: str) -> str:
+    """An ETag as a header has it, without quotes and mark of weakness; empty if it is none."""
+    etag = text.removeprefix("W/").strip('"')
+    return etag if _ETAG.fullmatch(etag) else ""
+
+
 class UploadStore(Protocol):
     """Takes files in parts: a store, or the server in front of one.
 
@@ -212,13 +263,16 @@ class UploadStore(Protocol):
     def head(self, key: str) -> StoredObject | None:
         """What is there under a key; None when there is nothing."""
 
-    def begin(self, key: str, *, size: int, part_size: int) -> Upload:
+    def begin(
+        self, key: str, *, size: int, part_size: int, checksum: Checksum | None = None
+    ) -> Upload:
         """Begin an upload; what isn't completed goes away after a day.
 
         Args:
             key: Of the object that it will be; see `check_key`.
             size: Bytes of the whole, 0 to `MAX_OBJECT`.
             part_size: Bytes of every part but the last; see `part_size_for`.
+            checksum: What is to pin the parts; None for the cheapest that the store compares.
 
         Raises:
             InvalidName: The key is refused.
@@ -228,15 +282,15 @@ class UploadStore(Protocol):
     def part_requests(
         self, upload: Upload, parts: Sequence[Part], *, seconds: int = PART_SECONDS
     ) -> list[SignedRequest]:
-        """Requests that send parts, in their order: each is good for exactly those bytes.
+        """Requests that send parts, in their order: each is good for that size and checksum.
 
         Args:
             upload: From `begin`.
-            parts: With the size that the upload gives them and the SHA-256 of their content.
+            parts: With the size that the upload gives them, and the checksum that it is pinned by.
             seconds: How long they are good for, 1 to `MAX_SECONDS`.
 
         Raises:
-            DataError: A part that the upload doesn't have, or of another size.
+            DataError: A part that the upload doesn't have, of another size, or without checksum.
         """
 
     def parts(self, upload: Upload) -> list[StoredPart]:
@@ -251,10 +305,15 @@ class UploadStore(Protocol):
 
         Asked again after it was done, because the answer got lost, it says the same again.
 
+        Args:
+            upload: From `begin`.
+            parts: Every one, with the ETag that its sender was told.
+
         Raises:
             UnknownUpload: It expired or was given up.
             PartsMissing: The store lacks parts, or has others; it names them.
-            DataError: ``parts`` isn't every part of the upload.
+            DataError: ``parts`` isn't every part of the upload, or has none of the ETags that one
+                that is pinned by CRC32C needs.
         """
 
     def abort(self, upload: Upload) -> None:
@@ -405,7 +464,7 @@ def check_parts(upload: Upload, parts: Sequence[Part], *, every: bool = False) -
     Args:
         upload: The upload.
         parts: Of which each may be named once.
-        every: Whether all of them must be there.
+        every: Whether all of them must be there, as they are named when it is completed.
 
     Raises:
         DataError: They aren't.
@@ -421,7 +480,34 @@ def check_parts(upload: Upload, parts: Sequence[Part], *, every: bool = False) -
             why = f"it has {upload.part_count} parts, and none with number {part.number}"
         elif part.size != upload.length(part.number):
             why = f"part {part.number} has {upload.length(part.number)} bytes, not {part.size}"
+        elif part.pinned_by(upload.checksum) is None:
+            why = f"part {part.number} is named without its {upload.checksum}"
+        elif every and upload.checksum == "crc32c" and not part.etag:
+            why = f"part {part.number} is named without the ETag that its sender was told"
         if why:
             break
     if why:
         raise DataError(what=f"upload to {upload.key}", why=why)
+
+
+def check_there(
+    upload: Upload, parts: Sequence[Part], stored: Sequence[StoredPart]
+) -> dict[int, StoredPart]:
+    """See that a store has all parts of an upload as they were sent.
+
+    Args:
+        upload: The upload.
+        parts: Every one of them.
+        stored: What the store has.
+
+    Returns:
+        What the store has, by number.
+
+    Raises:
+        PartsMissing: It lacks some, or has others; the first of them are named.
+    """
+    there = {part.number: part for part in stored}
+    lacking = sorted(part.number for part in parts if not part.is_there(there.get(part.number)))
+    if lacking:
+        raise PartsMissing(key=upload.key, parts=", ".join(map(str, lacking[:50])))
+    return there

@@ -13,6 +13,7 @@ from sleap_rtc.storage.cache import FileCache
 from sleap_rtc.storage.credentials import CredentialChain
 from sleap_rtc.storage.objects import (
     PART_SECONDS,
+    Checksum,
     Content,
     ObjectStore,
     Part,
@@ -55,9 +56,11 @@ class TwoBuckets:
         """What is there under a key."""
         return self._of(key).head(key)
 
-    def begin(self, key: str, *, size: int, part_size: int) -> Upload:
+    def begin(
+        self, key: str, *, size: int, part_size: int, checksum: Checksum | None = None
+    ) -> Upload:
         """Begin an upload."""
-        return self._of(key).begin(key, size=size, part_size=part_size)
+        return self._of(key).begin(key, size=size, part_size=part_size, checksum=checksum)
 
     def part_requests(
         self, upload: Upload, parts: Sequence[Part], *, seconds: int = PART_SECONDS

@@ -7,16 +7,18 @@ somebody gives up, the others stop at their next step.
 
 from __future__ import annotations
 
+import contextlib
+import queue
 import random
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import Final, TypeVar
 
 import msgspec
 
 from sleap_rtc.errors import (
+    Busy,
     Damaged,
     NetworkError,
     OutOfSpace,
@@ -34,8 +36,14 @@ REFUSED: Final = 3
 ANEW: Final = 3
 """Times that a store may lose what it took before it is the store's fault."""
 
+GRACE_S: Final = 1.0
+"""Seconds that whoever is interrupted waits for the threads to end."""
+LOOK_S: Final = 0.25
+"""Seconds after which an interrupt is noticed at the latest."""
+
 _PASSING: Final = AGAIN | {409}
-_BUSY: Final = frozenset({429, 503})
+BUSY: Final = frozenset({429, 503})
+"""What a store answers that has too much to do."""
 _LONGEST_WAIT: Final = 60.0
 
 T = TypeVar("T")
@@ -121,7 +129,7 @@ class Pauses:
             base=self.patience.base,
             cap=self.patience.cap,
         )
-        if answer is not None and answer.status in _BUSY:
+        if answer is not None and answer.status in BUSY:
             asked = answer.headers.get("retry-after", "")
             if asked.isascii() and asked.isdigit():
                 seconds = max(seconds, min(float(asked[:6]), _LONGEST_WAIT))
@@ -132,11 +140,11 @@ class Pauses:
         self.check()
 
     def patiently(self, call: Callable[[], T]) -> T:
-        """Ask until there is an answer, or patience ends."""
+        """Ask until there is an answer, or patience ends; what is in use is waited for as well."""
         for attempt in range(1, self.patience.attempts):
             try:
                 return call()
-            except NetworkError:
+            except (NetworkError, Busy):
                 self.back_off(attempt, None)
         return call()
 
@@ -156,23 +164,56 @@ def side_by_side(
         threads: How many, at least 1.
         name: Of the threads.
         stop: Called when one has failed, so that the others end.
-        abort: Called when whoever waits is interrupted: nobody waits for a network that may be
-            dead.
+        abort: Called when whoever waits is interrupted: that ends what is under way. A thread that
+            still waits after :data:`GRACE_S` seconds, as for a server that doesn't answer, is left
+            behind, and ends at its next step.
 
     Returns:
         The first failure; those that were only told to stop aren't why.
     """
-    with ThreadPoolExecutor(threads, thread_name_prefix=name) as pool:
+    ends: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+
+    def run() -> None:
         try:
-            tasks = [pool.submit(work) for _ in range(threads)]
-            wait(tasks, return_when=FIRST_EXCEPTION)
-            failures = [error for task in tasks if task.done() and (error := task.exception())]
-        except BaseException:
-            abort()
-            raise
-        if failures:
-            stop()
-    return next((error for error in failures if not isinstance(error, Stopped)), None)
+            work()
+        except BaseException as error:  # noqa: BLE001 - whoever waits is told
+            ends.put(error)
+        else:
+            ends.put(None)
+
+    # No pool: at its end a program waits for the threads of each, whatever they wait for.
+    several = [
+        threading.Thread(target=run, name=f"{name}_{number}", daemon=True)
+        for number in range(threads)
+    ]
+    failure: BaseException | None = None
+    try:
+        for thread in several:
+            thread.start()
+        for _ in several:
+            error = _next(ends)
+            if error is not None:
+                stop()
+                if failure is None and not isinstance(error, Stopped):
+                    failure = error
+    except BaseException:
+        abort()
+        until = time.monotonic() + GRACE_S
+        for thread in several:
+            if thread.is_alive():
+                thread.join(max(0.0, until - time.monotonic()))
+        raise
+    return failure
+
+
+def _next(ends: queue.SimpleQueue[T]) -> T:
+    """What comes next, however long that takes; whoever is interrupted hears of it soon.
+
+    A signal that comes just before the system begins to wait doesn't end that waiting.
+    """
+    while True:
+        with contextlib.suppress(queue.Empty):
+            return ends.get(timeout=LOOK_S)
 
 
 def failure_of(answer: Answer, what: str) -> SleapRtcError:

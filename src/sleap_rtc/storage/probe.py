@@ -9,7 +9,6 @@ are checked by whoever reads them.
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -18,21 +17,21 @@ from typing import Final
 import msgspec
 
 from sleap_rtc.errors import SleapRtcError, UnsafeStorage
+from sleap_rtc.storage.checksums import checksum_of
 from sleap_rtc.storage.objects import MIN_PART, ObjectStore, Part
+from sleap_rtc.storage.pinning import PREFIX
 from sleap_rtc.storage.wire import Connections
 
 RACERS: Final = 16
 ROUNDS: Final = 2
-PREFIX: Final = "probe/"
-"""What the keys of a probe begin with; nothing of it is left."""
 
 
 class Findings(msgspec.Struct, frozen=True):
     """What a store that isn't refused does and doesn't.
 
     Attributes:
-        pins_content: A link for a part is refused for other bytes. Otherwise a member could store
-            other bytes than announced; readers would find them damaged.
+        pins_content: A link for a part is refused for bytes with another checksum. Otherwise a
+            member could store other bytes than announced; readers would find them damaged.
         pins_ranges: A range is refused when the object was replaced. Otherwise a download of a
             replaced object would be found damaged at its end.
     """
@@ -95,7 +94,7 @@ def _race(store: ObjectStore, key: str, racers: int) -> None:
 def _pins_content(store: ObjectStore, key: str, connections: Connections) -> bool:
     upload = store.begin(key, size=1, part_size=MIN_PART)
     try:
-        part = Part(number=1, size=1, sha256=hashlib.sha256(b"a").digest())
+        part = Part.of(upload, 1, checksum_of(upload.checksum, b"a"))
         (request,) = store.part_requests(upload, [part])
         return not connections.send(request, b"b").ok
     finally:

@@ -13,20 +13,24 @@ from sleap_rtc.domain.ids import RoomId
 from sleap_rtc.errors import DataError, InvalidName, NotFound, UnknownUpload
 from sleap_rtc.net.api import ServerApi
 from sleap_rtc.net.urls import UrlRules, check_url, is_private, parse_url
+from sleap_rtc.storage.checksums import QUICK
 from sleap_rtc.storage.objects import (
     PART_SECONDS,
+    Checksum,
     Content,
     Part,
     SignedRequest,
     StoredObject,
     StoredPart,
     Upload,
+    check_sizes,
 )
 from sleap_rtc.storage.service import (
     COMPLETE_WITHIN,
     CONFIRM_WITHIN,
     MAX_CONTENTS,
     MAX_REQUESTS,
+    VERDICT_WITHIN,
     Aborted,
     AbortUpload,
     Area,
@@ -34,12 +38,15 @@ from sleap_rtc.storage.service import (
     ConfirmContents,
     ContentsConfirmed,
     ContentsOffered,
+    DamageTold,
     DownloadTold,
+    Found,
     LinksTold,
     NamedContent,
     ObjectTold,
     OfferContents,
     RenewUpload,
+    ReportDamaged,
     RequestDownload,
     RequestLinks,
     RequestsTold,
@@ -95,11 +102,14 @@ class RemoteStore:
             raise NotFound(message=f"The room's storage has no {key}.")
         return self._checked(found.request, "GET")
 
-    def begin(self, key: str, *, size: int, part_size: int) -> Upload:
+    def begin(
+        self, key: str, *, size: int, part_size: int, checksum: Checksum | None = None
+    ) -> Upload:
         """Begin an upload, or go on with the one that this device has begun.
 
         Raises:
             UnknownUpload: The object came to be there in the meantime.
+            DataError: The server names parts that no store takes.
         """
         request = RequestUpload(
             room=self._room,
@@ -107,11 +117,19 @@ class RemoteStore:
             blake3=self._blake3(key),
             size=size,
             part_size=part_size,
+            crc32c=QUICK and checksum != "sha256",
         )
         told = self._api.ask("/api/request-upload", UploadTold, request)
         if told.state == "there":
             raise UnknownUpload(key=key)
-        return Upload(key=key, id=told.upload_id, size=size, part_size=told.part_size)
+        check_sizes(size, told.part_size)
+        return Upload(
+            key=key,
+            id=told.upload_id,
+            size=size,
+            part_size=told.part_size,
+            checksum=told.checksum,
+        )
 
     def part_requests(
         self, upload: Upload, parts: Sequence[Part], *, seconds: int = PART_SECONDS
@@ -185,6 +203,24 @@ class RemoteStore:
             self._count(told, some)
             found += (self._checked(link, "GET") for link in told)
         return found
+
+    def report_damaged(self, blake3: str, etag: str = "") -> Found:
+        """Say that what is there of a content isn't what its name says.
+
+        Args:
+            blake3: What it should be.
+            etag: The store's mark of what was read, where that is known.
+
+        Returns:
+            What the server finds when it reads it itself.
+
+        Raises:
+            TooManyRequests: This device reported too many.
+            NotFound: A server that takes no reports.
+        """
+        request = ReportDamaged(room=self._room, area=self._area, blake3=blake3, etag=etag)
+        within = 2 * VERDICT_WITHIN
+        return self._api.ask("/api/report-damaged", DamageTold, request, timeout=within).found
 
     def _named(self, contents: Sequence[Content]) -> Iterator[tuple[NamedContent, ...]]:
         """Contents as the server is told of them, so many at a time."""

@@ -12,15 +12,18 @@ again, a few times, after growing waits. An answer that got lost is thought of:
 create         412 on a second try: the object is read, and if it is ours we won
 complete       no such upload on a second try: the object is there, so it was done
 =============  ==============================================================
+
+Before the first upload a bucket is asked once what pins parts in it
+(:mod:`sleap_rtc.storage.pinning`).
 """
 
 from __future__ import annotations
 
 import base64
 import contextlib
-import hashlib
 import os
 import random
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -35,7 +38,6 @@ from sleap_rtc.errors import (
     Damaged,
     DataError,
     OutOfSpace,
-    PartsMissing,
     SleapRtcError,
     StorageRefused,
     StorageUnreachable,
@@ -44,8 +46,10 @@ from sleap_rtc.errors import (
 from sleap_rtc.net import backoff
 from sleap_rtc.net.retrying import AGAIN
 from sleap_rtc.storage import xml
+from sleap_rtc.storage.checksums import checksum_of, encoded, header_of
 from sleap_rtc.storage.objects import (
     PART_SECONDS,
+    Checksum,
     Content,
     Part,
     SignedRequest,
@@ -55,8 +59,11 @@ from sleap_rtc.storage.objects import (
     check_key,
     check_parts,
     check_sizes,
+    check_there,
+    etag_of,
     of_their_size,
 )
+from sleap_rtc.storage.pinning import pins_by_crc32c
 from sleap_rtc.storage.signing import Credentials, presign
 from sleap_rtc.storage.wire import MAX_ANSWER, Answer, Connections
 
@@ -75,6 +82,9 @@ _KEYS_PER_PAGE: Final = 25
 _LONG_S: Final = 600.0
 """Seconds in which a list that was too long isn't asked for again."""
 _BASE, _CAP = 0.05, 5.0
+_OTHER_PARTS: Final = frozenset({"InvalidPart", "InvalidPartOrder"})
+"""What is said of completing with parts that aren't there, or have other ETags."""
+_IN_XML: Final = {"sha256": "ChecksumSHA256", "crc32c": "ChecksumCRC32C"}
 _SKEWED: Final = frozenset({"RequestTimeTooSkewed", "RequestExpired", "AccessDenied"})
 _WORTH_CORRECTING: Final = timedelta(seconds=30)
 
@@ -133,6 +143,8 @@ class S3Store:
         self._wait = wait
         self._chance = chance
         self._skew = timedelta()
+        self._asking = threading.Lock()
+        self._cheapest: Checksum | None = None
         self._long: dict[str, float] = {}
 
     @property
@@ -151,42 +163,64 @@ class S3Store:
         return StoredObject(
             key=key,
             size=_number(answer.headers.get("content-length", ""), self.name),
-            etag=unquoted(answer.headers.get("etag", "")),
+            etag=etag_of(answer.headers.get("etag", "")),
             modified=modified,
         )
 
-    def begin(self, key: str, *, size: int, part_size: int) -> Upload:
+    def begin(
+        self, key: str, *, size: int, part_size: int, checksum: Checksum | None = None
+    ) -> Upload:
         """Begin an upload."""
+        check_key(key)
         check_sizes(size, part_size)
+        pinned_by = checksum or self._pinned_by()
         answer = self.ask(
             "POST",
-            check_key(key),
+            key,
             query={"uploads": ""},
-            headers={"x-amz-checksum-algorithm": "SHA256"},
+            headers={"x-amz-checksum-algorithm": pinned_by.upper()},
             what=f"begin an upload to {key}",
         )
         upload = xml.text(xml.parse(answer.body, self.name), "UploadId")
-        return Upload(key=key, id=upload, size=size, part_size=part_size)
+        return Upload(key=key, id=upload, size=size, part_size=part_size, checksum=pinned_by)
 
     def part_requests(
         self, upload: Upload, parts: Sequence[Part], *, seconds: int = PART_SECONDS
     ) -> list[SignedRequest]:
-        """Requests that send parts; their length and SHA-256 are signed."""
+        """Requests that send parts; their length and checksum are signed."""
         check_parts(upload, parts)
         return [
             self._signed(
                 "PUT",
                 upload.key,
-                query={"partNumber": str(part.number), "uploadId": upload.id},
-                headers={
-                    "content-length": str(part.size),
-                    "x-amz-checksum-sha256": _base64(part.sha256),
-                },
+                query=_place(upload, part),
+                headers=_pins(upload, part),
                 seconds=seconds,
                 public=True,
             )
             for part in parts
         ]
+
+    def send_part(self, upload: Upload, part: Part, data: bytes) -> str:
+        """Send a small part from here.
+
+        Returns:
+            Its ETag.
+
+        Raises:
+            StorageRefused: The store takes these bytes for others than ``part`` says, or says no.
+        """
+        check_parts(upload, [part])
+        answer = self.ask(
+            "PUT",
+            upload.key,
+            query=_place(upload, part),
+            headers=_pins(upload, part),
+            data=data,
+            what=f"take part {part.number} of {upload.key}",
+            upload=upload,
+        )
+        return etag_of(answer.headers.get("etag", ""))
 
     def parts(self, upload: Upload) -> list[StoredPart]:
         """The parts that the store has."""
@@ -216,21 +250,40 @@ class S3Store:
         check_parts(upload, parts, every=True)
         ordered = sorted(parts, key=lambda part: part.number)
         try:
-            there = {part.number: part for part in self.parts(upload)}
+            etags = self._etags(upload, ordered)
+            answer = self._ask_to_complete(upload, ordered, etags)
         except UnknownUpload:
             return self._done(upload, "")
-        lacking = [p.number for p in ordered if not _is_same(p, there.get(p.number))]
-        if lacking:
-            raise PartsMissing(key=upload.key, parts=", ".join(map(str, lacking[:50])))
+        root = xml.parse(answer.body, self.name)
+        self._compare(upload, ordered, xml.text(root, _IN_XML[upload.checksum], default=""))
+        return self._done(upload, etag_of(xml.text(root, "ETag", default="")))
+
+    def _etags(self, upload: Upload, ordered: Sequence[Part]) -> list[str]:
+        """What parts are named by when they are to become the object.
+
+        Raises:
+            PartsMissing: The store lacks some, or has others.
+            UnknownUpload: There is no such upload.
+        """
+        if upload.checksum == "crc32c":
+            # Such a store was seen to refuse others; it may list one part as often as it was sent.
+            return [part.etag for part in ordered]
+        there = check_there(upload, ordered, self.parts(upload))
+        return [part.etag or there[part.number].etag for part in ordered]
+
+    def _ask_to_complete(
+        self, upload: Upload, ordered: Sequence[Part], etags: Sequence[str]
+    ) -> Answer:
+        name = _IN_XML[upload.checksum]
         lines = "".join(
             f"<Part><PartNumber>{part.number}</PartNumber>"
-            f"<ETag>{xml.escape(quoted(there[part.number].etag))}</ETag>"
-            f"<ChecksumSHA256>{_base64(part.sha256)}</ChecksumSHA256></Part>"
-            for part in ordered
+            f"<ETag>{xml.escape(quoted(etag))}</ETag>"
+            f"<{name}>{encoded(part.pinned_by(upload.checksum) or b'')}</{name}></Part>"
+            for part, etag in zip(ordered, etags, strict=True)
         )
         body = f"<CompleteMultipartUpload>{lines}</CompleteMultipartUpload>".encode()
         try:
-            answer = self.ask(
+            return self.ask(
                 "POST",
                 upload.key,
                 query={"uploadId": upload.id},
@@ -239,11 +292,10 @@ class S3Store:
                 what=f"complete {upload.key}",
                 upload=upload,
             )
-        except UnknownUpload:
-            return self._done(upload, "")
-        root = xml.parse(answer.body, self.name)
-        self._compare(upload, ordered, xml.text(root, "ChecksumSHA256", default=""))
-        return self._done(upload, unquoted(xml.text(root, "ETag", default="")))
+        except StorageRefused as error:
+            if error.details.get("why") in _OTHER_PARTS:
+                check_there(upload, ordered, self.parts(upload))
+            raise
 
     def abort(self, upload: Upload) -> None:
         """Give an upload up."""
@@ -278,9 +330,11 @@ class S3Store:
         del blake3
         headers = {
             "content-length": str(content.size),
-            "x-amz-checksum-sha256": _base64(content.sha256),
+            header_of("sha256"): encoded(content.sha256),
         }
         if not replacing:
+            # Or whoever names another content for a key could replace what is good. It costs a
+            # twentieth of SeaweedFS's time for a small one, the checksum as much.
             headers["if-none-match"] = "*"
         key = check_key(content.key)
         return self._signed("PUT", key, headers=headers, seconds=seconds, public=True)
@@ -307,15 +361,22 @@ class S3Store:
         if self._long.get(prefix, now) > now:
             return {}
         wanted, found = set(keys), dict[str, StoredObject | None]()
+        first, last = min(wanted), max(wanted)
         enough = _PAGE * (1 + len(keys) // _KEYS_PER_PAGE)
-        for number, there in enumerate(self.keys(prefix), 1):
+        # It begins right before the first: what is asked about together is often a stretch of it.
+        listed = self._objects(prefix, after=first[:-1], first=len(wanted))
+        for number, there in enumerate(listed, 1):
             if there.key in wanted:
                 found[there.key] = there
                 if len(found) == len(wanted):
                     return found
+            elif there.key > last:
+                # It is sorted as a rule; where it isn't, the rest is found one by one all the same.
+                return found
             if number == enough:
-                self._long = {p: end for p, end in self._long.items() if end > now}
-                self._long[prefix] = now + _LONG_S
+                # Never changed, but replaced: other threads may be reading it.
+                known = {p: end for p, end in self._long.items() if end > now}
+                self._long = known | {prefix: now + _LONG_S}
                 return found
         return dict.fromkeys(wanted) | found
 
@@ -329,10 +390,15 @@ class S3Store:
         """Requests that read many objects."""
         return [self.download_request(key, seconds=seconds) for key in keys]
 
+    def own_download_request(self, key: str) -> SignedRequest:
+        """The same for the server itself, which may reach the store by another address."""
+        return self._signed("GET", check_key(key))
+
     def create(self, key: str, data: bytes) -> bool:
         """Make a small object that must not be there yet."""
         uncertain = False
-        headers = {"if-none-match": "*", "x-amz-checksum-sha256": _sha256(data)}
+        pinned = encoded(checksum_of("sha256", data))
+        headers = {"if-none-match": "*", header_of("sha256"): pinned}
         for attempt in range(1, ATTEMPTS + 1):
             request = self._signed("PUT", check_key(key), headers=headers)
             try:
@@ -375,7 +441,24 @@ class S3Store:
 
     def keys(self, prefix: str) -> Iterator[StoredObject]:
         """Every object whose key begins with ``prefix``."""
+        return self._objects(prefix)
+
+    def _objects(
+        self, prefix: str, *, after: str = "", first: int = _PAGE
+    ) -> Iterator[StoredObject]:
+        """Every object whose key begins with ``prefix``.
+
+        Args:
+            prefix: The beginning.
+            after: Those that come later alone.
+            first: How many are asked for at first.
+        """
         query = {"list-type": "2", "prefix": prefix}
+        if after:
+            query["start-after"] = after
+        if first < _PAGE:
+            query["max-keys"] = str(first)
+        asked: set[str] = set()
         while True:
             answer = self.ask("GET", "", query=query, what="list objects")
             root = xml.parse(answer.body, self.name)
@@ -383,12 +466,16 @@ class S3Store:
                 yield StoredObject(
                     key=xml.text(node, "Key"),
                     size=_number(xml.text(node, "Size"), self.name),
-                    etag=unquoted(xml.text(node, "ETag", default="")),
+                    etag=etag_of(xml.text(node, "ETag", default="")),
                     modified=_time(xml.text(node, "LastModified", default="")),
                 )
             if xml.text(root, "IsTruncated", default="false") != "true":
                 return
-            query["continuation-token"] = xml.text(root, "NextContinuationToken")
+            further = xml.text(root, "NextContinuationToken")
+            if further in asked:
+                raise DataError(what=self.name, why="its list of objects has no end")
+            asked.add(further)
+            query = {"list-type": "2", "prefix": prefix, "continuation-token": further}
 
     def delete(self, key: str) -> None:
         """Remove an object; one that isn't there is no error."""
@@ -501,12 +588,22 @@ class S3Store:
             return StorageUnreachable(store=self.name, why=said)
         return StorageRefused(store=self.name, what=what, why=said)
 
+    def _pinned_by(self) -> Checksum:
+        """What pins parts here, asked once."""
+        with self._asking:
+            if self._cheapest is None:
+                self._cheapest = "crc32c" if pins_by_crc32c(self) else "sha256"
+            return self._cheapest
+
     def _compare(self, upload: Upload, parts: Sequence[Part], told: str) -> None:
-        """Check the store's hash over the parts' hashes, where it tells one."""
-        if told:
-            both = hashlib.sha256(b"".join(part.sha256 for part in parts)).digest()
-            if told.partition("-")[0] != _base64(both):
-                raise Damaged(what=f"{upload.key} in {self.name}", why="its checksum differs")
+        """Check the store's checksum over the parts' checksums, where it tells one."""
+        found, _, count = told.partition("-")
+        # Without a count a CRC32C is that of the whole, which nobody knows here.
+        if not told or (upload.checksum == "crc32c" and not count):
+            return
+        each = [part.pinned_by(upload.checksum) or b"" for part in parts]
+        if found != encoded(checksum_of(upload.checksum, b"".join(each))):
+            raise Damaged(what=f"{upload.key} in {self.name}", why="its checksum differs")
 
     def _done(self, upload: Upload, etag: str) -> StoredObject:
         """The object that an upload has become, if it is there as it should be."""
@@ -524,15 +621,15 @@ def quoted(etag: str) -> str:
     return f'"{etag}"'
 
 
-def unquoted(etag: str) -> str:
-    """An ETag without the quotes that some stores put around it, and without a mark of weakness."""
-    return etag.removeprefix("W/").strip('"')
+def _place(upload: Upload, part: Part) -> dict[str, str]:
+    """Where a part goes."""
+    return {"partNumber": str(part.number), "uploadId": upload.id}
 
 
-def _is_same(part: Part, there: StoredPart | None) -> bool:
-    if there is None or there.size != part.size:
-        return False
-    return there.sha256 is None or there.sha256 == part.sha256
+def _pins(upload: Upload, part: Part) -> dict[str, str]:
+    """Headers that hold a part's link to its bytes."""
+    checksum = part.pinned_by(upload.checksum) or b""
+    return {"content-length": str(part.size), header_of(upload.checksum): encoded(checksum)}
 
 
 def _stored_part(node: xml.Node, store: str) -> StoredPart:
@@ -544,7 +641,7 @@ def _stored_part(node: xml.Node, store: str) -> StoredPart:
     return StoredPart(
         number=_number(xml.text(node, "PartNumber"), store),
         size=_number(xml.text(node, "Size"), store),
-        etag=unquoted(xml.text(node, "ETag")),
+        etag=etag_of(xml.text(node, "ETag")),
         sha256=sha256 if sha256 is not None and len(sha256) == 32 else None,
     )
 
@@ -560,11 +657,3 @@ def _time(text: str) -> datetime | None:
         return datetime.fromisoformat(text)
     except ValueError:
         return None
-
-
-def _base64(data: bytes) -> str:
-    return base64.b64encode(data).decode()
-
-
-def _sha256(data: bytes) -> str:
-    return _base64(hashlib.sha256(data).digest())

@@ -4,10 +4,10 @@
 
     client                                         server
       │ request-upload   room, hash, size ──────────► │ "there" already, or an upload
-      │ renew-upload     numbers and SHA-256 ───────► │ signed requests, good for 1 h
-      │ PUT …            straight to the store        │
+      │ renew-upload     numbers, checksums ────────► │ signed requests, good for 1 h
+      │ PUT …            straight to the store        │ (which answers with ETags)
       │ upload-status    ───────────────────────────► │ the parts that the store has
-      │ complete-upload  every part ────────────────► │ object
+      │ complete-upload  every part, its ETag ──────► │ object
       │ request-download room, hash ────────────────► │ a signed request
       │ GET …            straight from the store      │
 
@@ -18,6 +18,14 @@ and for many small contents, hundreds at a time::
       │ confirm-contents room, hashes, sizes ───────► │ for each: what the store has
       │ request-links    room, hashes ──────────────► │ signed requests
       │ GET …            straight from the store      │
+
+and of what turned out not to be what its name says, by whoever read it::
+
+      │ report-damaged   room, hash, ETag ──────────► │ what the server itself reads of it
+
+The server chooses by which checksum parts are pinned: by CRC32C only for who says that it
+knows it, and names ETags when it completes; before there was that it was SHA-256, which it
+still is for who doesn't.
 
 Contents are named by their BLAKE3, in one of two areas of a room::
 
@@ -40,6 +48,7 @@ from sleap_rtc.storage.objects import (
     MAX_PARTS,
     MAX_WHOLE,
     MIN_PART,
+    Checksum,
     Key,
     Part,
     Sha256,
@@ -57,6 +66,9 @@ COMPLETE_WITHIN: Final = 900.0
 """Seconds in which ``complete-upload`` is answered: a whole content may be hashed for it."""
 CONFIRM_WITHIN: Final = 120.0
 """Seconds in which ``confirm-contents`` is answered: the store is asked for each of them."""
+VERDICT_WITHIN: Final = 20.0
+"""Seconds in which ``report-damaged`` is answered, whether or not the content is compared by then.
+"""
 
 Area = Literal["uploads", "rooms"]
 Blake3 = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
@@ -80,6 +92,8 @@ class RequestUpload(Value, frozen=True):
         part_size: Bytes of every part but the last; the server chooses where it isn't given.
         parts: Of which requests are wanted at once.
         again: What is there turned out to be damaged: it is to be replaced.
+        crc32c: Whether the sender can name parts by their CRC32C as well, and the ETags that it
+            was told for them.
     """
 
     room: RoomName
@@ -89,6 +103,7 @@ class RequestUpload(Value, frozen=True):
     part_size: Annotated[int, Meta(ge=MIN_PART, le=MAX_PART)] | None = None
     parts: Annotated[tuple[Part, ...], Meta(max_length=MAX_REQUESTS)] = ()
     again: bool = False
+    crc32c: bool = False
 
 
 class UploadTold(Value, frozen=True):
@@ -101,6 +116,7 @@ class UploadTold(Value, frozen=True):
         upload_id: Names the upload from now on; empty where it is there already.
         part_size: Bytes of every part but the last.
         part_count: Number of parts.
+        checksum: By what each part is named, which pins its link.
         resumed: Whether this device began it earlier, and lost it for minutes: parts may be there.
         requests: For the parts that were asked for.
         expires: When the upload is given up if nothing comes, or the object goes; None if never.
@@ -112,6 +128,7 @@ class UploadTold(Value, frozen=True):
     upload_id: Annotated[str, Meta(max_length=32)] = ""
     part_size: Annotated[int, Meta(ge=0, le=MAX_PART)] = 0
     part_count: Annotated[int, Meta(ge=0, le=MAX_PARTS)] = 0
+    checksum: Checksum = "sha256"
     resumed: bool = False
     requests: Annotated[tuple[SignedRequest, ...], Meta(max_length=MAX_REQUESTS)] = ()
     expires: Utc | None = None
@@ -132,7 +149,12 @@ class RequestsTold(Value, frozen=True):
 
 
 class CompleteUpload(Value, frozen=True):
-    """Asks to make the object of its parts, every one of which is named with its checksum."""
+    """Asks to make the object of its parts.
+
+    Attributes:
+        upload_id: Its name.
+        parts: Every one, with its checksum and the ETag that its sender was told.
+    """
 
     upload_id: UploadId
     parts: Annotated[tuple[Part, ...], Meta(min_length=1, max_length=MAX_PARTS)]
@@ -158,6 +180,7 @@ class UploadStatus(Value, frozen=True):
         size: Bytes of the whole.
         part_size: Bytes of every part but the last.
         part_count: Number of parts.
+        checksum: By what each part is named.
         expires: When it is given up if nothing comes.
         parts: Those that the store has; empty once it is done.
     """
@@ -169,6 +192,7 @@ class UploadStatus(Value, frozen=True):
     part_size: Annotated[int, Meta(ge=1, le=MAX_PART)]
     part_count: Annotated[int, Meta(ge=1, le=MAX_PARTS)]
     expires: Utc
+    checksum: Checksum = "sha256"
     parts: Annotated[tuple[StoredPart, ...], Meta(max_length=MAX_PARTS)] = ()
 
 
@@ -279,3 +303,30 @@ class LinksTold(Value, frozen=True):
 
     requests: Annotated[tuple[SignedRequest, ...], Meta(max_length=MAX_CONTENTS)]
     expires_in: Annotated[int, Meta(ge=0)]
+
+
+class ReportDamaged(Value, frozen=True):
+    """Says that what the store has of a content isn't what its name says.
+
+    Attributes:
+        room: Whose it is.
+        area: Where in it.
+        blake3: What it should be.
+        etag: The store's mark of what was read; empty where that isn't known.
+    """
+
+    room: RoomName
+    area: Area
+    blake3: Blake3
+    etag: Annotated[str, Meta(max_length=256)] = ""
+
+
+Found = Literal["damaged", "good", "gone", "open"]
+"""``damaged``: the next who stores it is to send it anew. ``good``: it is what it should be.
+``gone``: what was read isn't there any more. ``open``: it will be compared."""
+
+
+class DamageTold(Value, frozen=True):
+    """What the server says of a content, by what it read itself."""
+
+    found: Found

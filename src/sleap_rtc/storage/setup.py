@@ -117,19 +117,14 @@ def policies(uploads: str, rooms: str, *, partition: str = "aws") -> dict[str, d
         partition: Amazon's, ``aws`` but for China and governments.
 
     Returns:
-        By role: ``server`` signs for others; ``worker`` reads and writes rooms and only reads
-        uploads; ``setup`` is for `init_bucket`, and needed once; ``tls`` is the buckets' own.
+        By role: ``server`` signs for all others, who need none (docs/adr/0016); ``setup`` is for
+        `init_bucket`, and needed once; ``tls`` is the buckets' own.
     """
     arns = [f"arn:{partition}:s3:::{name}" for name in (uploads, rooms)]
     both = [f"{arn}/*" for arn in arns]
     listing = _allow("List", ["s3:ListBucket"], arns)
     return {
         "server": _document(_allow("Objects", [*_OBJECTS, *_PARTS], both), listing),
-        "worker": _document(
-            _allow("Rooms", [*_OBJECTS, *_PARTS], [both[1]]),
-            _allow("Uploads", ["s3:GetObject"], [both[0]]),
-            listing,
-        ),
         "setup": _document(
             _allow(
                 "Buckets",
@@ -270,7 +265,8 @@ def _cors(origins: tuple[str, ...]) -> bytes:
     methods = "".join(f"<AllowedMethod>{name}</AllowedMethod>" for name in ("GET", "PUT", "HEAD"))
     headers = "<AllowedHeader>*</AllowedHeader>"
     shown = "".join(
-        f"<ExposeHeader>{name}</ExposeHeader>" for name in ("ETag", "x-amz-checksum-sha256")
+        f"<ExposeHeader>{name}</ExposeHeader>"
+        for name in ("ETag", "x-amz-checksum-sha256", "x-amz-checksum-crc32c")
     )
     age = "<MaxAgeSeconds>3600</MaxAgeSeconds>"
     return _xml(

@@ -124,8 +124,9 @@ def presign(
     )
 
 
+@functools.lru_cache(_FEW)
 def _escaped(text: str, *, safe: str = "") -> str:
-    """Text with all but letters, digits and ``-_.~`` escaped."""
+    """Text with all but letters, digits and ``-_.~`` escaped; most of it is in every request."""
     return quote(text, safe=safe + "~")
 
 

@@ -65,6 +65,7 @@ class Database:
         synchronous: Literal["FULL", "NORMAL"] = "FULL",
         wait_s: float = 30.0,
         mapped: int = 0,
+        log_pages: int = 1_000,
     ) -> None:
         """Open the file, making it if need be, and bring its schema up to date.
 
@@ -76,6 +77,8 @@ class Database:
             wait_s: How long a writer waits for another process.
             mapped: Bytes of the file that are read through a memory map, which makes long scans
                 several times quicker; 0 for none.
+            log_pages: Pages of the log after which a commit moves them into the file, and waits for
+                the disk; more where :meth:`checkpoint` is called now and then.
 
         Raises:
             NewerFormat: A later sleap-rtc has changed the schema.
@@ -92,6 +95,7 @@ class Database:
         try:
             self._write_ahead()
             self._writer.execute(f"PRAGMA synchronous = {synchronous}")
+            self._writer.execute(f"PRAGMA wal_autocheckpoint = {log_pages}")
             self._migrate(_steps(schema))
         except BaseException:
             self._writer.close()
@@ -137,10 +141,16 @@ class Database:
 
     @contextlib.contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
-        """One consistent view, which no writer disturbs or waits for."""
+        """One consistent view, which no writer disturbs or waits for.
+
+        Raises:
+            sqlite3.ProgrammingError: It was closed.
+        """
         try:
             reader = self._readers.get_nowait()
         except queue.Empty:
+            if self._closed:  # a file that is gone by now would be made again
+                raise sqlite3.ProgrammingError(f"{self.path} is closed") from None
             reader = self._connect()
             reader.execute("PRAGMA query_only = ON")
         try:
@@ -154,6 +164,17 @@ class Database:
                 reader.close()
             else:
                 self._readers.put(reader)
+
+    def checkpoint(self) -> None:
+        """Move what is in the log into the file, as far as no reader needs it; nobody has to wait.
+
+        Raises:
+            sqlite3.Error: It was closed, or can't be written.
+        """
+        if self._closed:
+            raise sqlite3.ProgrammingError(f"{self.path} is closed")
+        with contextlib.closing(self._connect()) as connection:
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
 
     def close(self) -> None:
         """Close every connection; a reader that is still at work closes its own."""
@@ -229,8 +250,21 @@ class Database:
 
     def _back_up(self, version: int) -> None:
         copy = self.path.with_name(f"{self.path.name}.before-{version + 1}")
-        if not copy.exists():
-            self._writer.execute("VACUUM INTO ?", (str(copy),))
+        if copy.exists():
+            return
+        # What a full disk or a power cut left of one must not count as one.
+        half = copy.with_name(f"{copy.name}.{os.getpid()}.half")
+        half.unlink(missing_ok=True)
+        try:
+            self._writer.execute("VACUUM INTO ?", (str(half),))
+            fd = os.open(half, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                sync_file(fd)
+            finally:
+                os.close(fd)
+            half.replace(copy)
+        finally:
+            half.unlink(missing_ok=True)
 
 
 def network_file_system(path: Path) -> str | None:

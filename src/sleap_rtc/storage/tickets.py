@@ -19,7 +19,14 @@ import msgspec
 from msgspec import Meta
 
 from sleap_rtc.errors import NotPermitted
-from sleap_rtc.storage.objects import MAX_PART, MAX_SECONDS, Key, PartNumber, Sha256
+from sleap_rtc.storage.objects import (
+    MAX_PART,
+    MAX_SECONDS,
+    Crc32c,
+    Key,
+    PartNumber,
+    Sha256,
+)
 
 MAX_TOKEN: Final = 4_096
 """Characters of the longest token."""
@@ -35,7 +42,8 @@ class Ticket(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
         upload: The upload's id, for a part; empty for a content in one piece.
         number: Of the part.
         size: Bytes of the part or the content: exactly so many.
-        sha256: Of it.
+        sha256: Of it, unless it is a part that is pinned by the next.
+        crc32c: Of a part.
         blake3: Of a content in one piece, where it is to be compared too.
         replacing: Whether a content takes the place of what is there.
     """
@@ -47,6 +55,7 @@ class Ticket(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     number: PartNumber = 1
     size: Annotated[int, Meta(ge=0, le=MAX_PART)] = 0
     sha256: Sha256 = bytes(32)
+    crc32c: Crc32c | None = None
     blake3: Annotated[str, Meta(pattern=r"\A([0-9a-f]{64})?\Z")] = ""
     replacing: bool = False
 

@@ -6,27 +6,27 @@
         lock       held by the process that sends it
         journal    first the upload and the file as it was, then each part that is there
 
-For each part: hash it, ask for a link that is good for exactly these bytes, send
-them, compare, note it. A failure that passes is tried again after a growing,
+For each part: take its checksum, ask for a link that is good for that, send it, note
+what the store answered. A failure that passes is tried again after a growing,
 random wait and with a fresh link; when the store is too busy every sender waits.
 What a killed process had sent is told by the store's own list and the journal
-together: a part counts when both have it, or when the store tells the SHA-256
-that the file's part has. So a power cut, which may take the journal's last lines, costs
-no more than some hashing, and nobody waits for the disk. An upload that isn't there any
+together: a part counts when both have it with the same ETag, or when the store tells the
+SHA-256 that the file's part has. What somebody else sent in its place doesn't, and is
+replaced. So a power cut, which may take the journal's last lines, costs no more than
+sending those parts again, and nobody waits for the disk. An upload that isn't there any
 more starts anew. A file that changes while it is sent is `SourceChanged`, and isn't tried
 again.
 """
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import functools
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 from blake3 import blake3
@@ -34,6 +34,7 @@ from blake3 import blake3
 from sleap_rtc.domain.packages import BLOCK, FileEntry
 from sleap_rtc.errors import (
     Damaged,
+    DataError,
     NetworkError,
     PartsMissing,
     SleapRtcError,
@@ -44,18 +45,20 @@ from sleap_rtc.errors import (
 from sleap_rtc.files.beneath import open_file
 from sleap_rtc.files.claim import Claim
 from sleap_rtc.files.hashing import FileStamp, stamp_of
-from sleap_rtc.files.journal import Journal
+from sleap_rtc.files.journal import Journal, read
 from sleap_rtc.storage import xml
+from sleap_rtc.storage.checksums import encoded, header_of
 from sleap_rtc.storage.objects import (
     Part,
     StoredObject,
     StoredPart,
     Upload,
     UploadStore,
+    etag_of,
     part_size_for,
 )
 from sleap_rtc.storage.pausing import ANEW, REFUSED, Patience, Pauses, failure_of, side_by_side
-from sleap_rtc.storage.slices import sha256_of
+from sleap_rtc.storage.slices import checksum_of_slice
 from sleap_rtc.storage.wire import Answer, Connections, FileSlice, Pace
 
 IN_FLIGHT: Final = 10
@@ -78,6 +81,14 @@ class _Sent(msgspec.Struct, frozen=True):
 
     part: Part
     etag: str
+
+    @property
+    def named(self) -> Part:
+        """The part as it is named to complete the upload."""
+        return msgspec.structs.replace(self.part, etag=self.etag)
+
+
+_Line = TypeVar("_Line", _Began, _Sent)
 
 
 def upload_file(
@@ -208,33 +219,45 @@ class _Sending:
         journal = Journal(self._journal_path)
         try:
             upload = self._taken_up(journal)
-            if upload is None:
-                # A new file, as an old one may speak of another upload.
-                journal.close()
-                self._journal_path.unlink()
-                journal = Journal(self._journal_path)
-                upload = self._begun(journal)
-            for _ in range(ANEW):
-                self._send_missing(upload, journal)
-                parts = [self._parts[number] for number in sorted(self._parts)]
-                complete = functools.partial(self._store.complete, upload, parts)
+            if upload is not None:
                 try:
-                    return self._pauses.patiently(complete)
-                except PartsMissing:
-                    self._forget_lost(upload)
-            raise Damaged(what=f"the upload to {self._key}", why="the store keeps losing parts")
+                    return self._finished(upload, journal)
+                except (Damaged, SourceChanged):
+                    raise
+                except DataError as error:
+                    # Its journal doesn't say what it is, as where another version has written it.
+                    self._give_up(upload)
+                    raise UnknownUpload(key=self._key) from error
+            # A new file, as an old one may speak of another upload.
+            journal.close()
+            self._journal_path.unlink()
+            journal = Journal(self._journal_path)
+            return self._finished(self._begun(journal), journal)
         finally:
             journal.close()
+
+    def _finished(self, upload: Upload, journal: Journal) -> StoredObject:
+        """What becomes of an upload when its parts are there."""
+        for _ in range(ANEW):
+            self._send_missing(upload, journal)
+            parts = [self._parts[number] for number in sorted(self._parts)]
+            complete = functools.partial(self._store.complete, upload, parts)
+            try:
+                return self._pauses.patiently(complete)
+            except PartsMissing:
+                self._forget_lost(upload)
+        raise Damaged(what=f"the upload to {self._key}", why="the store keeps losing parts")
+
+    def _give_up(self, upload: Upload) -> None:
+        with contextlib.suppress(SleapRtcError):
+            self._store.abort(upload)
 
     def _taken_up(self, journal: Journal) -> Upload | None:
         """The upload that an earlier run began, and its parts; None when there is none."""
         try:
             records = iter(journal.records)
-            began = msgspec.json.decode(next(records, b""), type=_Began)
-            sent = {
-                found.part.number: found
-                for found in (msgspec.json.decode(record, type=_Sent) for record in records)
-            }
+            began = _read(next(records, b""), _Began)
+            sent = {found.part.number: found for found in (_read(each, _Sent) for each in records)}
         except msgspec.DecodeError:
             return None
         upload = began.upload
@@ -244,8 +267,7 @@ class _Sending:
             self._part_size,
         )
         if not same or not began.stamp.same_content(self._stamp):
-            with contextlib.suppress(SleapRtcError):
-                self._store.abort(upload)
+            self._give_up(upload)
             return None
         try:
             listed = self._pauses.patiently(lambda: self._store.parts(upload))
@@ -262,11 +284,12 @@ class _Sending:
         """The part that the store has, if it is the file's."""
         if stored.number > upload.part_count or stored.size != upload.length(stored.number):
             return None
-        if sent is not None and sent.etag == stored.etag:
-            return sent.part
-        if stored.sha256 is not None:
+        if sent is not None and sent.named.is_there(stored):
+            return sent.named
+        if stored.sha256 is not None and upload.checksum == "sha256":
             part = self._hashed(upload, stored.number)
-            return part if part.sha256 == stored.sha256 else None
+            if part.is_there(stored):
+                return msgspec.structs.replace(part, etag=stored.etag)
         return None
 
     def _begun(self, journal: Journal) -> Upload:
@@ -284,9 +307,7 @@ class _Sending:
         listed = self._pauses.patiently(lambda: self._store.parts(upload))
         there = {part.number: part for part in listed}
         for number, part in list(self._parts.items()):
-            stored = there.get(number)
-            lost = stored is None or stored.size != part.size
-            if lost or (stored is not None and stored.sha256 not in (None, part.sha256)):
+            if not part.is_there(there.get(number)):
                 del self._parts[number]
 
     def _send_missing(self, upload: Upload, journal: Journal) -> None:
@@ -335,7 +356,7 @@ class _Sending:
                     pace=lambda size: self._moving(number, size),
                 )
                 self._unchanged()
-                if answer.ok and (etag := self._etag(answer, part)):
+                if answer.ok and (etag := _etag(upload, part, answer)):
                     self._note(_Sent(part=part, etag=etag), journal)
                     return
                 failure = self._failure(answer, number)
@@ -356,22 +377,16 @@ class _Sending:
                 part = self._hashed(upload, number)
 
     def _hashed(self, upload: Upload, number: int) -> Part:
-        """A part with its SHA-256; its blocks are compared with those that are known."""
-        digest = sha256_of(
+        """A part with its checksum; its blocks are compared with those that are known."""
+        checksum = checksum_of_slice(
             FileSlice(fd=self._fd, offset=upload.offset(number), size=upload.length(number)),
+            upload.checksum,
             name=self._path,
             entry=self._entry if upload.part_size % BLOCK == 0 else None,
             going_on=self._pauses.check,
         )
         self._unchanged()
-        return Part(number=number, size=upload.length(number), sha256=digest)
-
-    def _etag(self, answer: Answer, part: Part) -> str:
-        """The store's mark of a part; empty when it says something that can't be."""
-        told = answer.headers.get("x-amz-checksum-sha256")
-        if told is not None and told.encode() != _base64(part.sha256):
-            return ""
-        return answer.headers.get("etag", "").removeprefix("W/").strip('"')
+        return Part.of(upload, number, checksum)
 
     def _failure(self, answer: Answer, number: int) -> SleapRtcError:
         what = f"part {number} of {self._key}"
@@ -384,7 +399,7 @@ class _Sending:
     def _note(self, sent: _Sent, journal: Journal) -> None:
         with self._lock:
             journal.append(msgspec.json.encode(sent))
-            self._parts[sent.part.number] = sent.part
+            self._parts[sent.part.number] = sent.named
             self._whole += sent.part.size
             self._under_way.pop(sent.part.number, None)
         self._report()
@@ -412,11 +427,63 @@ class _Sending:
             raise SourceChanged(path=self._path)
 
 
+def _read(record: bytes, kind: type[_Line]) -> _Line:
+    """A line of a journal.
+
+    Raises:
+        msgspec.DecodeError: It is none, or says more than this version knows: who wrote that may
+            have meant another thing by the rest.
+    """
+    line = msgspec.json.decode(record, type=kind)
+    if _says_more(msgspec.json.decode(record), msgspec.to_builtins(line)):
+        raise msgspec.DecodeError("another version has written this")
+    return line
+
+
+def _says_more(said: object, known: object) -> bool:
+    """Whether a document, or one in it, has fields that aren't known."""
+    if not isinstance(said, dict) or not isinstance(known, dict):
+        return False
+    return any(name not in known or _says_more(said[name], known[name]) for name in said)
+
+
 def unfinished(state: Path) -> Iterator[Path]:
     """The folders of uploads that were begun and not completed, to show or to remove."""
     if state.is_dir():
         yield from sorted(path for path in state.iterdir() if path.name.endswith(SUFFIX))
 
 
-def _base64(data: bytes) -> bytes:
-    return base64.b64encode(data)
+def forget_uploads(state: Path, paths: Iterable[Path]) -> int:
+    """Forget what was begun of files, wherever it was to go. What a process is at stays.
+
+    A store isn't told: it gives up by itself what nobody goes on with.
+
+    Args:
+        state: As for `upload_file`.
+        paths: The files.
+
+    Returns:
+        How many uploads that were.
+    """
+    files: set[tuple[int, int]] = set()
+    for path in paths:
+        with contextlib.suppress(OSError):
+            found = path.stat()
+            files.add((found.st_dev, found.st_ino))
+    count = 0
+    for folder in unfinished(state):
+        with contextlib.suppress(OSError, IndexError, msgspec.MsgspecError, SleapRtcError):
+            records, _ = read((folder / "journal").read_bytes())
+            began = msgspec.json.decode(records[0], type=_Began)
+            if (began.stamp.device, began.stamp.inode) in files:
+                Claim(folder, what=f"The upload {folder.name}").remove()
+                count += 1
+    return count
+
+
+def _etag(upload: Upload, part: Part, answer: Answer) -> str:
+    """The store's mark of a part; empty when it says something that can't be."""
+    told = answer.headers.get(header_of(upload.checksum))
+    if told is not None and told != encoded(part.pinned_by(upload.checksum) or b""):
+        return ""
+    return etag_of(answer.headers.get("etag", ""))

@@ -17,7 +17,6 @@ told so after three times.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import os
 import threading
@@ -33,6 +32,7 @@ from sleap_rtc.domain.packages import BLOCK, FileEntry
 from sleap_rtc.errors import Damaged, DataError, NetworkError, SleapRtcError, SourceChanged
 from sleap_rtc.files.beneath import open_file
 from sleap_rtc.files.hashing import FileStamp, stamp_of
+from sleap_rtc.storage.checksums import encoded, header_of
 from sleap_rtc.storage.objects import (
     MAX_WHOLE,
     Content,
@@ -40,19 +40,29 @@ from sleap_rtc.storage.objects import (
     StoredObject,
     UploadStore,
 )
-from sleap_rtc.storage.pausing import ANEW, REFUSED, Patience, Pauses, failure_of, side_by_side
-from sleap_rtc.storage.slices import is_block, sha256_of
+from sleap_rtc.storage.pausing import (
+    ANEW,
+    BUSY,
+    REFUSED,
+    Patience,
+    Pauses,
+    failure_of,
+    side_by_side,
+)
+from sleap_rtc.storage.slices import checksum_of_slice, is_block
 from sleap_rtc.storage.wire import Answer, Connections, FileSlice, Pace
 
 IN_FLIGHT: Final = 10
 """Contents that are sent at once, unless set otherwise (``max_concurrent_parts``)."""
+MORE_SMALL: Final = 6
+"""Times as many small ones: of those a store is waited for longer than bytes move."""
 BATCH: Final = 250
 """Contents that are asked for at once."""
 BATCH_BYTES: Final = 64 * BLOCK
 """Bytes that they have together, or one content has."""
 
 _HELD: Final = 64 * 1024
-"""Bytes of a content that is kept in memory from its hashing to its sending."""
+"""Bytes of a small content, which is kept in memory from its hashing to its sending."""
 _LOW: Final = 2
 """Contents left to send, for each sender, below which the next batch is asked for."""
 _DONE: Final = 412
@@ -91,7 +101,8 @@ def upload_contents(
     Args:
         store: A store, or the server in front of one.
         files: In any number. Several of one key are the same content, which is sent once.
-        in_flight: Contents that are sent at once.
+        in_flight: Contents that are sent at once; of small ones `MORE_SMALL` times as many, until
+            the store says that it is too busy.
         pace: Called before bytes move, from any thread; it may wait, or raise to end this.
         moved: Told of how far each file is, from any thread; what it raises ends this.
         patience: With a store that fails.
@@ -112,9 +123,16 @@ def upload_contents(
     """
     own = Connections() if connections is None else connections
     try:
-        return _Sending(store, files, pace=pace, moved=moved, patience=patience, wire=own).run(
-            in_flight
+        sending = _Sending(
+            store,
+            files,
+            in_flight=max(1, in_flight),
+            pace=pace,
+            moved=moved,
+            patience=patience,
+            wire=own,
         )
+        return sending.run()
     finally:
         if connections is None:
             own.close()
@@ -167,6 +185,19 @@ class _Batch:
 Task = Callable[[], None]
 
 
+class _Kind:
+    """Contents of a kind that are to be sent.
+
+    Args:
+        most: How many at once.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.ready: deque[Task] = deque()
+        self.under_way = 0
+
+
 class _Sending:
     """Many files on their way."""
 
@@ -175,6 +206,7 @@ class _Sending:
         store: UploadStore,
         files: Sequence[SmallFile],
         *,
+        in_flight: int,
         pace: Pace | None,
         moved: Moved | None,
         patience: Patience,
@@ -186,20 +218,23 @@ class _Sending:
         same: dict[str, list[int]] = {}
         for index, file in enumerate(files):
             same.setdefault(file.key, []).append(index)
-        self._same = {indices[0]: indices for indices in same.values()}
+        # In the order of their keys, so that what is asked about together is together in a list of
+        # the store: of names that are hashes it would have to be read whole for each batch.
+        self._same = {indices[0]: indices for _, indices in sorted(same.items())}
         self._placed: list[Placed | None] = [None] * len(files)
         self._batches = self._cut(self._same)
         self._changed = threading.Condition()
         self._urgent: deque[Task] = deque()
-        self._ready: deque[Task] = deque()
+        self._in_flight = in_flight
+        self._large, self._small = _Kind(in_flight), _Kind(MORE_SMALL * in_flight)
         self._asking = False
         self._more = True
         self._running = 0
         self._low = 0
 
-    def run(self, in_flight: int) -> list[Placed]:
+    def run(self) -> list[Placed]:
         """Send what isn't there; the first that fails ends all."""
-        senders = max(1, min(in_flight, len(self._same)))
+        senders = max(1, min(self._small.most, len(self._same)))
         self._low = _LOW * senders
 
         def abort() -> None:
@@ -241,13 +276,25 @@ class _Sending:
         """What is best done next; the lock is held."""
         if self._urgent:
             return self._urgent.popleft()
-        if self._more and not self._asking and len(self._ready) < self._low:
+        left = len(self._large.ready) + len(self._small.ready)
+        if self._more and not self._asking and left < self._low:
             batch = next(self._batches, None)
             if batch is not None:
                 self._asking = True
                 return partial(self._ask_in_turn, batch)
             self._more = False
-        return self._ready.popleft() if self._ready else None
+        for kind in (self._large, self._small):
+            if kind.ready and kind.under_way < kind.most:
+                kind.under_way += 1
+                return partial(self._send_one, kind, kind.ready.popleft())
+        return None
+
+    def _send_one(self, kind: _Kind, task: Task) -> None:
+        try:
+            task()
+        finally:
+            with self._changed:
+                kind.under_way -= 1
 
     def _end(self) -> None:
         self._pauses.stop()
@@ -295,10 +342,12 @@ class _Sending:
                 found = StoredObject(key=piece.content.key, size=piece.content.size, etag="")
                 self._note(piece.index, found, sent=False)
             else:
-                to_send.append(partial(self._send, batch, piece, request))
+                kind = self._large if piece.held is None else self._small
+                to_send.append((kind, partial(self._send, batch, piece, request)))
         with self._changed:
             batch.left = len(to_send)
-            self._ready.extend(to_send)
+            for kind, task in to_send:
+                kind.ready.append(task)
             self._changed.notify_all()
 
     def _hashed(self, index: int) -> _Piece:
@@ -322,7 +371,9 @@ class _Sending:
                 digest = hashlib.sha256(held).digest()
             else:
                 whole = FileSlice(fd=fd, offset=0, size=stamp.size)
-                digest = sha256_of(whole, name=path, entry=file.entry, going_on=self._pauses.check)
+                digest = checksum_of_slice(
+                    whole, "sha256", name=path, entry=file.entry, going_on=self._pauses.check
+                )
         finally:
             os.close(fd)
         content = Content(key=file.key, size=stamp.size, sha256=digest)
@@ -352,6 +403,9 @@ class _Sending:
             if attempt == attempts:
                 raise failure
             self._tell(piece.index, 0)
+            if answer is not None and answer.status in BUSY:
+                with self._changed:
+                    self._small.most = max(self._in_flight, self._small.most // 2)
             self._pauses.back_off(attempt, answer)
             if refused:
                 fresh = self._again(batch, piece)
@@ -440,8 +494,8 @@ class _Sending:
 def _failure(answer: Answer, content: Content) -> SleapRtcError | None:
     """Why a content wasn't taken; None when it was, or was there."""
     if answer.ok:
-        told = answer.headers.get("x-amz-checksum-sha256")
-        if told is None or told.encode() == base64.b64encode(content.sha256):
+        told = answer.headers.get(header_of("sha256"))
+        if told is None or told == encoded(content.sha256):
             return None
         return Damaged(what=content.key, why="the store answers with another checksum")
     if answer.status == _DONE:
