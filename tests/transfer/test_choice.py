@@ -88,6 +88,7 @@ def test_more_content_never_takes_a_direct_way_out(situation, more):
         online=situation.online,
         reach=situation.reach,
         same_machine=situation.same_machine,
+        sends=situation.sends,
     )
     for kind in ("direct", "local"):
         assert plan(situation).uses(kind) <= plan(larger).uses(kind)
@@ -103,6 +104,12 @@ def test_a_small_one_goes_over_the_link_alone():
     made = plan(Situation(size=SMALL - 1, what="the labels"))
     assert [way.kind for way in made.ways] == ["webrtc"]
     assert "the labels are over the link sooner than it is made" in made.explain()
+
+
+def test_what_is_sent_may_be_read_where_it_is_however_little_it_is():
+    assert order(size=1, sends=True) == ("local", "webrtc")
+    assert order(size=1, sends=True, same_machine=False) == ("webrtc",)
+    assert order(size=1, sends=True, wish="webrtc") == ("webrtc",)
 
 
 def test_storage_helps_with_large_files_and_when_nobody_is_online():

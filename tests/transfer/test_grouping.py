@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sleap_rtc.domain.packages import BLOCK
-from sleap_rtc.transfer.grouping import grouped
+from sleap_rtc.transfer.grouping import grouped, in_runs
 
 
 def groups(*sizes: int, most: int = 256) -> list[tuple[int, ...]]:
@@ -33,3 +33,20 @@ def test_each_block_is_in_one_group_that_isnt_too_large(sizes: list[int], most: 
     for group in found:
         assert 1 <= len(group) <= most
         assert sum(sizes[block] for block in group) <= BLOCK
+
+
+def runs(*blocks: int, most: int = 4) -> tuple[list[tuple[int, ...]], list[int]]:
+    """Of files of ten blocks each, every third of which has no runs."""
+    return in_runs(blocks, lambda n: divmod(n, 10), lambda file: most if file % 3 != 2 else 0)
+
+
+def test_neighbours_of_a_file_are_a_run_up_to_a_multiple() -> None:
+    assert runs(*range(10)) == ([(0, 1, 2, 3), (4, 5, 6, 7), (8, 9)], [])
+    assert runs(6, 5, 3, 2, 8, 9) == ([(2, 3), (5, 6), (8, 9)], [])
+    assert runs(1, 2, most=1) == ([(1,), (2,)], [])
+    assert runs() == ([], [])
+
+
+def test_runs_end_with_their_file() -> None:
+    assert runs(9, 10, 11) == ([(9,), (10, 11)], [])
+    assert runs(18, 19, 20, 25, 30) == ([(18, 19), (30,)], [20, 25])

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from sleap_rtc.auth import certificates, issue
@@ -27,7 +28,7 @@ from sleap_rtc.errors import SleapRtcError
 from sleap_rtc.files.packing import pack
 from sleap_rtc.protocol.handshake import Purpose
 from sleap_rtc.protocol.link import FEATURES, LINK_VERSIONS
-from sleap_rtc.protocol.peering import Peering, peering
+from sleap_rtc.protocol.peering import Offer, Peering, peering
 from sleap_rtc.protocol.signaling import IceServer, Relayed
 from sleap_rtc.testing import netns
 from sleap_rtc.transports.channel import Channel, Handler, no_requests
@@ -234,9 +235,19 @@ class Ends:
             self.errors.append(error)
             to.abandon(str(error))
 
+    def spoil_offers(self, spoil: Callable[[str], str]) -> None:
+        """Have another description arrive than the offerer's."""
+
+        def change(message: Peering) -> Peering:
+            if isinstance(message, Offer):
+                return msgspec.structs.replace(message, sdp=spoil(message.sdp))
+            return message
+
+        self.change = change
+
     async def open(self, purpose: Purpose = "blocks") -> None:
         await self.offerer.offer(session=str(uuid.uuid4()), purpose=purpose)
-        await asyncio.gather(self.offerer.opened(within_s=10), self.answerer.opened(within_s=10))
+        await asyncio.gather(self.offerer.opened(within_s=60), self.answerer.opened(within_s=60))
 
     async def close(self) -> None:
         self.offerer.abandon("the test is over")
@@ -251,7 +262,7 @@ async def ends(address: str, shells: tuple[WebRtcLibrary, WebRtcLibrary]) -> Asy
     try:
         yield made
     finally:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await made.close()
 
 

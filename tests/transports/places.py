@@ -56,10 +56,13 @@ class Generous(Meddled):
         self.questions: list[int] = []
 
     async def several(
-        self, package: PackageId, places: Sequence[tuple[int, int]], size: int
+        self, package: PackageId, places: Sequence[tuple[int, int]], sizes: Sequence[int]
     ) -> tuple[bytes, Kind]:
         self.questions.append(len(places))
-        found = [await self.block(package, file, block, size) for file, block in places]
+        found = [
+            await self.block(package, file, block, size)
+            for (file, block), size in zip(places, sizes, strict=True)
+        ]
         return b"".join(found), "webrtc"
 
 

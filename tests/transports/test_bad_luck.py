@@ -91,6 +91,9 @@ async def test_all_end_well_under_loss_and_disconnects(rig, address, tmp_path):
         await troubling
     ended = [channel for channel in worker.channels if not channel.open]
     assert len(ended) >= TRANSFERS
+    async with asyncio.timeout(60):
+        for channel in ended:  # the last one may have been closed at this moment
+            await worker.ended[channel].wait()
     assert all(isinstance(channel.ended_by, LinkLost) for channel in ended)
     # What was under way when a connection ended is asked again, and nothing else.
     assert reads <= TRANSFERS * (BLOCKS + 1) + len(ended) * frames.MAX_OUTSTANDING

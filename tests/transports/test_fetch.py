@@ -26,6 +26,8 @@ from sleap_rtc.errors import (
     OutOfSpace,
     SourceChanged,
 )
+from sleap_rtc.files import buffers
+from sleap_rtc.files.buffers import Content
 from sleap_rtc.files.packing import Packed
 from sleap_rtc.files.partial import PartialStore
 from sleap_rtc.files.staged import Staged
@@ -510,23 +512,58 @@ async def test_two_for_the_same_place_exclude_each_other(make_place: MakePlace) 
     source.close()
 
 
-async def test_rot_on_the_disk_is_fetched_again(
+def a_moment_later(path: Path) -> None:
+    """Have a file changed later than at the last write: some systems' clocks have long steps."""
+    later = time.time_ns() + 10**9
+    os.utime(path, ns=(later, later))
+
+
+async def test_what_the_disk_took_wrongly_is_fetched_again(
     make_place: MakePlace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = make_place({"a": 4 * BLOCK})
-    spoilt = 0
+    write_at = buffers.write_at
+    spoilt = False
+
+    def spoil(fd: int, data: Content, offset: int) -> None:
+        nonlocal spoilt
+        wrong = offset == BLOCK and not spoilt
+        spoilt |= wrong
+        write_at(fd, bytes(BLOCK - 1) + b"x" if wrong else data, offset)
+
+    monkeypatch.setattr(buffers, "write_at", spoil)
+    source = Meddled(place.packed)
+    place.check(await place.fetch(source))
+    assert source.asked == {(0, block): 2 if block == 1 else 1 for block in range(4)}
+    source.close()
+
+
+def once_before_the_check(monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Path], object]) -> None:
+    """Spoil the file ``a`` behind the transfer's back, when all of it has come."""
+    spoilt = False
     verify = PartialStore.verify
 
-    def spoil(store: PartialStore, **options: object) -> list[int]:
+    def spoilt_first(store: PartialStore, **options: object) -> list[int]:
         nonlocal spoilt
         if not spoilt:
-            spoilt = 1
-            with (store._path / "a").open("r+b") as file:
-                file.seek(2 * BLOCK)
-                file.write(b"rot")
+            spoilt = True
+            spoil(store._path / "a")
+            a_moment_later(store._path / "a")
         return verify(store, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(PartialStore, "verify", spoil)
+    monkeypatch.setattr(PartialStore, "verify", spoilt_first)
+
+
+async def test_rot_on_the_disk_is_fetched_again(
+    make_place: MakePlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def rot(path: Path) -> None:
+        with path.open("r+b") as file:
+            file.seek(2 * BLOCK)
+            file.write(b"rot")
+
+    place = make_place({"a": 4 * BLOCK})
+    once_before_the_check(monkeypatch, rot)
     source = Meddled(place.packed)
     place.check(await place.fetch(source))
     assert source.asked == {(0, block): 2 if block == 2 else 1 for block in range(4)}
@@ -537,17 +574,7 @@ async def test_what_moves_to_another_connection_at_once_is_asked_for_once(
     make_place: MakePlace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = make_place({"a": 6 * BLOCK})
-    spoilt = False
-    verify = PartialStore.verify
-
-    def spoil(store: PartialStore, **options: object) -> list[int]:
-        nonlocal spoilt
-        if not spoilt:
-            spoilt = True
-            (store._path / "a").write_bytes(bytes(6 * BLOCK))
-        return verify(store, **options)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(PartialStore, "verify", spoil)
+    once_before_the_check(monkeypatch, lambda path: path.write_bytes(bytes(6 * BLOCK)))
     # Both have nothing to do, and one of them could be asked for everything.
     first, second = Meddled(place.packed), Meddled(place.packed)
     place.check(await place.fetch(first, second))
@@ -572,7 +599,7 @@ async def test_room_that_runs_out_in_the_middle(
     def sparse(fd: int, size: int) -> None:  # as on a file system that can't reserve
         os.ftruncate(fd, size)
 
-    monkeypatch.setattr("sleap_rtc.files.partial.reserve", sparse)
+    monkeypatch.setattr("sleap_rtc.files.reservation.reserve", sparse)
     place = make_place({"a": 6 * BLOCK}, root=small_disk)
     filler = small_disk / "filler"
 

@@ -41,10 +41,10 @@ async def test_an_answer_that_is_too_short_costs_what_it_lacks(make_place: MakeP
 
     class Short(Generous):
         async def several(
-            self, package: PackageId, places: Sequence[tuple[int, int]], size: int
+            self, package: PackageId, places: Sequence[tuple[int, int]], sizes: Sequence[int]
         ) -> tuple[bytes, Kind]:
             nonlocal cut
-            found, kind = await super().several(package, places, size)
+            found, kind = await super().several(package, places, sizes)
             whole, cut = cut, True
             return found if whole else found[:15], kind
 

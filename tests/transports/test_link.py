@@ -33,10 +33,18 @@ from sleap_rtc.errors import (
 )
 from sleap_rtc.protocol import frames
 from sleap_rtc.protocol.library import LibraryChanged, ListModels, ModelsTold
-from sleap_rtc.protocol.link import Accepted, Describe, Description, FindModel, ListJobs
+from sleap_rtc.protocol.link import (
+    SILENT_AFTER_S,
+    Accepted,
+    Describe,
+    Description,
+    FindModel,
+    ListJobs,
+)
 from sleap_rtc.protocol.peering import Answer, Offer
 from sleap_rtc.testing import netns
 from sleap_rtc.testing.impairment import ImpairedNetwork, Weather
+from sleap_rtc.transports import channel as channels
 from sleap_rtc.transports import link as module
 from sleap_rtc.transports import switchboard, webrtc
 from sleap_rtc.transports.link import Link
@@ -192,7 +200,7 @@ async def test_peers_of_one_age_ask_about_libraries_and_tell_of_changes(pair):
     async with pair.link(on_up=library.again, on_notice=library.noticed) as link:
         library.link = link
         assert await library.page(ListModels()) == ModelsTold(models=())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             assert await told.get() == ("0a1b2c3d",)
 
 
@@ -209,7 +217,7 @@ async def test_a_client_answers_no_requests(pair):
         await link.request(Describe())
         channel = pair.worker.channels[0]
         with pytest.raises(ProtocolError, match="to a client"):
-            await channel.request(Describe(), id="1", within_s=5)
+            await channel.request(Describe(), id="1", within_s=60)
 
 
 @ANY_PAIR
@@ -218,7 +226,7 @@ async def test_blocks_arrive_whole_and_in_any_number(pair, shells):
     await pair.serve(made)
     async with pair.link() as link:
         link.want_blocks()
-        source = await asyncio.wait_for(pair.sources.get(), 10)
+        source = await asyncio.wait_for(pair.sources.get(), 60)
         await fetch(source, made)
 
 
@@ -229,7 +237,7 @@ class Two:
         self.rates, self.losses = [], 0
         self.wanted = 1
 
-    def window(self, rate, *, far, ready):
+    def window(self, rate, **_of_the_line):
         self.rates.append(rate)
         self.wanted = 2 if rate and not self.losses else self.wanted
         return self.wanted
@@ -245,7 +253,7 @@ async def test_more_connections_for_content_come_and_go_as_they_are_wanted(pair,
     monkeypatch.setattr(module, "Widening", lambda: two)
     made = MadeFile(BLOCK)
     await pair.serve(made)
-    async with pair.link() as link, asyncio.timeout(20):
+    async with pair.link() as link, asyncio.timeout(60):
         link.want_blocks()
         first = await pair.sources.get()
         second = asyncio.create_task(pair.sources.get())
@@ -264,11 +272,12 @@ async def test_more_connections_for_content_come_and_go_as_they_are_wanted(pair,
         third = asyncio.create_task(pair.sources.get())
         while not third.done():
             await fetch(first, made)
-        two.window = lambda _rate, *, far, ready: 1
+        two.window = lambda _rate, **_of_the_line: 1
         its = pair.worker.channels[-1]
         await pair.worker.ended[its].wait()
         assert "fewer connections are enough" in str(its.ended_by)
         assert isinstance(await link.request(Describe()), Description)
+        assert (await link.packets()).sent > (await link._at["blocks"][0].packets()).sent
     assert link._beside == {}
     assert {channel.open for channel in pair.worker.channels} == {False}
     assert max(two.rates) > 0
@@ -284,7 +293,7 @@ async def test_what_is_sent_is_limited_over_all_links_together(pair):
         two.offer(made.ref.id, made)
         fetched = 0
         while fetched < 2:
-            channel = await asyncio.wait_for(pair.worker.arrivals.get(), 20)
+            channel = await asyncio.wait_for(pair.worker.arrivals.get(), 60)
             if channel.proven.purpose == "blocks":
                 await fetch(channel.blocks, made)
                 fetched += 1
@@ -292,21 +301,28 @@ async def test_what_is_sent_is_limited_over_all_links_together(pair):
 
 
 @ANY_PAIR
-async def test_what_is_offered_goes_the_other_way(pair):
+async def test_what_is_offered_goes_the_other_way(pair, shells):
     made = MadeFile(BLOCK + 1)
     async with pair.link() as link:
         link.offer(made.ref.id, made)
-        channel = await asyncio.wait_for(pair.worker.arrivals.get(), 10)
+        channel = await asyncio.wait_for(pair.worker.arrivals.get(), 60)
         while channel.proven.purpose != "blocks":
-            channel = await asyncio.wait_for(pair.worker.arrivals.get(), 10)
+            channel = await asyncio.wait_for(pair.worker.arrivals.get(), 60)
         await fetch(channel.blocks, made)
+        sent = await link.packets()
+    ended = await link.packets()
+    if shells[0] == "portable":
+        assert sent is ended is None  # only the fast library tells
+    else:
+        assert ended.sent >= sent.sent > BLOCK / 1_500
+        assert ended.again <= ended.sent
 
 
 async def test_nothing_is_served_that_was_not_offered(pair):
     made = MadeFile(BLOCK)
     async with pair.link() as link:
         link.want_blocks()
-        source = await asyncio.wait_for(pair.sources.get(), 10)
+        source = await asyncio.wait_for(pair.sources.get(), 60)
         with pytest.raises(NotFound, match="not offered to you"):
             await source.listing(made.ref)
         with pytest.raises(NotFound, match="not offered to you"):
@@ -319,7 +335,7 @@ async def test_a_file_that_changed_is_said_and_the_link_goes_on(pair):
     await pair.serve(made)
     async with pair.link() as link:
         link.want_blocks()
-        source = await asyncio.wait_for(pair.sources.get(), 10)
+        source = await asyncio.wait_for(pair.sources.get(), 60)
         with pytest.raises(SourceChanged, match=r"data\.bin changed"):
             await source.block(made.ref.id, 0, 1, BLOCK)
         assert await source.block(made.ref.id, 0, 0, BLOCK) == made.content[:BLOCK]
@@ -342,7 +358,7 @@ async def test_a_lost_connection_is_built_anew_and_requests_go_on(pair):
     async with pair.link(on_up=on_up) as link:
         await link.request(Describe())
         await pair.worker.channels[0].close("as a test wants it")
-        answer = await link.request(Describe(), within_s=20)
+        answer = await link.request(Describe(), within_s=60)
         assert isinstance(answer, Description)
         assert len(ups) == 2
         assert pair.states[:3] == ["up", "down", "up"]
@@ -361,9 +377,9 @@ async def test_a_request_that_was_on_its_way_is_asked_again(pair):
 
     pair.worker.handler = slow
     async with pair.link() as link:
-        asking = asyncio.create_task(link.request(Describe(), within_s=20, id="the-one"))
-        channel = await asyncio.wait_for(pair.worker.arrivals.get(), 10)
-        await asyncio.wait_for(asked.wait(), 5)
+        asking = asyncio.create_task(link.request(Describe(), within_s=60, id="the-one"))
+        channel = await asyncio.wait_for(pair.worker.arrivals.get(), 60)
+        await asyncio.wait_for(asked.wait(), 60)
         await channel.close("as a test wants it")
         assert isinstance(await asking, Description)
         assert seen == ["the-one", "the-one"]
@@ -404,7 +420,7 @@ async def test_a_server_in_the_middle_with_certificates_of_its_own_is_noticed(ri
     )
     async with link:
         with pytest.raises(NotPermitted):
-            await link.request(Describe(), within_s=10)
+            await link.request(Describe(), within_s=60)
     assert worker.channels == []
 
 
@@ -415,7 +431,7 @@ async def test_somebody_without_the_rooms_trust_is_refused(rig):
         eve.switchboard, room=rig.room, locate=lambda: worker.presence, name="worker"
     ) as link:
         with pytest.raises(NotPermitted):
-            await link.request(Describe(), within_s=10)
+            await link.request(Describe(), within_s=60)
     assert worker.channels == []
 
 
@@ -429,14 +445,15 @@ async def test_only_who_may_work_is_taken_for_a_worker(rig, role, trusted):
         client.switchboard, room=rig.room, locate=lambda: worker.presence, name="gpu-1"
     ) as link:
         if trusted:
-            assert isinstance(await link.request(Describe(), within_s=10), Description)
+            assert isinstance(await link.request(Describe(), within_s=60), Description)
         else:
             with pytest.raises(NotTrusted, match="eve, as which gpu-1 answers"):
-                await link.request(Describe(), within_s=10)
+                await link.request(Describe(), within_s=60)
 
 
 async def test_a_fault_here_leaves_no_connection_under_way(rig, monkeypatch):
     """Each one left open would count against those that may be under way."""
+    monkeypatch.setattr(channels, "HANDSHAKE_SECONDS", 3_600)
     client, worker = rig.add("client"), rig.add("worker", accepts=True)
 
     def fail(**_: object) -> None:
@@ -444,7 +461,7 @@ async def test_a_fault_here_leaves_no_connection_under_way(rig, monkeypatch):
 
     monkeypatch.setattr(worker.trust, "setup", fail)
     with pytest.raises(NetworkError):  # at once, not when the handshake's time is over
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await client.switchboard.dial(
                 room=rig.room,
                 to="worker",
@@ -456,7 +473,7 @@ async def test_a_fault_here_leaves_no_connection_under_way(rig, monkeypatch):
     for attempt in worker.switchboard._attempts.values():
         connection = attempt.connection
         with contextlib.suppress(LinkLost):
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 await connection.receive()
         assert connection.closed
 
@@ -487,7 +504,7 @@ async def test_a_bad_network_changes_nothing_but_the_speed(pair, address, weathe
     await pair.serve(made)
     async with pair.link() as link:
         link.want_blocks()
-        source = await asyncio.wait_for(pair.sources.get(), 20)
+        source = await asyncio.wait_for(pair.sources.get(), 60)
         await fetch(source, made)
         assert isinstance(await link.request(Describe()), Description)
     assert pair.rig.network.passed > 100
@@ -495,6 +512,7 @@ async def test_a_bad_network_changes_nothing_but_the_speed(pair, address, weathe
 
 @pytest.mark.slow
 async def test_a_cut_is_noticed_within_six_seconds_and_survived(pair, address):
+    assert SILENT_AFTER_S + channels.TICK_S < 6
     weather = Weather()
     pair.rig.network = ImpairedNetwork(address, weather)
     made = MadeFile(24 * BLOCK)
@@ -504,15 +522,15 @@ async def test_a_cut_is_noticed_within_six_seconds_and_survived(pair, address):
 
     async with pair.link() as link:
         link.want_blocks()
-        source = await asyncio.wait_for(pair.sources.get(), 10)
+        source = await asyncio.wait_for(pair.sources.get(), 60)
         link._on_state = lambda state: (silent if state == "silent" else back).set()
         fetching = asyncio.create_task(fetch(source, made))
         await pair.rig.network.until_passed(3000)
         weather.cut = True
-        await asyncio.wait_for(silent.wait(), 6.5)
+        await asyncio.wait_for(silent.wait(), 60)
         back.clear()
         weather.cut = False
-        await asyncio.wait_for(back.wait(), 15)
+        await asyncio.wait_for(back.wait(), 60)
         await asyncio.wait_for(fetching, 60)
         assert isinstance(await link.request(Describe()), Description)
 
@@ -526,36 +544,32 @@ async def test_a_bad_network_is_survived_by_the_portable_library_too(pair, addre
     await pair.serve(made)
     async with pair.link() as link:
         link.want_blocks()
-        source = await asyncio.wait_for(pair.sources.get(), 20)
+        source = await asyncio.wait_for(pair.sources.get(), 60)
         await fetch(source, made)
     assert pair.rig.network.passed > 100
+
+
+async def both_ways(pair, blocks):
+    up, down = MadeFile(blocks * BLOCK), MadeFile(blocks * BLOCK + 1)
+    await pair.serve(down)
+    async with pair.link() as link:
+        link.offer(up.ref.id, up)
+        source = await asyncio.wait_for(pair.sources.get(), 60)
+        channel = await asyncio.wait_for(pair.worker.arrivals.get(), 60)
+        while channel.proven.purpose != "blocks":
+            channel = await asyncio.wait_for(pair.worker.arrivals.get(), 60)
+        await asyncio.gather(fetch(channel.blocks, up), fetch(source, down))
 
 
 @pytest.mark.parametrize("shells", [("portable", "portable")], indirect=True)
 async def test_both_ways_at_once_through_a_narrow_line(pair):
     """What is queued is full most of the time: requests wait for room, and keep their order."""
-    up, down = MadeFile(3 * BLOCK), MadeFile(3 * BLOCK + 1)
-    await pair.serve(down)
-    async with pair.link() as link:
-        link.offer(up.ref.id, up)
-        source = await asyncio.wait_for(pair.sources.get(), 10)
-        channel = await asyncio.wait_for(pair.worker.arrivals.get(), 10)
-        while channel.proven.purpose != "blocks":
-            channel = await asyncio.wait_for(pair.worker.arrivals.get(), 10)
-        await asyncio.gather(fetch(channel.blocks, up), fetch(source, down))
+    await both_ways(pair, 3)
 
 
 @pytest.mark.slow
 async def test_both_ways_at_once(pair):
-    up, down = MadeFile(12 * BLOCK), MadeFile(12 * BLOCK + 1)
-    await pair.serve(down)
-    async with pair.link() as link:
-        link.offer(up.ref.id, up)
-        source = await asyncio.wait_for(pair.sources.get(), 10)
-        channel = await asyncio.wait_for(pair.worker.arrivals.get(), 10)
-        while channel.proven.purpose != "blocks":
-            channel = await asyncio.wait_for(pair.worker.arrivals.get(), 10)
-        await asyncio.gather(fetch(channel.blocks, up), fetch(source, down))
+    await both_ways(pair, 12)
 
 
 async def test_blocks_on_a_control_connection_end_it(pair):
@@ -563,7 +577,7 @@ async def test_blocks_on_a_control_connection_end_it(pair):
         await link.request(Describe())
         channel = pair.worker.channels[0]
         await link._control._connection.send_binary(frames.encode(frames.Withdraw(1)))
-        await asyncio.wait_for(pair.worker.ended[channel].wait(), 5)
+        await asyncio.wait_for(pair.worker.ended[channel].wait(), 60)
         assert "content on a control connection" in str(channel.ended_by)
 
 
@@ -571,16 +585,16 @@ async def test_more_requests_than_the_credit_end_the_connection(pair):
     made = MadeFile(BLOCK)
     gate = threading.Event()
     read = made.read
-    made.read = lambda f, b: (gate.wait(10), read(f, b))[1]
+    made.read = lambda f, b: (gate.wait(60), read(f, b))[1]
     await pair.serve(made)
     async with pair.link() as link:
         link.want_blocks()
-        source = await asyncio.wait_for(pair.sources.get(), 10)
+        source = await asyncio.wait_for(pair.sources.get(), 60)
         channel = next(c for c in pair.worker.channels if c.proven.purpose == "blocks")
         for number in range(1, 200):
             frame = frames.GetBlock(number, made.ref.id, 0, 0)
             await source._connection.send_binary(frames.encode(frame))
-        await asyncio.wait_for(pair.worker.ended[channel].wait(), 5)
+        await asyncio.wait_for(pair.worker.ended[channel].wait(), 60)
         gate.set()
         assert "more requests than the credit" in str(channel.ended_by)
 
@@ -611,7 +625,7 @@ async def test_a_connection_that_opens_before_the_description_is_reported_applie
 
     monkeypatch.setattr(webrtc.WebRtc, "_make", late)
     async with pair.link() as link:
-        assert isinstance(await link.request(Describe(), within_s=10), Description)
+        assert isinstance(await link.request(Describe(), within_s=60), Description)
 
 
 def moved(pair, where):
@@ -638,7 +652,7 @@ async def test_a_peer_that_came_back_while_it_was_dialled_is_dialled_anew(pair, 
         await lost.wait()
         where = moved(pair, where)
         link.look_again()
-        assert isinstance(await link.request(Describe(), within_s=10), Description)
+        assert isinstance(await link.request(Describe(), within_s=60), Description)
 
 
 async def test_a_silent_peer_that_is_online_as_somebody_else_has_ended(pair, rig):
@@ -653,18 +667,18 @@ async def test_a_silent_peer_that_is_online_as_somebody_else_has_ended(pair, rig
         on_state=lambda state: silent.set() if state == "silent" else None,
     )
     async with link:
-        await link.request(Describe(), within_s=10)
+        await link.request(Describe(), within_s=60)
         first = link._at["control"][0]
         # Being online as somebody else proves nothing while it speaks.
         where = moved(pair, where)
         link.look_again()
-        await link.request(Describe(), within_s=10)
+        await link.request(Describe(), within_s=60)
         assert link._at["control"][0] is first
 
         rig.network.weather.cut = True
-        await asyncio.wait_for(silent.wait(), 10)
+        await asyncio.wait_for(silent.wait(), 60)
         rig.network.weather.cut = False
-        assert isinstance(await link.request(Describe(), within_s=15), Description)
+        assert isinstance(await link.request(Describe(), within_s=60), Description)
         assert link._at["control"][0] is not first
 
 
@@ -675,4 +689,4 @@ async def test_a_fault_of_ours_reaches_whoever_waits_for_the_link(pair, monkeypa
     monkeypatch.setattr(pair.client.switchboard, "dial", broken)
     async with pair.link() as link:
         with pytest.raises(SleapRtcError, match="broken"):
-            await link.request(Describe(), within_s=10)
+            await link.request(Describe(), within_s=60)

@@ -7,7 +7,6 @@ import contextlib
 import socket
 import uuid
 
-import msgspec
 import pytest
 
 from sleap_rtc.domain.places import WorkerInfo
@@ -29,7 +28,7 @@ pytestmark = pytest.mark.webrtc
 
 
 async def until_closed(connection) -> str:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await connection._gone.wait()
     assert connection.closed
     return connection._why
@@ -58,7 +57,7 @@ async def test_silence_unsettles_and_then_ends_it(ends, monkeypatch):
     told = asyncio.Queue()
     ends.offerer.when_unsettled(told.put_nowait)
     await ends.open()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         assert await told.get() is True
         ends.answerer.send_text(b"here I am")
         assert await told.get() is False
@@ -84,11 +83,11 @@ async def test_a_cut_in_mid_link_is_lost_and_the_link_built_anew(rig, address, m
         on_state=lambda state: down.set() if state == "down" else None,
     )
     async with link:
-        await link.request(Describe(), within_s=10)
+        await link.request(Describe(), within_s=60)
         rig.network.weather.cut = True
-        await asyncio.wait_for(down.wait(), 5)
+        await asyncio.wait_for(down.wait(), 60)
         rig.network.weather.cut = False
-        assert isinstance(await link.request(Describe(), within_s=20), Description)
+        assert isinstance(await link.request(Describe(), within_s=60), Description)
 
 
 @BOTH
@@ -155,30 +154,17 @@ MEDIA = "m=audio 9 UDP/TLS/RTP/SAVPF 0\r\nc=IN IP4 0.0.0.0\r\na=mid:1\r\na=rtpma
     ids=["media beside", "media instead", "odd port", "no port", "half a line"],
 )
 async def test_only_a_description_of_data_is_taken(ends, spoil):
-    def change(message):
-        if isinstance(message, Offer):
-            return msgspec.structs.replace(message, sdp=spoil(message.sdp))
-        return message
-
-    ends.change = change
+    ends.spoil_offers(spoil)
     await ends.offerer.offer(session=ends.attempt, purpose="control")
     with pytest.raises(PeerUnreachable):
-        await ends.answerer.opened(within_s=5)
+        await ends.answerer.opened(within_s=60)
     assert "bad description" in str(ends.errors[0])
 
 
 @BOTH
 async def test_candidates_in_a_description_count_as_others_do(ends):
     many = "".join(f"a=candidate:1 1 udp 1 10.77.0.9 {port} typ host\r\n" for port in range(9, 99))
-
-    def change(message):
-        if isinstance(message, Offer):
-            return msgspec.structs.replace(
-                message, sdp=f"{message.sdp}{many}a=end-of-candidates\r\n"
-            )
-        return message
-
-    ends.change = change
+    ends.spoil_offers(lambda sdp: f"{sdp}{many}a=end-of-candidates\r\n")
     await ends.open()
     remote = ends.answerer._connection.sctp.transport.transport.getRemoteCandidates()
     assert len([c for c in remote if c.type == "host"]) == MAX_CANDIDATES
@@ -214,13 +200,13 @@ async def test_a_silent_stun_server_delays_and_what_ends_meanwhile_leaves_nothin
         connection = alone(signal=signal, ice_servers=[IceServer(urls=(url,))])
         before = asyncio.all_tasks()
         offering = asyncio.create_task(connection.offer(session="s" * 36, purpose="control"))
-        await asyncio.wait_for(begun.wait(), 5)
+        await asyncio.wait_for(begun.wait(), 60)
         await asyncio.to_thread(silent.recv, 100)
         connection.abandon("not wanted any more")
         offering.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await offering
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while asyncio.all_tasks() > before:
                 await ended()
         assert [type(m) for m in said] == [Offer]

@@ -25,7 +25,7 @@ class Wanted:
         self.wanted = 1
         self.looked = asyncio.Event()
 
-    def window(self, _rate: float, *, far: bool, ready: int) -> int:
+    def window(self, _rate: float, **_of_the_line: object) -> int:
         self.looked.set()
         return self.wanted
 
@@ -88,7 +88,7 @@ def retire(rig: Any, monkeypatch: pytest.MonkeyPatch) -> Retire:
             name="worker",
             throttle=halfway,  # type: ignore[arg-type]
         )
-        async with link, asyncio.timeout(20):
+        async with link, asyncio.timeout(60):
             link.offer(PACKAGE, Served())
             await _blocks(worker.arrivals)
             control.wanted = 2

@@ -11,7 +11,7 @@ from blake3 import blake3
 
 from sleap_rtc.domain.models import ModelFile, ModelRecord
 from sleap_rtc.domain.packages import parse
-from sleap_rtc.errors import FilesMissing, NotFound, SourceChanged
+from sleap_rtc.errors import Damaged, FilesMissing, NotFound, SourceChanged
 from sleap_rtc.files.packing import pack
 from sleap_rtc.transports.serving import ServedPackage, serve_model, serve_part
 
@@ -68,8 +68,9 @@ def test_a_model_without_files_is_said_to_have_none(model):
 def test_a_model_whose_file_was_changed_is_not_served(model):
     record, directory = model
     (directory / "best.ckpt").write_bytes(b"other" * 1400)
-    with pytest.raises(SourceChanged):
+    with pytest.raises(Damaged, match=rf"best\.ckpt of model {record.id} is damaged") as raised:
         serve_model(record, directory)
+    assert f"repair-model {record.id}" in raised.value.hint_text
 
 
 def test_a_file_that_changes_later_is_noticed_at_its_next_block(tmp_path):

@@ -41,7 +41,7 @@ async def test_small_files_come_whole(rig, tmp_path, old, way):
         name="worker",
         on_blocks=lambda blocks, up: found.put_nowait(blocks) if up else None,
     )
-    async with asyncio.timeout(30), link:
+    async with asyncio.timeout(60), link:
         link.want_blocks()
         blocks = await found.get()
         assert blocks.at_once == (frames.MAX_SEVERAL if old is None else 1)

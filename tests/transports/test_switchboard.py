@@ -75,8 +75,8 @@ def tell(device, membership):
 
 
 async def linked(link, lab):
-    assert isinstance(await link.request(Describe(), within_s=10), Description)
-    return await asyncio.wait_for(lab.worker.arrivals.get(), 5)
+    assert isinstance(await link.request(Describe(), within_s=60), Description)
+    return await asyncio.wait_for(lab.worker.arrivals.get(), 60)
 
 
 # ── lists ────────────────────────────────────────────────────────────────────
@@ -86,11 +86,11 @@ async def test_a_removed_client_is_cut_off_by_the_worker_and_told_why(lab):
     async with lab.link() as link:
         channel = await linked(link, lab)
         tell(lab.worker, lab.newer(revoked=[lab.client]))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await lab.worker.ended[channel].wait()
         assert isinstance(channel.ended_by, NotTrusted)
         with pytest.raises(NotPermitted, match=r"refused: client .* was removed from room"):
-            await link.request(Describe(), within_s=5)
+            await link.request(Describe(), within_s=60)
 
 
 async def test_a_removed_worker_is_cut_off_by_the_client_and_not_dialled_again(lab):
@@ -100,8 +100,8 @@ async def test_a_removed_worker_is_cut_off_by_the_client_and_not_dialled_again(l
         lab.rig.change = lambda message: offers.append(message) or message
         tell(lab.client, lab.newer(revoked=[lab.worker]))
         with pytest.raises(NotTrusted, match="was removed from room"):
-            await link.request(Describe(), within_s=5)
-        async with asyncio.timeout(5):
+            await link.request(Describe(), within_s=60)
+        async with asyncio.timeout(60):
             await lab.worker.ended[channel].wait()
         assert not any(isinstance(message, Offer) for message in offers)
 
@@ -118,7 +118,7 @@ async def test_requests_of_a_removed_client_are_not_worked_on_any_more(lab):
         await linked(link, lab)
         tell(lab.worker, lab.newer(revoked=[lab.client]))
         with pytest.raises(NotPermitted):
-            await link.request(Describe(), within_s=5)
+            await link.request(Describe(), within_s=60)
     assert len(asked) == 1
 
 
@@ -128,9 +128,9 @@ async def test_another_role_takes_effect_with_a_new_connection(lab):
         channel = await linked(link, lab)
         assert channel.proven.peer.role == "member"
         tell(lab.worker, lab.newer(roles={lab.client: "viewer"}))
-        again = await asyncio.wait_for(lab.worker.arrivals.get(), 10)
+        again = await asyncio.wait_for(lab.worker.arrivals.get(), 60)
         assert again.proven.peer.role == "viewer"
-        await link.request(Describe(), within_s=5)
+        await link.request(Describe(), within_s=60)
     assert states[:3] == ["up", "down", "up"]
 
 
@@ -140,7 +140,7 @@ async def test_a_list_that_changes_nothing_for_a_peer_leaves_it_alone(lab):
         channel = await linked(link, lab)
         for device in (lab.client, lab.worker):
             tell(device, lab.newer(revoked=[stranger]))
-        await link.request(Describe(), within_s=5)
+        await link.request(Describe(), within_s=60)
         assert channel.open
 
 
@@ -150,7 +150,7 @@ async def test_an_older_list_is_not_applied_again(lab):
         removal, pardon = lab.newer(revoked=[lab.client]), lab.newer()
         lab.worker.switchboard.apply(pardon)
         lab.worker.switchboard.apply(removal)
-        await link.request(Describe(), within_s=5)
+        await link.request(Describe(), within_s=60)
         assert channel.open
 
 
@@ -176,8 +176,8 @@ async def test_leaving_a_room_ends_its_links(lab):
         error = NotPermitted(message="This device was removed from room lab.")
         lab.client.switchboard.leave(lab.rig.room, error)
         with pytest.raises(NotPermitted, match="removed from room lab"):
-            await link.request(Describe(), within_s=5)
-        async with asyncio.timeout(5):
+            await link.request(Describe(), within_s=60)
+        async with asyncio.timeout(60):
             await lab.worker.ended[channel].wait()
 
 
@@ -188,7 +188,7 @@ async def test_a_server_that_names_another_member_is_noticed_at_once(lab):
     other = lab.rig.add("other", trust=lab.rig.granted("other", "worker"), accepts=True)
     async with lab.link(locate=lambda: other.presence) as link:
         with pytest.raises(NotTrusted, match="as the worker worker, and it calls itself other"):
-            await link.request(Describe(), within_s=10)
+            await link.request(Describe(), within_s=60)
     assert lab.client.trust.workers == {}
 
 
@@ -200,7 +200,7 @@ async def test_a_member_that_lies_together_with_the_server_is_noticed_the_second
     liar.trust.name = "worker"
     async with lab.link(locate=lambda: liar.presence) as link:
         with pytest.raises(WorkerChanged, match="Worker 'worker' is another device"):
-            await link.request(Describe(), within_s=10)
+            await link.request(Describe(), within_s=60)
     assert liar.channels == []
 
 
@@ -286,7 +286,7 @@ async def test_what_a_stranger_relays_about_others_attempts_is_ignored(lab):
                 payload=peering.encode(decline).decode(),
             )
         )
-        await link.request(Describe(), within_s=5)
+        await link.request(Describe(), within_s=60)
 
 
 async def test_a_peer_that_signs_in_anew_goes_on_with_what_it_has_open(lab):

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sleap_rtc.transports import widening
-from sleap_rtc.transports.widening import MOST, STEPS, WINDOW_S, Widening
+from sleap_rtc.transports.widening import MOST, STEPS, WINDOW_S, Widening, is_crowded, is_far
 
 MB = 1e6
 
@@ -127,6 +127,56 @@ def test_whatever_happens_the_number_is_possible_and_moves_by_a_step(steps):
         assert wanted == control.wanted
         assert STEPS.index(wanted) <= STEPS.index(before) + 1
         before = wanted
+
+
+def test_no_step_is_taken_while_packets_wait_before_the_line():
+    control = Widening()
+    for _ in range(20):
+        assert control.window(MB, far=True, ready=1, crowded=True) == 1
+    assert control.window(MB, far=True, ready=1) == 4
+
+
+@pytest.mark.parametrize(
+    ("rate", "ready"),
+    [(1.05 * MB, 4), (4 * MB, 3)],
+    ids=["hardly faster", "not all are there, so it is another's doing"],
+)
+def test_a_step_after_which_packets_wait_is_taken_back_and_tried_again_later(rate, ready):
+    control = Widening()
+    run(control, lambda _: MB, windows=2)
+    assert control.wanted == 4
+    assert control.window(rate, far=True, ready=ready, crowded=True) == 1
+    assert [control.window(MB, far=True, ready=1) for _ in range(widening._SHORT_HOLD)] == [
+        *[1] * (widening._SHORT_HOLD - 1),
+        4,
+    ]
+
+
+def test_a_step_that_fills_the_line_is_kept_if_it_brings_more():
+    control = Widening()
+    run(control, lambda _: MB, windows=2)
+    assert control.window(1.2 * MB, far=True, ready=4, crowded=True) == 4
+    for _ in range(30):
+        assert control.window(1.2 * MB, far=True, ready=4, crowded=True) == 4
+
+
+@pytest.mark.parametrize(
+    ("quickest_s", "recent_s", "far", "crowded"),
+    [
+        (None, None, False, False),
+        (None, 0.5, False, False),
+        (0.001, None, False, False),
+        (0.04, 0.041, True, False),
+        (0.04, 0.05, True, False),  # as over Wi-Fi
+        (0.04, 0.053, True, True),
+        (0.01, 0.017, True, True),
+        (0.001, 0.003, False, False),
+        (0.001, 0.006, False, True),
+    ],
+)
+def test_what_round_trips_tell(quickest_s, recent_s, far, crowded):
+    assert is_far(quickest_s) is far
+    assert is_crowded(quickest_s, recent_s) is crowded
 
 
 @given(st.lists(st.floats(widening._LEAST, 1e9), max_size=100))

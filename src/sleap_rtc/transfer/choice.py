@@ -148,7 +148,8 @@ def _against_direct(kind: Kind, given: Situation) -> Iterator[str]:
         yield "the other side is on another machine"
     if kind == "direct" and given.same_machine and given.wish != "direct":
         yield "both sides are on one machine"
-    there = kind == "local" and given.same_machine
+    # Who is sent files looks whether it can read them where they are, however few they are.
+    there = kind == "local" and (given.same_machine or given.sends)
     if given.wish == "auto" and given.reach != "open" and given.size < SMALL and not there:
         yield f"{given.what} are over the link sooner than it is made"
 

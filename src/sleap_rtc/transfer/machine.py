@@ -20,6 +20,9 @@ time is a window at most::
     slow   1 2 3 4 5 6 7 8          slow   1 2 3 4 5
     idle                 ──────►    idle         8 7 6 5 …   until they meet
 
+A source that leaves in good order is asked for nothing more. What it has begun to send still comes;
+the rest is withdrawn, and asked of others.
+
 Connections of one peer don't help each other so: they share its line, and the first of what one of
 them owes lies in its queue there already. Instead each is asked for less at a time, and one that is
 idle takes over half of the rest: nothing is asked for twice.
@@ -30,7 +33,7 @@ The phase follows:
 phase        event                                         next
 ===========  ============================================  ==============================
 waiting      SourceAdded                                   receiving
-receiving    the last source is lost                       waiting
+receiving    the last source is lost, or has left          waiting
 receiving    the last source refuses                       failed, with its reason
 receiving    a block is rejected for the third time        failed, naming file and block
 any          the last block is stored                      complete
@@ -104,6 +107,12 @@ class SourceLost(msgspec.Struct, frozen=True):
     source: SourceId
 
 
+class SourceLeaves(msgspec.Struct, frozen=True):
+    """A source is to be asked for nothing more; it ends the answers that it has begun."""
+
+    source: SourceId
+
+
 class SourceRefused(msgspec.Struct, frozen=True):
     """A source answered with an error instead of a block."""
 
@@ -136,7 +145,9 @@ class Rotten(msgspec.Struct, frozen=True):
     blocks: tuple[int, ...]
 
 
-Event = SourceAdded | SourceLost | SourceRefused | Arrived | Stored | Rejected | Rotten
+Event = (
+    SourceAdded | SourceLost | SourceLeaves | SourceRefused | Arrived | Stored | Rejected | Rotten
+)
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -167,6 +178,13 @@ class Drop(msgspec.Struct, frozen=True):
     error: SleapRtcError
 
 
+class Blame(msgspec.Struct, frozen=True):
+    """This source sent the block wrong; whoever runs it may want to look into that."""
+
+    source: SourceId
+    block: int
+
+
 class Complete(msgspec.Struct, frozen=True):
     """Every block is stored: check them all, and say `Rotten` if some are wrong."""
 
@@ -177,7 +195,7 @@ class Fail(msgspec.Struct, frozen=True):
     error: SleapRtcError
 
 
-Effect = Request | Withdraw | Store | Drop | Complete | Fail
+Effect = Request | Withdraw | Store | Drop | Blame | Complete | Fail
 
 
 class _Block(IntEnum):
@@ -199,6 +217,7 @@ class _Source:
         self.used = 0
         self.blocks: set[int] = set()
         self.rejected = 0
+        self.leaves = False
 
 
 class Download:
@@ -211,6 +230,7 @@ class Download:
     Attributes:
         phase: What it is doing.
         done_bytes: Bytes that are stored.
+        newest: The block that was stored last; None before there was one.
     """
 
     def __init__(self, layout: Layout, done: bytes | bytearray) -> None:
@@ -223,6 +243,7 @@ class Download:
         )
         self._left = self._states.count(_Block.MISSING)
         self.done_bytes = layout.package.size - sum(map(layout.size, self._missing()))
+        self.newest: int | None = None
         self._cursor = 0
         self._sources: dict[SourceId, _Source] = {}
         self._holders: dict[int, SourceId] = {}
@@ -232,6 +253,17 @@ class Download:
         self._suspects: dict[int, set[SourceId | str]] = {}
         self._givers: dict[SourceId, SourceId | str] = {}
         self._free: set[SourceId] = set()
+
+    def done_of(self, file: int) -> int:
+        """Bytes of one file that are stored."""
+        entry = self._layout.package.files[file]
+        if not entry.block_count:
+            return 0
+        first = self._layout.number(file, 0)
+        end = first + entry.block_count
+        done = self._states.count(_Block.DONE, first, end) * BLOCK
+        short = entry.block_count * BLOCK - entry.size
+        return done - (short if self._states[end - 1] == _Block.DONE else 0)
 
     def begin(self) -> list[Effect]:
         """The first effects: none, unless nothing is missing."""
@@ -258,6 +290,8 @@ class Download:
                 return self._added(event)
             case SourceLost():
                 return self._lost(event.source)
+            case SourceLeaves():
+                return self._leaves(event.source)
             case SourceRefused():
                 return self._refused(event.source, event.error)
             case Arrived():
@@ -286,6 +320,22 @@ class Download:
         if self._forget(source):
             self._all_free()
         return []
+
+    def _leaves(self, source: SourceId) -> list[Effect]:
+        sender = self._sources.get(source)
+        if sender is None or sender.leaves:
+            return []
+        sender.leaves = True
+        owed = [block for block in sender.blocks if self._states[block] == _Block.ASKED]
+        rest = [b for b in self._not_begun(owed) if self._asked_of(b) == [source]]
+        for block in rest:
+            del self._holders[block]
+            self._miss_again(block)
+            self._release(source, block)
+        if not sender.blocks:
+            self._forget(source)
+        self._all_free()
+        return [Withdraw(source, block) for block in rest]
 
     def _refused(self, source: SourceId, error: SleapRtcError) -> list[Effect]:
         if source not in self._sources:
@@ -320,6 +370,7 @@ class Download:
         if source is None:
             return []
         self._states[block] = _Block.DONE
+        self.newest = block
         self._suspects.pop(block, None)
         self._left -= 1
         self.done_bytes += self._layout.size(block)
@@ -336,7 +387,7 @@ class Download:
         source = self._settle(block)
         if source is None:
             return []
-        effects = self._suspect(block, source)
+        effects: list[Effect] = [Blame(source, block), *self._suspect(block, source)]
         if self.phase is Phase.FAILED:
             return effects
         sender = self._sources.get(source)
@@ -385,6 +436,13 @@ class Download:
         self._states[block] = _Block.MISSING
         self._cursor = min(self._cursor, block)
 
+    def _miss_again(self, block: int) -> None:
+        """What was asked for doesn't come from there."""
+        if block in self._suspects:
+            self._states[block] = _Block.SUSPECT
+        else:
+            self._miss(block)
+
     def _settle(self, block: int) -> SourceId | None:
         """A block isn't under way any more: free its part of the window. None if it never was."""
         if not 0 <= block < len(self._states) or self._states[block] != _Block.STORING:
@@ -399,6 +457,8 @@ class Download:
         if sender is not None and block in sender.blocks:
             sender.blocks.discard(block)
             sender.used -= self._layout.size(block)
+            if sender.leaves and not sender.blocks:
+                self._forget(source)
 
     def _asked_of(self, block: int) -> list[SourceId]:
         """Who was asked for a block, the first one first."""
@@ -417,10 +477,7 @@ class Download:
                     self._holders[block], *self._helpers[block] = left
                     continue
                 del self._holders[block]
-                if block in self._suspects:
-                    self._states[block] = _Block.SUSPECT
-                else:
-                    self._miss(block)
+                self._miss_again(block)
         if not self._sources and self.phase is Phase.RECEIVING:
             self.phase = Phase.WAITING
         return True
@@ -432,7 +489,7 @@ class Download:
     def _ask(self, source: SourceId) -> list[Effect]:
         """Fill the source's window, or have it help when there is nothing else to do."""
         sender = self._sources.get(source)
-        if sender is None or self.phase is not Phase.RECEIVING:
+        if sender is None or sender.leaves or self.phase is not Phase.RECEIVING:
             return []
         # One block always goes: a window smaller than a block would stop everything.
         window = self._window(sender)

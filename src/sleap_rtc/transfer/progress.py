@@ -14,6 +14,20 @@ _SHORTEST: Final = 1e-4
 """Seconds; a rate over less would only tell how coarse the clock is."""
 
 
+class OfFile(msgspec.Struct, frozen=True):
+    """How far one file of a transfer is.
+
+    Attributes:
+        path: Its relative path in the package.
+        done: Bytes that are here.
+        size: Bytes of all of it.
+    """
+
+    path: str
+    done: int
+    size: int
+
+
 class Progress(msgspec.Struct, frozen=True):
     """How far a transfer is.
 
@@ -24,6 +38,7 @@ class Progress(msgspec.Struct, frozen=True):
         total: Bytes of all.
         rate: Bytes per second, of this phase.
         eta_s: Seconds until this phase ends, None while that can't be told.
+        file: The file that something came of last, None while nothing has.
     """
 
     phase: str
@@ -31,6 +46,7 @@ class Progress(msgspec.Struct, frozen=True):
     total: int
     rate: float = 0.0
     eta_s: float | None = None
+    file: OfFile | None = None
 
     @property
     def percent(self) -> float:
@@ -56,13 +72,16 @@ class Meter:
         self._rate = 0.0
         self._weight = 0.0
 
-    def update(self, done: int, now: float, *, phase: str | None = None) -> Progress:
+    def update(
+        self, done: int, now: float, *, phase: str | None = None, file: OfFile | None = None
+    ) -> Progress:
         """Take a new measurement.
 
         Args:
             done: Bytes that are here now; fewer than before count as none.
             now: Seconds, of the same clock.
             phase: Another name for the time being, for example ``waiting``.
+            file: The file that something came of last.
         """
         elapsed = now - self._then
         if elapsed >= _SHORTEST:
@@ -80,4 +99,5 @@ class Meter:
             total=self._total,
             rate=rate,
             eta_s=0.0 if left <= 0 else left / rate if rate >= 1 else None,
+            file=file,
         )

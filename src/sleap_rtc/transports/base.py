@@ -82,18 +82,92 @@ class Several(Protocol):
         """See above."""
 
     async def several(
-        self, package: PackageId, blocks: Sequence[Place], size: int
+        self, package: PackageId, blocks: Sequence[Place], sizes: Sequence[int]
     ) -> tuple[Content, Kind]:
         """The content of blocks, one after the other, and the way by which it came.
 
         Args:
             package: The package.
             blocks: Which, up to ``at_once``.
-            size: Bytes that they have together, up to 1 MiB.
+            sizes: Bytes that each has; together up to 1 MiB.
 
         Raises:
             SleapRtcError: As :meth:`BlockSource.block`.
         """
+
+
+Keep = Callable[[int, Content], bool]
+"""Takes the content of the n-th of the blocks that were asked for, which is only lent; returns
+whether more of them is wanted. Called in any thread."""
+
+
+@runtime_checkable
+class Pouring(Protocol):
+    """A source that gives neighbouring blocks in a thread of its own, one after the other.
+
+    Each is checked and written right there, while the processor has it in its cache, and the event
+    loop hears of it afterwards.
+    """
+
+    @property
+    def way(self) -> Kind:
+        """By which way they come."""
+
+    def run(self, file: int) -> int:
+        """Blocks of a file that one question may be for; 0 where its blocks don't come so.
+
+        Args:
+            file: Index of the file in the package.
+        """
+
+    async def pour(
+        self, package: PackageId, file: int, first: int, sizes: Sequence[int], keep: Keep
+    ) -> None:
+        """Have neighbouring blocks of a file kept, each once, in their order.
+
+        Cancelled, it may give one more; returns early when no more is wanted.
+
+        Args:
+            package: The package.
+            file: Index of the file in it.
+            first: Index of the first of the blocks in the file.
+            sizes: Bytes that each has; all but the last are whole blocks.
+            keep: Given each of them.
+
+        Raises:
+            SleapRtcError: As :meth:`BlockSource.block`; what was given until then stays.
+        """
+
+
+@runtime_checkable
+class Blamed(Protocol):
+    """A source that wants to know which of its blocks were wrong."""
+
+    def was_wrong(self, file: int) -> None:
+        """Take note that a block which came from here wasn't what it should be.
+
+        Args:
+            file: Index of the file in the package.
+        """
+
+
+@runtime_checkable
+class Leaving(Protocol):
+    """A source that may leave in good order.
+
+    Attributes:
+        leaving: Whether it is to be asked for nothing more, and ends the answers that it has begun;
+            what it gives no answer to fails when it is gone.
+    """
+
+    @property
+    def leaving(self) -> bool:
+        """See above."""
+
+
+def leaves(source: BlockSource) -> bool:
+    """Whether a source that is removed still ends what it has begun."""
+    return isinstance(source, Leaving) and source.leaving
 
 
 class Manner(msgspec.Struct, frozen=True):
@@ -139,7 +213,10 @@ class Sources:
         return self._manners[key]
 
     def remove(self, source: BlockSource) -> None:
-        """Remove a source, if it is there; what it was asked for is asked of others."""
+        """Remove a source, if it is there; what it was asked for is asked of others.
+
+        One that is :class:`Leaving` may end what it has begun.
+        """
         kept = {key: value for key, value in self._current.items() if value is not source}
         if len(kept) != len(self._current):
             self._current = kept

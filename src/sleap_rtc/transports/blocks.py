@@ -140,6 +140,7 @@ class BlockClient:
     Attributes:
         name: The peer's.
         at_once: Blocks that one question may name.
+        leaving: Whether it is to be asked for nothing more, before it is closed.
     """
 
     def __init__(
@@ -152,6 +153,7 @@ class BlockClient:
     ) -> None:
         self.name = name
         self.at_once = frames.MAX_SEVERAL if several else 1
+        self.leaving = False
         self._connection = connection
         self._faster = faster
         self._numbers = itertools.count(1)
@@ -199,13 +201,14 @@ class BlockClient:
         return content, "webrtc"
 
     async def several(
-        self, package: PackageId, blocks: Sequence[Place], size: int
+        self, package: PackageId, blocks: Sequence[Place], sizes: Sequence[int]
     ) -> tuple[Content, Kind]:
-        """Several blocks of ``size`` bytes together, one after the other, and their way.
+        """Several blocks of these sizes, one after the other, and their way.
 
         Raises:
             SleapRtcError: As :meth:`block`.
         """
+        size = sum(sizes)
         source, kind = await self._other(size)
         if source is not None:
             with contextlib.suppress(LinkLost):
@@ -242,6 +245,12 @@ class BlockClient:
                 raise
             finally:
                 self._wanted.pop(number, None)
+
+    async def idle(self) -> None:
+        """Wait until nothing that was asked for over this connection is still to come."""
+        while self._wanted:
+            await asyncio.wait([wanted.done for wanted in self._wanted.values()])
+            await asyncio.sleep(0)  # whoever waited for it takes it
 
     def _look(self) -> None:
         """Give the peer up if it sends next to nothing; look again when that may be."""

@@ -75,7 +75,7 @@ from sleap_rtc.protocol.session import (
     Withdrawn,
 )
 from sleap_rtc.transports.blocks import BlockClient, BlockServer, Shelf
-from sleap_rtc.transports.connection import Connection, Tapped
+from sleap_rtc.transports.connection import Connection, Packets, Tapped
 from sleap_rtc.transports.direct.shortcut import Shortcut, Ways
 from sleap_rtc.transports.throttle import Throttle
 
@@ -279,9 +279,22 @@ class Channel:
         return self._why is None and not self._connection.closed
 
     @property
-    def round_trip_s(self) -> float | None:
-        """Seconds of the newest ping's round trip."""
-        return self._session.round_trip_s
+    def quickest_s(self) -> float | None:
+        """Seconds of the quickest ping's round trip; None before a few have come back."""
+        return self._session.quickest_s
+
+    @property
+    def recent_s(self) -> float | None:
+        """Seconds of the quicker round trip of the last pings; None before there were some."""
+        return self._session.recent_s
+
+    def ping_often(self) -> None:
+        """Look every quarter of a second how long the line takes, for the next second."""
+        self._session.ping_often(time.monotonic())
+
+    async def packets(self) -> Packets | None:
+        """What its connection has sent so far; None if its library doesn't tell."""
+        return await self._connection.packets()
 
     @property
     def moved(self) -> int:
@@ -367,11 +380,12 @@ class Channel:
         self.abandon(reason)
 
     async def finish(self) -> None:
-        """Begin no answer to the peer any more, and wait until those that are begun have left.
+        """Begin no answer to the peer any more, and wait until those that are begun are over.
 
-        What else it asked for it asks elsewhere, once this is closed.
+        What else it asked for it asks elsewhere, once this is closed. On this side whoever asks for
+        content knows that this connection is :attr:`~BlockClient.leaving`.
         """
-        await self._server.finish()
+        await asyncio.gather(self._server.finish(), self.blocks.idle())
         await self._connection.emptied()
 
     def abandon(self, reason: str) -> None:

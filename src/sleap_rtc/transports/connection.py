@@ -27,6 +27,22 @@ class Arrived(msgspec.Struct, frozen=True):
     binary: bool
 
 
+class Packets(msgspec.Struct, frozen=True):
+    """What a connection has sent.
+
+    Attributes:
+        sent: Packets, those that were sent again included.
+        again: Packets that carried something a second time.
+    """
+
+    sent: int
+    again: int
+
+    def __add__(self, other: Packets) -> Packets:
+        """Those of two connections."""
+        return Packets(sent=self.sent + other.sent, again=self.again + other.again)
+
+
 Tap = Callable[[bytes], bool]
 """Is offered a binary message, in a thread of the library's, and says whether it has taken it."""
 
@@ -61,6 +77,13 @@ class Connection(Protocol):
     @property
     def moved(self) -> int:
         """Bytes that have left or arrived, as far as this side knows; for measuring speed."""
+        ...
+
+    async def packets(self) -> Packets | None:
+        """What it has sent so far, once closed as far as was seen; None if its library tells none.
+
+        Only connections for content are asked.
+        """
         ...
 
     async def receive(self) -> Arrived:

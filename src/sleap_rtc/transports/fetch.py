@@ -23,11 +23,20 @@ from typing import ParamSpec, TypeVar
 from loguru import logger
 
 from sleap_rtc.domain.packages import Package, PackageRef, parse
-from sleap_rtc.errors import Cancelled, DataError, LinkLost, NetworkError, SleapRtcError
+from sleap_rtc.errors import (
+    Cancelled,
+    DataError,
+    LinkLost,
+    NetworkError,
+    SleapRtcError,
+    UnsafePath,
+)
 from sleap_rtc.files.claim import Claim
+from sleap_rtc.files.copying import room_of_copies
 from sleap_rtc.files.filling import fill
 from sleap_rtc.files.hashcache import HashCache
 from sleap_rtc.files.partial import PartialStore, claim_partial, known_listing
+from sleap_rtc.files.partial_files import is_small
 from sleap_rtc.files.staged import Staged
 from sleap_rtc.transfer.machine import WINDOW, SourceId
 from sleap_rtc.transfer.progress import Meter
@@ -90,7 +99,8 @@ async def fetch(
     async with AsyncExitStack() as undo:
         claim = await _make(undo, Claim.release, claim_partial, incoming, ref.id, destination)
         package = await _package(ref, sources, claim, patience)
-        store = await _make(undo, PartialStore.close, PartialStore, claim, package)
+        shared = near is not None and await asyncio.to_thread(_is_shared, package, near, incoming)
+        store = await _make(undo, PartialStore.close, PartialStore, claim, package, shared=shared)
         await _reuse(store, held, cache, on_progress)
         if near is not None and store.here < package.size:
             on_near(await _reuse(store, (near,), cache, on_progress, likely=True))
@@ -106,6 +116,15 @@ async def fetch(
         staged = await _make(undo, Staged.release, store.finish)
         undo.pop_all()
     return staged
+
+
+def _is_shared(package: Package, near: Path, incoming: Path) -> bool:
+    """Whether copies of a package's large files take no room, since they share it on the disk."""
+    large = [near / entry.path for entry in package.files if not is_small(entry)]
+    try:
+        return bool(large) and not room_of_copies(large, incoming)
+    except (OSError, UnsafePath):
+        return False
 
 
 async def _reuse(

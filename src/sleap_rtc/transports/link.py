@@ -32,6 +32,7 @@ from typing import Final, Literal
 
 from loguru import logger
 
+from sleap_rtc.auth.handshake import Authenticated
 from sleap_rtc.domain.ids import PackageId, RoomId
 from sleap_rtc.domain.places import MAY_WORK, Presence
 from sleap_rtc.errors import (
@@ -47,9 +48,11 @@ from sleap_rtc.protocol.handshake import Purpose
 from sleap_rtc.protocol.link import NoticeBody, ReplyBody, RequestBody
 from sleap_rtc.transports.blocks import BlockClient, Served
 from sleap_rtc.transports.channel import Channel
+from sleap_rtc.transports.connection import Packets
+from sleap_rtc.transports.peer import Peer
 from sleap_rtc.transports.switchboard import Switchboard
 from sleap_rtc.transports.throttle import Throttle
-from sleap_rtc.transports.widening import ANSWERS, FAR_S, WINDOW_S, Widening
+from sleap_rtc.transports.widening import WINDOW_S, Widening, is_crowded, is_far
 
 State = Literal["connecting", "up", "silent", "down", "closed"]
 
@@ -110,7 +113,7 @@ class Link:
         self._trouble = ""
         self._tasks: dict[Purpose, asyncio.Task[None]] = {}
         self._beside: dict[asyncio.Task[None], Channel | None] = {}
-        self._answered: set[float] = set()
+        self._packets: Packets | None = None
 
     async def __aenter__(self) -> Link:
         """Start to dial; requests wait for the connection."""
@@ -142,10 +145,26 @@ class Link:
         self._keep("blocks")
 
     @property
+    def proven(self) -> Authenticated | None:
+        """What the handshake of the control connection has proven; None while there is none."""
+        return None if self._control is None else self._control.proven
+
+    @property
     def block_connections(self) -> int:
         """How many connections carry content now."""
         beside = sum(channel is not None for channel in self._beside.values())
         return ("blocks" in self._at) + beside
+
+    async def packets(self) -> Packets | None:
+        """What all connections for content have sent; None where their library doesn't tell.
+
+        What one lost had sent in its last quarter of a second may be missing.
+        """
+        first = [self._at["blocks"][0]] if "blocks" in self._at else []
+        total = self._packets
+        for channel in [*first, *(each for each in self._beside.values() if each is not None)]:
+            total = _sum(total, await channel.packets())
+        return total
 
     def look_again(self) -> None:
         """The peer may be somewhere else now: dial at once instead of after the pause."""
@@ -268,21 +287,18 @@ class Link:
                 purpose=purpose,
             )
         )
-        looking = asyncio.create_task(self._moved(presence.connection, look))
         try:
-            await asyncio.wait((dialling, looking), return_when=asyncio.FIRST_COMPLETED)
-            if not dialling.done():
-                raise PeerUnreachable(peer=self.name, why="it has come back meanwhile")
+            await self._unless_moved(dialling, presence.connection, look)
             connection, proven = dialling.result()
-        finally:
-            looking.cancel()
-            dialling.cancel()
-            await asyncio.gather(looking, dialling, return_exceptions=True)
-        if proven.peer.role not in MAY_WORK:
-            # Who is a worker is the server's word until here; what this role may do is an owner's.
-            await connection.close()
-            why = f"it is a {proven.peer.role} of the room, which can't be a worker in it"
-            raise NotTrusted(who=f"{proven.peer.name}, as which {self.name} answers,", why=why)
+            if proven.peer.role not in MAY_WORK:
+                # Who is a worker is the server's word until here; what a role may do is an owner's.
+                await connection.close()
+                why = f"it is a {proven.peer.role} of the room, which can't be a worker in it"
+                raise NotTrusted(who=f"{proven.peer.name}, as which {self.name} answers,", why=why)
+        except BaseException:
+            # It may have come about in the same instant, or does while it is being ended.
+            dialling.add_done_callback(_abandon)
+            raise
         channel = Channel(
             connection,
             proven,
@@ -293,6 +309,24 @@ class Link:
             ways=self._switchboard.ways if first else None,
         )
         return channel, presence.connection
+
+    async def _unless_moved(
+        self, dialling: asyncio.Task[tuple[Peer, Authenticated]], at: str, look: asyncio.Event
+    ) -> None:
+        """Wait for a dial's end, and end it.
+
+        Raises:
+            PeerUnreachable: The peer is online somewhere else meanwhile.
+        """
+        looking = asyncio.create_task(self._moved(at, look))
+        try:
+            await asyncio.wait((dialling, looking), return_when=asyncio.FIRST_COMPLETED)
+            if not dialling.done():
+                raise PeerUnreachable(peer=self.name, why="it has come back meanwhile")
+        finally:
+            looking.cancel()
+            dialling.cancel()
+            await asyncio.gather(looking, dialling, return_exceptions=True)
 
     async def _moved(self, at: str, look: asyncio.Event) -> None:
         """Returns when the peer is online somewhere else; ``look`` stays set then."""
@@ -325,11 +359,14 @@ class Link:
         finally:
             del self._at[purpose]
             self._silent.discard(purpose)
-            if purpose == "blocks":
-                self._on_blocks(channel.blocks, False)
-            if not running.done():
-                await channel.close("this side ends")
-                await running
+            try:
+                if purpose == "blocks":
+                    self._on_blocks(channel.blocks, False)
+                    await self._count(channel)
+            finally:
+                if not running.done():
+                    await channel.close("this side ends")
+                    await running
 
     def _life(self, purpose: Purpose, alive: bool) -> None:
         if purpose == "control":
@@ -366,7 +403,18 @@ class Link:
                 before, moved = moved, {channel: channel.moved for channel in open_}
                 passed = sum(now - before.get(channel, now) for channel, now in moved.items())
                 rate = passed / WINDOW_S
-                wanted = widening.window(rate, far=self._far(), ready=len(open_)) - 1
+                quickest_s = recent_s = None
+                if self._control is not None:
+                    quickest_s, recent_s = self._control.quickest_s, self._control.recent_s
+                    if passed:
+                        self._control.ping_often()
+                wanted = widening.window(
+                    rate,
+                    far=is_far(quickest_s),
+                    ready=len(open_),
+                    crowded=is_crowded(quickest_s, recent_s),
+                )
+                wanted -= 1
                 while len(beside) > wanted:
                     task, unwanted = beside.popitem()
                     if self._beside.get(task) is None:
@@ -381,14 +429,6 @@ class Link:
         finally:
             for task in beside:
                 task.cancel()
-
-    def _far(self) -> bool:
-        """Whether even the quickest of a few answers took long: a busy machine delays some, too."""
-        if self._control is not None and self._control.round_trip_s is not None:
-            self._answered.add(self._control.round_trip_s)
-        if len(self._answered) > ANSWERS:
-            self._answered.remove(max(self._answered))
-        return len(self._answered) >= ANSWERS and min(self._answered) >= FAR_S
 
     async def _work_beside(self, unwanted: asyncio.Event) -> None:
         """One more block connection, until it ends, is cancelled, or isn't wanted any more."""
@@ -406,14 +446,25 @@ class Link:
         leaving = asyncio.create_task(unwanted.wait())
         try:
             await asyncio.wait((running, leaving), return_when=asyncio.FIRST_COMPLETED)
-            if not running.done():
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(channel.finish(), FINISH_S)
+            channel.blocks.leaving = not running.done()
         finally:
             leaving.cancel()
             self._on_blocks(channel.blocks, False)
-            await channel.close("fewer connections are enough")
-            await running
+            try:
+                if channel.blocks.leaving:
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(channel.finish(), FINISH_S)
+                self._beside[task] = None
+                await self._count(channel)
+            finally:
+                await channel.close("fewer connections are enough")
+                await running
+
+    async def _count(self, channel: Channel) -> None:
+        """Keep what a connection for content has sent; it ends."""
+        packets = await channel.packets()
+        # Only now: others may have ended meanwhile.
+        self._packets = _sum(self._packets, packets)
 
     def _let_go(self, task: asyncio.Task[None]) -> None:
         self._beside.pop(task, None)
@@ -425,3 +476,13 @@ class Link:
         self._final = error
         self._set("down")
         self._changed.set()
+
+
+def _sum(some: Packets | None, more: Packets | None) -> Packets | None:
+    return some + more if some and more else some or more
+
+
+def _abandon(dialling: asyncio.Task[tuple[Peer, Authenticated]]) -> None:
+    """End a connection that came about and that nobody has taken."""
+    if not dialling.cancelled() and dialling.exception() is None:
+        dialling.result()[0].abandon("it isn't wanted any more")

@@ -40,6 +40,7 @@ from sleap_rtc.transports.connection import (
     HIGH_WATER,
     MAX_UNREAD,
     Arrived,
+    Packets,
 )
 
 MAX_BEHIND: Final = 4 * 1024 * 1024
@@ -255,6 +256,10 @@ class Peer(ABC):
     def moved(self) -> int:
         """Bytes of content that have left or arrived; an upper bound of it."""
         return self._moved - (0 if self._channel is None else self._buffered())
+
+    async def packets(self) -> Packets | None:
+        """What it has sent; None here: only the fast library tells."""
+        return None
 
     async def receive(self) -> Arrived:
         """The next message; those that came before the end are still given.

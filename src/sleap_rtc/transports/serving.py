@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable
 from pathlib import Path
+from typing import Final
 
 from loguru import logger
 
 from sleap_rtc.domain.models import ModelFile, ModelRecord
 from sleap_rtc.domain.packages import listing_of
-from sleap_rtc.errors import DataError, FilesMissing, NotFound, PathNotPermitted, SourceChanged
+from sleap_rtc.errors import Damaged, DataError, FilesMissing, NotFound, PathNotPermitted
 from sleap_rtc.files.hashcache import HashCache
 from sleap_rtc.files.packing import BlockReader, Packed, pack
+
+_NAMED: Final = 3
+"""Files that are named, of those that aren't what they should be."""
 
 
 class ServedPackage:
@@ -51,14 +55,20 @@ def serve_model(
 
     Raises:
         FilesMissing: The record lists no files.
-        SourceChanged: The files aren't what the record says.
+        Damaged: A file isn't what the record says.
         NotFound: A file is gone.
     """
     if not record.files or record.package is None:
         raise FilesMissing(name=record.id, files="all of them, they are not here yet")
     packed = pack(_places(record.files, directory), root=directory, cache=cache)
     if packed.package.id != record.package:
-        raise SourceChanged(path=str(directory))
+        right = {file.path: file.blake3 for file in record.files}
+        wrong = [path for path, known in packed.file_hashes.items() if known != right.get(path)]
+        raise Damaged(
+            what=f"{', '.join(wrong[:_NAMED]) or 'The list of files'} of model {record.id}",
+            why="it isn't what the record says",
+            hint=f"sleap-rtc repair-model {record.id}, where it is, looks for the right one.",
+        )
     return ServedPackage(packed)
 
 

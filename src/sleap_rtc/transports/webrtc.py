@@ -9,6 +9,8 @@ Parameters and traps are measured ones:
 * an observer's callbacks must be set before its connection is made;
 * every connection is closed before the interpreter ends, and what was asked of the library has
   been answered, or a late callback aborts the process: what is cancelled goes on in its threads;
+* what is on its way is bounded (``pacing.py``): who fills a line's queue until it runs over loses
+  a row of packets, and SCTP then sends one packet for each round trip until it has sent them again;
 * SCTP as it comes begins anew with few packets after each loss, which leaves a long line mostly
   unused. Larger bursts (``with_dc_chunking``) don't help there: with and without them one
   connection carries the same. Near peers whose sockets have little room lose them;
@@ -37,8 +39,9 @@ from sleap_rtc.net.address import is_here
 from sleap_rtc.protocol.handshake import Purpose
 from sleap_rtc.protocol.peering import Candidate, Offer
 from sleap_rtc.protocol.signaling import IceServer
-from sleap_rtc.transports.connection import Arrived, Tap
+from sleap_rtc.transports.connection import Arrived, Packets, Tap
 from sleap_rtc.transports.datagrams import make_room
+from sleap_rtc.transports.pacing import Look, Pace, Replacing
 from sleap_rtc.transports.peer import GONE_WITHIN_S, Kind, Peer, until_ended
 
 LONG: Final = 32 * 1024
@@ -55,8 +58,12 @@ LEAST_WINDOW: Final = 24
 """The same after a loss: a random one on a long line costs no second then. It is half of what a
 relay's socket holds (coturn has room for 56 packets): with 48, nine of ten were lost there while it
 was busy, and nothing made the sender slower."""
+CHUNK: Final = 1_172
+"""Bytes of content in a full packet, by which those that are on their way are counted."""
 TELL_TIMES: Final = 3
 """How often an address is signaled at most, while the server can't be reached."""
+COUNT_WITHIN_S: Final = 1.0
+"""Seconds that the library is given for its last count."""
 LAST_CALLS_S: Final = 0.5
 """Seconds that the end of the program leaves the library for what it was asked last."""
 
@@ -97,6 +104,7 @@ def factory() -> Any:
     return builder.build()
 
 
+_replacing: Final = Replacing()
 _open: Final[weakref.WeakSet[WebRtc]] = weakref.WeakSet()
 _calls: Final[set[asyncio.Future[Any]]] = set()
 
@@ -128,6 +136,12 @@ class WebRtc(Peer):
         self._taps: list[Tap] = []
         self._restart: asyncio.TimerHandle | None = None
         self._hosts: set[str] = set()
+        self._pace: Pace | None = None
+        self._sent = 0
+        self._acknowledged = 0
+        self._packets: Packets | None = None
+        self._sending = asyncio.Event()
+        self._paced = asyncio.Event()
         self._watching: asyncio.TimerHandle | None = None
         super().__init__(**given)
         _open.add(self)
@@ -184,8 +198,36 @@ class WebRtc(Peer):
         candidate = library().IceCandidate(message.candidate, message.mid, message.line)
         await _answered(self._live().add_ice_candidate(candidate))
 
+    async def room(self) -> None:
+        """Wait until less is queued, and less is on its way, than may be."""
+        await super().room()
+        while (
+            (pace := self._pace) is not None
+            and not self.closed
+            and self._sent - self._acknowledged >= pace.limit
+        ):
+            self._paced.clear()
+            await self._paced.wait()
+            await super().room()
+
+    async def packets(self) -> Packets | None:
+        """What it has sent, with content; None before the library was asked."""
+        if self._pace is not None:
+            with contextlib.suppress(RuntimeError, NetworkError, TimeoutError):
+                await asyncio.wait_for(self._count(), COUNT_WITHIN_S)
+        return self._packets
+
+    async def _count(self) -> Any:
+        """What the library counts of SCTP; None if it doesn't."""
+        stats = (await _answered(self._live().get_stats())).sctp
+        if stats is not None:
+            self._packets = Packets(sent=stats.packets_sent, again=stats.packets_retransmitted)
+        return stats
+
     def _put(self, data: bytes, *, binary: bool) -> None:
         self._channel.send(data, binary)
+        self._sent += len(data)
+        self._sending.set()
 
     def _buffered(self) -> int:
         return int(self._channel.buffered_amount())
@@ -207,6 +249,8 @@ class WebRtc(Peer):
     def _shut(self, connection: Any, channel: Any) -> None:
         _open.discard(self)
         self._taps.clear()
+        self._sending.set()
+        self._paced.set()
         for timer in (self._restart, self._watching):
             if timer is not None:
                 timer.cancel()
@@ -244,8 +288,15 @@ class WebRtc(Peer):
         channel.on_buffered_amount_low(self._from_thread(self._drained))
         channel.on_open(self._from_thread(self._channel_opened))
         channel.on_close(self._from_thread(self._channel_closed))
+        if channel.label() == "blocks":
+            self._loop.call_soon_threadsafe(self._begin_to_pace)
         if str(channel.state()).endswith("Open"):
             self._loop.call_soon_threadsafe(self._channel_opened)
+
+    def _begin_to_pace(self) -> None:
+        if not self.closed:
+            self._pace = Pace()
+            self._spawn(self._keep_pace())
 
     def _in_rows(self) -> Callable[[bytes, bool], None]:
         """A callback for the library that wakes the event loop once for a row of messages.
@@ -311,6 +362,10 @@ class WebRtc(Peer):
         logger.debug("connection {} to {}: {}", self.attempt[-8:], self._peer, name)
         if name == "Connected":
             make_room()
+            if self._pace is not None:
+                # After a while without it may be another path: what was known of the line is not
+                # of this one.
+                self._pace = Pace()
             self._settle()
         elif name == "Disconnected":
             self._unsettled(True)
@@ -329,6 +384,45 @@ class WebRtc(Peer):
         if gone:
             self._hosts -= gone
             self._look_again()
+
+    async def _keep_pace(self) -> None:
+        """Bound what is on its way, by what the library counts, until the connection ends."""
+        try:
+            await self._look_after()
+        finally:
+            # Nobody looks any more: whoever waits for that would wait for ever.
+            self._pace = None
+            self._paced.set()
+
+    async def _look_after(self) -> None:
+        while not self.closed:
+            await self._sending.wait()
+            stats = await self._count()
+            pace = self._pace
+            if stats is None or self._channel is None or pace is None:
+                return
+            waiting = self._buffered() + stats.unacked_chunks * CHUNK
+            self._acknowledged = max(self._acknowledged, self._sent - waiting)
+            pace.look(
+                Look(
+                    at=self._loop.time(),
+                    arrived=self._acknowledged,
+                    waiting=waiting,
+                    round_trip_s=stats.smoothed_rtt_ms / 1000,
+                    window=stats.congestion_window_bytes,
+                    packets=stats.packets_sent,
+                    again=stats.packets_retransmitted,
+                )
+            )
+            self._paced.set()
+            _replacing.brought(self._peer, self._acknowledged)
+            if pace.crawls and _replacing.may(self._peer):
+                # A new connection in its place is as quick as the line at once.
+                self.abandon("it lost so much at once that it crawls")
+            if not waiting:
+                self._sending.clear()
+                pace.pause()
+            await asyncio.sleep(pace.every_s)
 
     def _settle(self) -> None:
         if self._watching is None and self._offer is not None:

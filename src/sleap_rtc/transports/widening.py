@@ -12,6 +12,9 @@ grows by a tenth, and the last step is taken back when it doesn't::
 A step is judged once its connections are open and have had a moment to find
 their speed, by the mean of a few windows: losses make single ones uneven. One
 that is clearly worth it is seen after two windows, and the next follows at once.
+None is taken on a line whose answers come later than they could: packets wait
+before it, so it is full, and more connections would lose each other's. A step
+that fills it is kept if that made it faster, and else taken back at once.
 
 Pure: its user measures, waits and connects.
 """
@@ -31,8 +34,11 @@ CLEAR: Final = 1.5
 """Times the speed before a step from which it is clearly worth it."""
 FAR_S: Final = 0.008
 """Seconds of a round trip from which a line is long."""
-ANSWERS: Final = 3
-"""Round trips that are looked at before a line is taken for long."""
+CROWDED: Final = 1.2
+JITTER_S: Final = 0.004
+"""Times the quickest round trip, and seconds above that, from which packets wait before a line.
+Over Wi-Fi answers come some milliseconds sooner or later as it is; a line that is full has ten more
+(``pacing.LATER_S``)."""
 _OPEN_WITHIN: Final = 30
 """Windows that new connections get to come up."""
 _SETTLE: Final = 2
@@ -44,10 +50,24 @@ _FEW: Final = 2
 _HOLD: Final = 20
 _LONGEST_HOLD: Final = 320
 """Windows until it is tried again, doubled each time that it was in vain."""
+_SHORT_HOLD: Final = 6
+"""The same where the line was full meanwhile: when it isn't any more, a loss has made room."""
 _LEAST: Final = 100_000.0
 """Bytes per second below which nothing counts as moving."""
 _QUIET: Final = 20
 """Windows without movement after which one connection is enough."""
+
+
+def is_far(quickest_s: float | None) -> bool:
+    """Whether a line is long, by its quickest round trip. One of which nothing is known isn't."""
+    return quickest_s is not None and quickest_s >= FAR_S
+
+
+def is_crowded(quickest_s: float | None, recent_s: float | None) -> bool:
+    """Whether packets wait before a line, by its quickest and its recent round trips."""
+    if quickest_s is None or recent_s is None:
+        return False
+    return recent_s >= CROWDED * quickest_s + JITTER_S
 
 
 class Widening:
@@ -57,6 +77,7 @@ class Widening:
         self._step = 0
         self._rates: deque[float] = deque(maxlen=_MEAN)
         self._slower: float | None = None
+        self._fastest = 0.0
         self._opening = 0
         self._settling = 0
         self._hold = 0
@@ -68,13 +89,15 @@ class Widening:
         """How many connections there should be."""
         return STEPS[self._step]
 
-    def window(self, rate: float, *, far: bool, ready: int) -> int:
+    def window(self, rate: float, *, far: bool, ready: int, crowded: bool = False) -> int:
         """Take the speed of one window.
 
         Args:
             rate: Bytes per second, of all connections together.
             far: Whether the line is long.
             ready: How many connections are open.
+            crowded: Whether packets wait before the line: it is full then, and more connections
+                would lose each other's.
 
         Returns:
             How many connections there should be, one of :data:`STEPS`.
@@ -86,12 +109,14 @@ class Widening:
             return self.wanted
         self._quiet = 0
         self._rates.append(rate)
-        if self._slower is not None and not self._proven(self._slower, ready):
+        if self._slower is not None and crowded:
+            self._fill(rate, ready)
+        elif self._slower is not None and not self._proven(self._slower, ready):
             return self.wanted
         if self._hold:
             self._hold -= 1
-        elif far and self._step + 1 < len(STEPS) and len(self._rates) >= _FEW:
-            self._slower = self._mean()
+        elif far and not crowded and self._step + 1 < len(STEPS) and len(self._rates) >= _FEW:
+            self._slower, self._fastest = self._mean(), max(self._rates)
             self._rates.clear()
             self._step += 1
             self._opening, self._settling = _OPEN_WITHIN, _SETTLE + _MEAN
@@ -100,6 +125,15 @@ class Widening:
     def lost(self) -> None:
         """A connection that was wanted didn't come about, or has ended."""
         self._back()
+
+    def _fill(self, rate: float, ready: int) -> None:
+        """A step that fills the line is worth it if there is more in that than there ever was."""
+        if ready >= self.wanted and rate >= GROWTH * self._fastest:
+            self._slower, self._next_hold = None, _HOLD
+            return
+        # It says nothing of the number: the line was full already, or others fill it now.
+        self._step -= 1
+        self._slower, self._hold = None, _SHORT_HOLD
 
     def _proven(self, slower: float, ready: int) -> bool:
         """Take one more window of a step; whether it is known now that it is worth it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import sys
 import time
 
@@ -13,8 +14,10 @@ from sleap_rtc.domain.packages import BLOCK
 from sleap_rtc.errors import LinkLost, NotFound, ProtocolError, SourceChanged, UsageError
 from sleap_rtc.protocol import direct, frames
 from sleap_rtc.transports.direct import fetching, serving, wire
+from sleap_rtc.transports.direct import lane as lanes
 from sleap_rtc.transports.direct.fetching import FetchLane
 from sleap_rtc.transports.direct.serving import ServeLane
+from sleap_rtc.transports.direct.wire import Wire
 from sleap_rtc.transports.throttle import Throttle
 
 from .conftest import MadeFile
@@ -49,13 +52,13 @@ class Ends:
 async def ends():
     made = Ends()
     yield made
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         for lane in made.lanes:
             await lane.close()
 
 
 async def over(ends, which):
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         return await ends.errors[which]
 
 
@@ -70,7 +73,7 @@ class Peer:
             await self.at.send_all(direct.LENGTH.pack(len(part)) + part)
 
     async def next(self):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             (length,) = direct.LENGTH.unpack(await self.at.read_exactly(4))
             return frames.decode(await self.at.read_exactly(length), peer="test")
 
@@ -109,6 +112,39 @@ async def test_blocks_of_every_length_around_a_record(wires, ends, records):
         file = MadeFile(1, last=records * serving._RECORD + more)
         made[file.ref.id] = file
         await file.fetch_from(lane)
+
+
+def small_buffers(sock):
+    for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+        sock.setsockopt(socket.SOL_SOCKET, option, 16_384)
+
+
+async def test_packets_are_filled_while_there_is_content_and_no_longer(ends, made):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        small_buffers(listener)
+        one = socket.create_connection(listener.getsockname())
+        other, _ = listener.accept()
+    small_buffers(one)
+    for sock in (one, other):
+        sock.setblocking(False)
+    ends.serve(Wire(other, peer="peer"), {made.ref.id: made}.get)
+
+    async def at_once(expected):
+        option = socket.IPPROTO_TCP, socket.TCP_NODELAY
+        async with asyncio.timeout(60):
+            while bool(other.getsockopt(*option)) is not expected:  # noqa: ASYNC110 - the system's
+                await asyncio.sleep(0.01)
+
+    await at_once(True)
+    peer = Peer(Wire(one, peer="peer"))
+    await peer.send(frames.encode(frames.GetBlock(1, made.ref.id, 0, 0)))
+    await at_once(False)
+    async with asyncio.timeout(60):
+        (length,) = direct.LENGTH.unpack(await peer.at.read_exactly(4))
+        await peer.at.read_exactly(length)
+    assert isinstance(await peer.next(), frames.End)
+    await at_once(True)
+    one.close()
 
 
 async def test_small_blocks_come_several_at_once(wires, ends):
@@ -151,7 +187,7 @@ async def test_what_is_withdrawn_isnt_sent_and_others_are(wires, ends, made):
     ends.serve(wires[1], {made.ref.id: made}.get)
     made.go_on.clear()
     asked = [asyncio.create_task(lane.block(made.ref.id, 0, n, BLOCK)) for n in range(6)]
-    await asyncio.to_thread(made.read_at.wait, 5)
+    await asyncio.to_thread(made.read_at.wait, 60)
     for task in asked[:5]:
         task.cancel()
     await asyncio.gather(*asked[:5], return_exceptions=True)
@@ -231,15 +267,16 @@ async def test_a_fetcher_that_breaks_the_rules_is_left(wires, ends, made, sent, 
     assert why in str(await over(ends, "serve"))
 
 
-async def test_more_requests_than_the_credit_end_it(wires, ends, made):
+async def test_more_requests_than_the_credit_end_it(wires, ends):
+    made = MadeFile(1)
     ends.serve(wires[1], {made.ref.id: made}.get)
     made.go_on.clear()
     peer = Peer(wires[0])
     with contextlib.suppress(LinkLost):
         for n in range(1, 3 * frames.MAX_OUTSTANDING):
             await peer.send(frames.encode(frames.GetBlock(n, made.ref.id, 0, 0)))
+    made.go_on.set()  # it looks at what has arrived between two answers
     assert "more requests than the credit" in str(await over(ends, "serve"))
-    made.go_on.set()
 
 
 async def test_a_server_that_trickles_is_given_up(wires, ends, monkeypatch):
@@ -251,7 +288,7 @@ async def test_a_server_that_trickles_is_given_up(wires, ends, monkeypatch):
     peer = Peer(wires[1])
     await peer.next()
     offset = 0
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not task.done():
             with contextlib.suppress(LinkLost):
                 await peer.send(data(1, offset, b"x"))
@@ -280,6 +317,78 @@ async def test_whoever_waits_learns_that_the_other_side_is_gone(wires, ends):
         await task
     with pytest.raises(LinkLost):
         await lane.block(PACKAGE, 0, 0, 1000)
+
+
+async def asked_for(lane, peer, count):
+    """Blocks that the peer was asked for and hasn't answered."""
+    tasks = [asyncio.create_task(lane.block(PACKAGE, 0, n, 1)) for n in range(count)]
+    for _ in tasks:
+        await peer.next()
+    return tasks
+
+
+def answer(number):
+    return data(number, 0, b"%d" % number), frames.encode(frames.End(number, 1))
+
+
+async def test_answers_that_follow_each_other_at_once_are_handed_over_together(
+    wires, ends, monkeypatch
+):
+    monkeypatch.setattr(fetching, "HELD_S", 60.0)
+    lane, peer = ends.fetch(wires[0]), Peer(wires[1])
+    tasks = await asked_for(lane, peer, fetching.HELD + 2)
+    together = []
+    hand_over = lane._hand_over
+
+    def watched():
+        together.append(len(lane._held))
+        hand_over()
+
+    monkeypatch.setattr(lane, "_hand_over", watched)
+    for number in range(1, len(tasks) + 1):
+        await peer.send(*answer(number))
+    async with asyncio.timeout(60):
+        assert await asyncio.gather(*tasks) == [b"%d" % n for n in range(1, len(tasks) + 1)]
+    assert together == [1, fetching.HELD, 1]
+
+
+async def test_what_is_held_is_handed_over_when_nothing_follows(wires, ends, monkeypatch):
+    monkeypatch.setattr(fetching, "HELD_S", 0.1)
+    monkeypatch.setattr(wire, "MOMENT_S", 0.05)
+    lane, peer = ends.fetch(wires[0]), Peer(wires[1])
+    tasks = await asked_for(lane, peer, 3)
+    await peer.send(*answer(1), *answer(2))
+    async with asyncio.timeout(60):
+        assert await asyncio.gather(*tasks[:2]) == [b"1", b"2"]
+    assert not tasks[2].done()
+    tasks[2].cancel()
+
+
+async def test_what_is_held_isnt_lost_with_the_connection(wires, ends, monkeypatch):
+    monkeypatch.setattr(fetching, "HELD_S", 60.0)
+    lane, peer = ends.fetch(wires[0]), Peer(wires[1])
+    tasks = await asked_for(lane, peer, 3)
+    await peer.send(*answer(1), *answer(2))
+    wires[1].close()
+    async with asyncio.timeout(60):
+        assert await asyncio.gather(*tasks[:2]) == [b"1", b"2"]
+        with pytest.raises(LinkLost):
+            await tasks[2]
+
+
+async def test_closing_doesnt_wait_for_a_disk_that_hangs(wires, ends, made, monkeypatch):
+    monkeypatch.setattr(lanes, "CLOSES_S", 0.05)
+    lane = ends.fetch(wires[0])
+    server = ends.serve(wires[1], {made.ref.id: made}.get)
+    made.go_on.clear()
+    task = asyncio.create_task(lane.block(made.ref.id, 0, 0, BLOCK))
+    await asyncio.to_thread(made.read_at.wait, 60)
+    await server.close()
+    assert not ends.errors["serve"].done()
+    with pytest.raises(LinkLost):
+        await task
+    made.go_on.set()
+    assert isinstance(await over(ends, "serve"), LinkLost)
 
 
 async def test_an_idle_lane_notices_that_too(wires, ends, made):
@@ -327,7 +436,7 @@ async def test_closing_doesnt_wait_for_the_limit(wires, ends, made):
     lane = ends.fetch(wires[0])
     server = ends.serve(wires[1], {made.ref.id: made}.get, throttle=Throttle(1))
     task = asyncio.create_task(lane.block(made.ref.id, 0, 0, BLOCK))
-    await asyncio.to_thread(made.read_at.wait, 5)
+    await asyncio.to_thread(made.read_at.wait, 60)
     began = time.monotonic()
     await server.close()
     assert time.monotonic() - began < 60  # at a byte a second it would last for days

@@ -59,21 +59,21 @@ class Two:
         )
 
     async def opened(self):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             if (lane := await self.fetcher.source(0)) is not None:
                 return lane
             await self.settled()
             return await self.fetcher.source(0)
 
     async def settled(self):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             for side in (self.fetcher, self.server):
                 for task in (side._opening, side._answering):
                     if task is not None:
                         await asyncio.wait((task,))
 
     async def close(self):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await asyncio.gather(self.fetcher.close(), self.server.close())
 
 
@@ -271,6 +271,22 @@ async def test_so_many_announcements_are_open_at_a_time():
         await Ways("webrtc").announce()
 
 
+async def test_both_sides_make_their_identity_before_it_is_asked_for(two):
+    pair = two()
+    async with asyncio.timeout(60):
+        made = await asyncio.gather(pair.fetcher._preparing, pair.server._preparing)
+    ways = pair.fetcher._ways, pair.server._ways
+    assert [await each.prepare() for each in ways] == made
+    assert made[0].certificate != made[1].certificate
+
+
+@pytest.mark.parametrize("options", [{"wish": "webrtc"}, {"wish": "s3"}, {"able": False}])
+async def test_none_is_made_where_none_is_used(two, options):
+    pair = two(**options)
+    assert pair.fetcher._preparing is None
+    assert pair.fetcher._ways._identity is None
+
+
 async def test_closed_in_the_middle_it_leaves_nothing(two):
     pair = two()
     await pair.fetcher.source(SMALL)
@@ -345,7 +361,7 @@ class Linked:
     async def open(self, link):
         """The link's source, once it has its shortcut."""
         link.want_blocks()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             source = await self.sources.get()
             await self.fetch(source, range(8))
             while source._faster._fetch is None:
@@ -424,11 +440,11 @@ async def test_the_shortcut_ends_with_its_connection_and_comes_back_with_the_nex
         for channel in linked.worker.channels:
             if channel.proven.purpose == "blocks":
                 channel.abandon("the network is gone")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             again = await linked.sources.get()
         assert again is not source
         for each in (lane, *serving):
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(60):
                 await each._over.wait()
         await linked.fetch(again)
         assert await link.request(Describe()) == Description(worker=WorkerInfo(version="1"))
@@ -445,7 +461,7 @@ async def test_with_whoever_cant_or_wont_all_goes_over_the_link(linked, who, how
         device.switchboard.ways = Ways("webrtc") if how == "webrtc" else None
     async with linked.link() as link:
         link.want_blocks()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             source = await linked.sources.get()
             await linked.fetch(source)
         assert source._faster is None or source._faster._fetch is None

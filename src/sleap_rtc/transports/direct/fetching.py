@@ -25,6 +25,11 @@ STEP: Final = 64 * 1024
 """A peer that sends less than a step of what it was asked for in so many seconds is given up here:
 there is the link's own connection to go on with."""
 
+HELD: Final = 6
+HELD_S: Final = 0.01
+"""So many answers that follow each other within this time are handed over together: to wake others
+for each costs as much as to hash it."""
+
 _HEAD: Final = direct.LENGTH.size + direct.DATA_HEAD.size
 """Bytes that every frame of the other side has, its length included."""
 _DATA: Final = 3
@@ -59,6 +64,8 @@ class FetchLane(Lane):
         self._window = asyncio.Semaphore(frames.MAX_OUTSTANDING)
         self._wanted: dict[int, _Wanted] = {}
         self._outgoing: deque[bytes] = deque()
+        self._held: list[tuple[_Wanted, Result]] = []
+        self._handed_at = 0.0
         self._finished: Mailbox[tuple[_Wanted, Result]] = Mailbox(self._deliver)
         self._lost: SleapRtcError | None = None
         self._arrived = 0
@@ -138,6 +145,7 @@ class FetchLane(Lane):
 
     def _ended(self, error: SleapRtcError) -> None:
         self._lost = error
+        self._hand_over()
         self._finished.empty()
         for wanted in self._wanted.values():
             self._window.release()
@@ -156,12 +164,15 @@ class FetchLane(Lane):
             if self._wanted or self._wait():
                 self._receive()
 
+    def _has_work(self) -> bool:
+        return bool(self._outgoing) or self._closing.is_set()
+
     def _ask(self) -> None:
         while self._outgoing:
             out = memoryview(self._outgoing.popleft())
             while out and not self._closing.is_set():
                 out = out[self._wire.write(out) :]
-                self._check_pace()
+                self._look_at_clock()
 
     def _receive(self) -> None:
         """Read to the end of a part, unless there is something to send or nothing comes."""
@@ -171,7 +182,7 @@ class FetchLane(Lane):
             self._at += count
             if into.obj is not self._head:  # empty frames are no progress
                 self._moves(count)
-            self._check_pace()
+            self._look_at_clock()
             if not count or self._outgoing:
                 break
         if self._at == len(into):
@@ -236,8 +247,18 @@ class FetchLane(Lane):
         self._moves(STEP)
         self._due += 1
         del self._wanted[frame.request]
-        self._finished.put((wanted, result))
+        self._held.append((wanted, result))
+        soon = time.monotonic() - self._handed_at < HELD_S
+        if not (soon and self._wanted and len(self._held) < HELD):
+            self._hand_over()
         self._next_frame()
+
+    def _hand_over(self) -> None:
+        """Hand over the answers that are complete."""
+        for each in self._held:
+            self._finished.put(each)
+        self._held.clear()
+        self._handed_at = time.monotonic()
 
     def _expected(self, number: int) -> _Wanted:
         wanted = self._wanted.get(number)
@@ -250,7 +271,10 @@ class FetchLane(Lane):
         if self._arrived >= STEP:
             self._moved_at, self._arrived = time.monotonic(), 0
 
-    def _check_pace(self) -> None:
-        if self._wanted and time.monotonic() - self._moved_at > STALLED_S:
+    def _look_at_clock(self) -> None:
+        now = time.monotonic()
+        if self._held and now - self._handed_at >= HELD_S:
+            self._hand_over()
+        if self._wanted and now - self._moved_at > STALLED_S:
             why = f"next to nothing came over the direct connection for {STALLED_S:g} s"
             raise LinkLost(peer=self.name, why=why)

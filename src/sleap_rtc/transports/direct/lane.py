@@ -19,6 +19,9 @@ from sleap_rtc.transports.direct.wire import Wire
 LOOK_MS: Final = 1_000
 """Milliseconds between looks at the clock when nothing happens."""
 
+CLOSES_S: Final = 2.0
+"""Seconds that a lane's end is waited for: its thread may be reading a file."""
+
 OnEnd = Callable[[SleapRtcError], None]
 
 
@@ -41,6 +44,7 @@ class Lane(ABC):
         except OSError:  # too many files are open
             wire.close()
             raise
+        self._waits = False
         self._woken.setblocking(False)
         self._waker.setblocking(False)
         self._poll = select.poll()
@@ -63,20 +67,23 @@ class Lane(ABC):
             raise LinkLost(peer=self._wire.peer, why=why) from None
 
     async def close(self) -> None:
-        """End it, and wait until its thread has."""
+        """End it, and wait until its thread has, but not for a disk that hangs."""
         self._closing.set()
         self._wire.interrupt()
         self._wake()
-        await self._over.wait()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSES_S):
+                await self._over.wait()
 
     @abstractmethod
     def _work(self) -> None:
         """Move frames until there is an end; runs in the thread."""
 
     def _wake(self) -> None:
-        """Have the thread look again; from any thread."""
-        with contextlib.suppress(OSError):  # full: it will look; closed: it is over
-            self._waker.send(b"\0")
+        """Have the thread look again, if it waits; from any thread."""
+        if self._waits:
+            with contextlib.suppress(OSError):  # full: it will look; closed: it is over
+                self._waker.send(b"\0")
 
     def _wait(self, *, most_ms: int = LOOK_MS) -> bool:
         """Wait until the peer says something, or another thread wakes this one.
@@ -87,13 +94,22 @@ class Lane(ABC):
         if self._wire.has_more:
             return True
         readable = False
+        self._waits = most_ms > 0
+        # Looked at after it was said that this waits: what comes from now on wakes it.
+        if self._waits and self._has_work():
+            most_ms = 0
         for fd, _ in self._poll.poll(most_ms):
             if fd == self._fd:
                 readable = True
             else:
                 with contextlib.suppress(BlockingIOError):
                     self._woken.recv(4096)
+        self._waits = False
         return readable
+
+    @abstractmethod
+    def _has_work(self) -> bool:
+        """Whether another thread has left something to do; whoever does so wakes this one."""
 
     def _soon(self, call: Callable[[], None]) -> None:
         """Call on the event loop, unless that has ended."""

@@ -24,6 +24,7 @@ import stat
 import struct
 import tempfile
 from collections.abc import Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -199,10 +200,10 @@ class Meeting:
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _prepare(self) -> None:
-        for listens in (False, True):
-            self._contexts[listens] = await asyncio.to_thread(
-                self._ours.identity.tls, peer=self._certificate, listens=listens
-            )
+        tls = partial(self._ours.identity.tls, peer=self._certificate)
+        self._contexts[False], self._contexts[True] = await asyncio.gather(
+            *(asyncio.to_thread(tls, listens=listens) for listens in (False, True))
+        )
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -240,13 +241,16 @@ class Meeting:
     async def _knock(self) -> None:
         if not self._fetches:
             await asyncio.sleep(ANSWERER_WAITS_S)
+        pause = 0.0
         if self._theirs.path and self._ours.local and _UNIX:
             self._spawn(self._connect_unix(self._theirs.path))
+            pause = FOLLOWS_S
         if not self._ours.tcp:
             return
         for address in tried(self._theirs.addresses):
-            await asyncio.sleep(FOLLOWS_S)
+            await asyncio.sleep(pause)
             self._spawn(self._connect_tcp(address))
+            pause = FOLLOWS_S
 
     async def _connect_tcp(self, address: direct.Address) -> None:
         family = socket.AF_INET6 if ":" in address.host else socket.AF_INET

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotYet
 from typing import Final
 
@@ -49,25 +48,24 @@ class ServeLane(Lane):
         self._unread = bytearray()
         self._queue: deque[int] = deque()
         self._sending: tuple[int, bytes, int] | None = None
-        self._reader = ThreadPoolExecutor(1, thread_name_prefix="direct-read")
-        self._ahead: tuple[int, Future[bytes | frames.Refuse]] | None = None
 
     # ── in the thread ────────────────────────────────────────────────────────
 
     def _work(self) -> None:
-        try:
-            while not self._closing.is_set():
-                busy = self._sending is not None or (
-                    self._ahead is not None and self._ahead[1].done()
-                )
-                if self._wait(most_ms=0 if busy else LOOK_MS):
-                    self._receive()
-                self._read_ahead()
-                self._pick_up()
-                if self._sending is not None:
-                    self._send_frame(*self._sending)
-        finally:
-            self._reader.shutdown(wait=False, cancel_futures=True)
+        while not self._closing.is_set():
+            busy = self._sending is not None or self._queue
+            if not busy:
+                self._wire.push()
+            if self._wait(most_ms=0 if busy else LOOK_MS):
+                self._receive()
+                continue  # first everything that is asked for: it may be too much
+            if self._sending is None and self._queue:
+                self._begin(self._queue.popleft())
+            if self._sending is not None:
+                self._send_frame(*self._sending)
+
+    def _has_work(self) -> bool:
+        return self._closing.is_set()
 
     def _receive(self) -> None:
         """Take the requests that have arrived."""
@@ -102,31 +100,21 @@ class ServeLane(Lane):
             case _:
                 raise ProtocolError(peer=self._wire.peer, why="content that was never asked for")
 
-    def _read_ahead(self) -> None:
-        """Have the next answer read while the one before is sent: neither waits for the other."""
-        while self._ahead is None and self._queue:
-            number = self._queue.popleft()
-            asked = self._asked.get(number)
-            reading: Future[bytes | frames.Refuse] = Future()
-            if asked is None:
-                reading.set_result(_withdrawn(number))
-            else:
-                reading = self._reader.submit(answer, self._shelf, asked, peer=self._wire.peer)
-            self._ahead = number, reading
-            reading.add_done_callback(lambda _: self._wake())
+    def _begin(self, number: int) -> None:
+        """Read an answer.
 
-    def _pick_up(self) -> None:
-        """Begin with the next answer, once the one before is out."""
-        if self._sending is not None or self._ahead is None or not self._ahead[1].done():
+        In this thread: to take it over from another one costs as much as to hash it, and what was
+        just read is in the cache. Meanwhile the system sends what it has taken of the one before.
+        """
+        asked = self._asked.get(number)
+        if asked is None:
+            self._refuse(_withdrawn(number))
             return
-        number, reading = self._ahead
-        content = reading.result()
-        self._ahead = None
+        content = answer(self._shelf, asked, peer=self._wire.peer)
         if isinstance(content, bytes):
             self._sending = number, content, 0
         else:
             self._refuse(content)
-        self._read_ahead()
 
     def _send_frame(self, number: int, content: bytes, offset: int) -> None:
         """Send the next frame of an answer."""
@@ -134,7 +122,6 @@ class ServeLane(Lane):
             self._refuse(_withdrawn(number))
             self._sending = None
             return
-        end = _framed(frames.encode(frames.End(number, len(content))))
         if offset < len(content):
             most = BLOCK if self._throttle is None else _SLOW_PIECE
             piece = memoryview(content)[offset : offset + most]
@@ -143,13 +130,18 @@ class ServeLane(Lane):
             length = direct.LENGTH.pack(direct.DATA_HEAD.size + len(piece))
             head = length + direct.DATA_HEAD.pack(_DATA, number, offset)
             offset += len(piece)
-            self._send_content(head, piece, end if offset == len(content) else b"")
-        else:
-            self._send(memoryview(end))
-        self._sending = number, content, offset
-        if offset == len(content):
-            self._sending = None
-            del self._asked[number]
+            if self._throttle is None:
+                self._wire.gather()
+            if offset < len(content):
+                self._sending = number, content, offset
+                self._send_content(head, piece, b"")
+                return
+            tail = _framed(frames.encode(frames.End(number, len(content))))
+            self._send_content(head, piece, tail)
+        else:  # an empty one
+            self._send(memoryview(_framed(frames.encode(frames.End(number, 0)))))
+        self._sending = None
+        del self._asked[number]
 
     def _send_content(self, head: bytes, piece: memoryview, tail: bytes) -> None:
         """Send a piece with what belongs before and behind it, in as few records as there can be.

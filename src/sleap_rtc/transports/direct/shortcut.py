@@ -55,6 +55,7 @@ class Ways:
     def __init__(self, wish: Wish = "auto") -> None:
         self.wish: Wish = wish
         self._identity: Identity | None = None
+        self._making = asyncio.Lock()
         self._meetings = 0
 
     @property
@@ -72,6 +73,13 @@ class Ways:
         """Whether the user asked for just that: then it is waited for."""
         return self.wish in ("direct", "local")
 
+    async def prepare(self) -> Identity:
+        """This process's identity: it takes a while, so both sides begin before they need it."""
+        async with self._making:
+            if self._identity is None:
+                self._identity = await asyncio.to_thread(Identity)
+        return self._identity
+
     async def announce(self) -> Ours:
         """Begin to listen for one peer; to be given back to :meth:`finish`.
 
@@ -85,9 +93,7 @@ class Ways:
             raise Conflict(message="Too many direct connections are being made there.")
         self._meetings += 1
         try:
-            if self._identity is None:
-                self._identity = await asyncio.to_thread(Identity)
-            return announce(self._identity, tcp=self.tcp, local=self.local)
+            return announce(await self.prepare(), tcp=self.tcp, local=self.local)
         except BaseException:
             self._meetings -= 1
             raise
@@ -147,6 +153,9 @@ class Shortcut:
         self._answer_at = 0.0
         self._opening: asyncio.Task[None] | None = None
         self._answering: asyncio.Task[None] | None = None
+        self._preparing: asyncio.Task[Identity] | None = None
+        if able and (ways.tcp or ways.local):
+            self._preparing = asyncio.create_task(ways.prepare())
 
     # ── fetching ─────────────────────────────────────────────────────────────
 
@@ -277,10 +286,10 @@ class Shortcut:
     async def close(self) -> None:
         """End everything."""
         self._closed = True
-        for task in (self._opening, self._answering):
+        for task in (self._preparing, self._opening, self._answering):
             if task is not None:
                 task.cancel()
-                await asyncio.wait((task,))
+                await asyncio.gather(task, return_exceptions=True)
         for lane in (self._fetch, self._serve):
             if lane is not None:
                 await lane.close()
