@@ -34,6 +34,7 @@ from sleap_rtc.storage.service import (
     UploadTold,
 )
 from sleap_rtc.testing.lab import Lab
+from sleap_rtc.testing.seaweed import ADMIN, SeaweedServer, find_weed
 from sleap_rtc.testing.server import running_server, server_settings
 
 
@@ -61,7 +62,7 @@ def send(
     **headers: str,
 ) -> Reply:
     """One request, exactly as it is given."""
-    connection = http.client.HTTPConnection(address.host, address.port, timeout=20)
+    connection = http.client.HTTPConnection(address.host, address.port, timeout=60)
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     with contextlib.closing(connection):
         connection.request(method, path, body, named)
@@ -143,7 +144,7 @@ class Place:
         self._ready = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
         self._thread.start()
-        assert self._ready.wait(20)
+        assert self._ready.wait(60)
         self.lab = Lab(self.address, self.info.setup_code)
         asyncio.run(self._open_room())
         self.owner = self.device(self.lab.made.owner)
@@ -181,7 +182,7 @@ class Place:
         """End the server."""
         self.owner.client.close()
         self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(20)
+        self._thread.join(60)
 
 
 @pytest.fixture(scope="module")
@@ -203,3 +204,26 @@ def new_place(tmp_path: Path) -> Iterator[Callable[..., Place]]:
             return found
 
         yield make
+
+
+@pytest.fixture
+def with_buckets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[Place, SeaweedServer]]:
+    """A server whose rooms' files are in buckets of a real store."""
+    if find_weed() is None:
+        pytest.skip("SeaweedFS is not installed")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", ADMIN.access_key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", ADMIN.secret_key)
+    with SeaweedServer(tmp_path / "seaweed") as seaweed:
+        for name in ("sleap-rtc-uploads", "sleap-rtc-rooms"):
+            seaweed.make_bucket(name)
+        settings = server_settings(
+            tmp_path / "data",
+            server_storage="s3",
+            storage_profile="development",
+            storage_endpoint=seaweed.endpoint,
+        )
+        place = Place(settings)
+        yield place, seaweed
+        place.close()

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from blake3 import blake3
 
 from sleap_rtc.auth.keys import SigningKey
 from sleap_rtc.auth.signed import chain_to_texts
@@ -21,10 +24,12 @@ from sleap_rtc.errors import (
     NotTrusted,
     QuotaExceeded,
     StorageOff,
+    TooManyRequests,
 )
 from sleap_rtc.protocol.http import CHALLENGE_PATH, SIGN_IN_PATH, TokenRequest, TokenTold
 from sleap_rtc.protocol.signaling import PATH, SIGN_IN_CONTEXT, sign_in_payload
 from sleap_rtc.server.api import ENDPOINTS, MAX_BODY, OPENAPI_PATH
+from sleap_rtc.storage.folder import FolderStore
 from sleap_rtc.storage.service import AbortUpload, UploadStatus
 
 from .conftest import Device, Place, Reply, send
@@ -215,6 +220,80 @@ def test_quotas_are_a_setting(new_place: Callable[..., Place]) -> None:
     place.owner.upload(b"x" * 1_000)
     with pytest.raises(QuotaExceeded, match="may keep"):
         place.owner.ask(b"y")
+
+
+def test_how_many_files_is_a_setting(new_place: Callable[..., Place]) -> None:
+    place = new_place(server_storage_files=1)
+    place.owner.upload(b"x")
+    with pytest.raises(QuotaExceeded, match="1 files"):
+        place.owner.ask(b"y")
+
+
+def test_nobody_waits_while_a_content_is_compared(
+    new_place: Callable[..., Place], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One for each device that doubts what is there, beside everything else."""
+    begun, go_on = threading.Event(), threading.Event()
+    go_on.set()
+
+    def slow(folder: FolderStore, key: str) -> str:
+        begun.set()
+        assert go_on.wait(60)
+        return blake3(folder.read(key, limit=100) or b"").hexdigest()
+
+    monkeypatch.setattr("sleap_rtc.server.storing.digest_in_folder", slow)
+    place = new_place()
+    place.owner.upload(b"x" * 10)
+    go_on.clear()
+    begun.clear()
+    with ThreadPoolExecutor(1) as pool:
+        doubting = pool.submit(place.owner.ask, b"x" * 10, again=True)
+        assert begun.wait(60)
+        assert place.owner.ask(b"y").state == "open"
+        with pytest.raises(TooManyRequests) as caught:
+            place.owner.ask(b"x" * 10, size=9)
+        assert "compared" in caught.value.hint_text
+        go_on.set()
+        assert doubting.result().state == "there"
+    assert place.owner.ask(b"x" * 10, size=9).state == "there"
+
+
+def test_what_takes_long_waits_for_its_like_alone(
+    new_place: Callable[..., Place], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two devices that doubt huge contents keep nobody from storing, large or small."""
+    begun, go_on = threading.Event(), threading.Event()
+    held: set[str] = set()
+
+    def slow(folder: FolderStore, key: str) -> str:
+        found = blake3(folder.read(key, limit=100) or b"").hexdigest()
+        if found in held:
+            begun.set()
+            assert go_on.wait(60)
+        return found
+
+    monkeypatch.setattr("sleap_rtc.server.storing.digest_in_folder", slow)
+    monkeypatch.setattr("sleap_rtc.server.api.LONG", 50)
+    place = new_place()
+    huge = [b"1" * 90, b"2" * 90]
+    for content in (*huge, b"small"):
+        place.owner.upload(content)
+    held |= {blake3(content).hexdigest() for content in huge}
+    others = [place.join(number, "member") for number in (12, 13)]
+    with ThreadPoolExecutor(2) as pool:
+        doubting = [
+            pool.submit(device.ask, content, again=True)
+            for device, content in zip(others, huge, strict=True)
+        ]
+        assert begun.wait(60)
+        assert place.owner.ask(b"small", again=True).state == "there"
+        assert place.owner.upload(b"another").size == 7
+        assert place.owner.upload(b"3" * 90).size == 90
+        assert not any(each.done() for each in doubting)
+        go_on.set()
+        assert [each.result().state for each in doubting] == ["there"] * 2
+    for device in others:
+        device.client.close()
 
 
 def test_whoever_asks_too_often_is_told_so(

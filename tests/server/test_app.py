@@ -55,7 +55,7 @@ def dial(address: ServerAddress, path: str = PATH) -> connect:
 
 
 async def hear(peer: ClientConnection) -> FromServer:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         return from_server.decode(await peer.recv(), peer="the server")
 
 
@@ -94,7 +94,7 @@ async def lives(server: LoopServer) -> None:
 
 async def get(server: ServerAddress, path: str, method: str = "GET") -> tuple[int, Any, bytes]:
     def ask() -> tuple[int, Any, bytes]:
-        connection = http.client.HTTPConnection(server.host, server.port, timeout=10)
+        connection = http.client.HTTPConnection(server.host, server.port, timeout=60)
         with contextlib.closing(connection):
             connection.request(method, path)
             response = connection.getresponse()
@@ -191,7 +191,7 @@ async def test_bytes_that_are_no_websocket(server: LoopServer) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", server.info.port)
         writer.write(data)
         writer.write_eof()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             with contextlib.suppress(ConnectionError):
                 await reader.read()
         writer.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -79,7 +78,7 @@ class Socket:
         self.incoming.put_nowait({"type": "websocket.disconnect", "code": 1006})
 
     async def event(self) -> dict[str, Any]:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             return await self.sent.get()
 
     async def heard(self) -> FromServer:
@@ -145,11 +144,13 @@ async def test_who_does_not_sign_in_in_time_is_sent_away(hub: Hub) -> None:
 
 
 async def test_who_signed_in_may_be_silent(hub: Hub) -> None:
-    socket, connection = connect(hub, sign_in_deadline=0.5)
-    running = asyncio.create_task(connection.run())
-    await sign_in(socket)
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(asyncio.shield(running), 0.7)
+    within, told = 0.05, None
+    while not isinstance(told, SignedIn):  # on a busy machine it may take longer than that
+        within *= 2
+        socket, connection = connect(hub, sign_in_deadline=within)
+        running = asyncio.create_task(connection.run())
+        told = await answer_challenge(socket)
+    await asyncio.wait([running], timeout=2 * within)
     assert not running.done()
     socket.hang_up()
     await running
@@ -162,7 +163,7 @@ async def test_who_does_not_read_is_let_go(hub: Hub) -> None:
     socket.reading.clear()
     for _ in range(MAX_OUTBOX // 50_000 + 1):
         connection.post("x" * 50_000)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await running  # returns: uvicorn closes the transport then
     assert count(hub, "sleap_rtc_dropped_connections_total") == 1
     assert count(hub, "sleap_rtc_signed_in") == 0
@@ -315,7 +316,7 @@ async def test_the_next_question_waits_until_the_last_answer_has_left(hub: Hub) 
     assert left == []
     # Whoever asks and never reads is let go when others have something to say.
     connection.post("x" * (MAX_OUTBOX + 1))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await running
 
 
@@ -455,7 +456,7 @@ async def test_an_entry_is_checked_again_when_a_list_came_meanwhile(
     def slow(device: Any, request: EnterRoom) -> Any:
         found = check(device, request)
         if hub._lists_changed == 0:
-            told = asyncio.run_coroutine_threadsafe(hub.perform(owner, put), loop).result(10)
+            told = asyncio.run_coroutine_threadsafe(hub.perform(owner, put), loop).result(60)
             assert isinstance(told, Done)
         return found
 

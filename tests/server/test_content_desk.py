@@ -18,6 +18,7 @@ from sleap_rtc.domain.ids import DeviceId, RoomId
 from sleap_rtc.domain.places import Role
 from sleap_rtc.errors import (
     AlreadyExists,
+    Busy,
     Damaged,
     DataError,
     NotFound,
@@ -30,8 +31,10 @@ from sleap_rtc.errors import (
 from sleap_rtc.server import content_desk, content_table
 from sleap_rtc.server.content_table import ContentTable, ExpectedRow
 from sleap_rtc.server.storage_desk import StorageDesk
+from sleap_rtc.server.storage_rules import MustCompare
 from sleap_rtc.server.store import Store, prepare_data_dir
 from sleap_rtc.server.upload_table import UploadTable
+from sleap_rtc.server.usage import Quota, Usage
 from sleap_rtc.storage.folder import FolderStore
 from sleap_rtc.storage.objects import MIN_PART, StoredObject
 from sleap_rtc.storage.service import (
@@ -78,9 +81,12 @@ class Lab:
         folder: For all of it.
         bucket: Whether the desk takes the folder for a bucket, whose contents it can't read.
         quota: Bytes that the room may have.
+        files: How many it may have.
     """
 
-    def __init__(self, folder: Path, *, bucket: bool = False, quota: int = 0) -> None:
+    def __init__(
+        self, folder: Path, *, bucket: bool = False, quota: int = 0, files: int = 0
+    ) -> None:
         self.now = datetime.now(UTC)
         prepare_data_dir(folder / "data")
         self.store = Store(folder / "data")
@@ -96,7 +102,7 @@ class Lab:
             self.uploads,
             ContentTable(self.store.database),
             People(),
-            quota=quota,
+            quota=Quota(size=quota, files=files),
             largest_parts=100 << 20,
             now=lambda: self.now,
             digest=None if bucket else self.digest,
@@ -188,10 +194,10 @@ def test_offered_sent_confirmed_and_there(lab: Lab) -> None:
     assert lab.asked == []  # of what nobody has spoken of the store isn't asked
     assert lab.confirm() == [None] * 4
     lab.put(offered)
-    assert lab.uploads.used(ROOM) == sum(map(len, DATAS))
+    assert lab.uploads.used(ROOM).size == sum(map(len, DATAS))
     assert lab.confirm() == [len(data) for data in DATAS]
     assert lab.confirm() == [len(data) for data in DATAS]  # its answer may get lost
-    assert lab.uploads.used(ROOM) == sum(map(len, DATAS))
+    assert lab.uploads.used(ROOM).size == sum(map(len, DATAS))
     assert lacking(lab.offer()) == [False] * 4
     assert lacking(lab.offer((b"five", *DATAS), device=WORKER)) == [True] + [False] * 4
     # Areas are apart.
@@ -272,14 +278,14 @@ def test_quotas_count_what_is_expected(make: Callable[..., Lab]) -> None:
     with pytest.raises(QuotaExceeded) as caught:
         lab.offer((b"x" * 900, b"y" * 900))
     assert caught.value.details["need"] == "806 B"
-    assert lab.uploads.used(ROOM) == sum(map(len, DATAS))
+    assert lab.uploads.used(ROOM).size == sum(map(len, DATAS))
     lab.offer((b"x" * 900,))
     request = RequestUpload(room=ROOM, area="rooms", blake3="0" * 64, size=100, part_size=MIN_PART)
     with pytest.raises(QuotaExceeded):  # uploads in parts count them too
         lab.desk.request_upload(OWNER, request)
     lab.now += 1.1 * DAY
     lab.desk.sweep()
-    assert lab.uploads.used(ROOM) == 0
+    assert lab.uploads.used(ROOM).size == 0
 
 
 def test_who_names_a_size_and_then_a_smaller_one_uses_what_he_has_links_for(
@@ -291,17 +297,17 @@ def test_who_names_a_size_and_then_a_smaller_one_uses_what_he_has_links_for(
     lie = tuple(msgspec.structs.replace(each, size=1) for each in named((data,)))
     small = OfferContents(room=ROOM, area="uploads", contents=lie)
     lab.desk.offer_contents(OWNER, small)
-    assert lab.uploads.used(ROOM) == 1_000
+    assert lab.uploads.used(ROOM).size == 1_000
     lab.put(large, (data,))
     confirmed = ConfirmContents(room=ROOM, area="uploads", contents=lie)
     assert lab.desk.confirm_contents(OWNER, confirmed).stored == (None,)
     # Nobody ever says what became of it.
     lab.now += 1.1 * DAY
     lab.desk.sweep()
-    assert lab.uploads.used(ROOM) == 1_000
+    assert lab.uploads.used(ROOM).size == 1_000
     lab.now += 1.1 * DAY
     lab.desk.sweep()
-    assert lab.uploads.used(ROOM) == 0
+    assert lab.uploads.used(ROOM).size == 0
     assert not lab.path(data, "uploads").exists()
 
 
@@ -327,11 +333,11 @@ def test_in_a_bucket_a_link_for_more_counts_as_long_as_it_is_good(
     lab.put(links[1], (b"x",))
     request = ConfirmContents(room=ROOM, area="rooms", contents=(small,))
     assert lab.desk.confirm_contents(OWNER, request).stored[0] is not None
-    assert lab.uploads.used(ROOM) == 1_001
+    assert lab.uploads.used(ROOM).size == 1_001
     lab.put(links[0], (b"x" * 1_000,))
     lab.now += 1.1 * DAY
     lab.desk.sweep()
-    assert lab.uploads.used(ROOM) == 1_000
+    assert lab.uploads.used(ROOM).size == 1_000
 
 
 def test_a_device_has_links_for_so_many(
@@ -455,7 +461,7 @@ def test_what_a_sweep_is_removing_is_not_said_to_be_stored(make: Callable[..., L
         writer.execute("DELETE FROM expected")
     assert lab.uploads.condemn(key, lab.now + DAY)
     row = ExpectedRow(key=key, device=OWNER, room=ROOM, area="uploads", size=3, asked=0.0)
-    ContentTable(lab.store.database).expect([row], quota=0)
+    ContentTable(lab.store.database).expect([row], quota=Quota())
     assert lab.confirm((b"one",), area="uploads") == [None]
     lab.put(lab.offer((b"one",), area="uploads", again=True), (b"one",))
     assert lab.confirm((b"one",), area="uploads") == [3]
@@ -485,25 +491,51 @@ def test_who_never_comes_back_leaves_what_counts_and_goes(make: Callable[..., La
     lab.offer((b"never sent",), area="uploads")
     lab.now += 1.1 * DAY
     lab.desk.sweep()
-    assert lab.uploads.used(ROOM) == sum(map(len, DATAS))
+    assert lab.uploads.used(ROOM).size == sum(map(len, DATAS))
     lab.now += 1.1 * DAY
     lab.desk.sweep()
-    assert lab.uploads.used(ROOM) == 0
+    assert lab.uploads.used(ROOM).size == 0
     assert not lab.path(b"one", "uploads").exists()
 
 
-def test_what_is_being_completed_in_parts_is_unsure(lab: Lab) -> None:
+def test_what_is_being_completed_in_parts_is_waited_for(lab: Lab) -> None:
+    """Nobody is told that it isn't kept, nor of what wasn't compared yet."""
     digest = blake3(b"one").hexdigest()
-    told = lab.desk.request_upload(
-        OTHER, RequestUpload(room=ROOM, area="rooms", blake3=digest, size=3)
-    )
+    request = RequestUpload(room=ROOM, area="rooms", blake3=digest, size=3)
+    told = lab.desk.request_upload(OTHER, request)
+    links = lab.offer((b"one",))
+    assert lacking(links) == [True]
     lab.uploads.set_state(told.upload_id, "completing", now=lab.now)
-    offered = lab.offer((b"one",))
-    assert lacking(offered) == [True]
-    lab.put(offered, (b"one",))
-    assert lab.confirm((b"one",)) == [None]
-    lab.uploads.set_state(told.upload_id, "open", now=lab.now)
+    with lab.desk._turns.of(told.key):
+        for ask in (lab.offer, lab.confirm):
+            with pytest.raises(Busy, match="in use"):
+                ask((b"one",))
+    lab.put(links, (b"one",))
+    contents = named((b"one",))
+    with pytest.raises(MustCompare):
+        lab.desk.confirm_contents(
+            OWNER, ConfirmContents(room=ROOM, area="rooms", contents=contents), compare=False
+        )
+    # Its completing was cut off, and what is there is compared once more.
     assert lab.confirm((b"one",)) == [3]
+    assert lacking(lab.offer((b"one",))) == [False]
+    lab.uploads.set_state(told.upload_id, "completing", now=lab.now)
+    lab.path(b"one").write_bytes(b"0ne")
+    read_here = lab.desk._digest is not None  # in a bucket, readers find out
+    assert lacking(lab.offer((b"one",))) == [read_here]
+
+
+def test_a_room_has_not_any_number_of_files(make: Callable[..., Lab]) -> None:
+    lab = make(files=3)
+    lab.upload((b"one", b"two"))
+    with pytest.raises(QuotaExceeded, match="may keep 3 files on the server and has 2; 1 more"):
+        lab.offer((b"three", b"four"))
+    lab.upload((b"three",))
+    assert lab.uploads.used(ROOM) == Usage(size=11, files=3)
+    request = RequestUpload(room=ROOM, area="rooms", blake3=blake3(b"4").hexdigest(), size=1)
+    with pytest.raises(QuotaExceeded, match="3 files"):
+        lab.desk.request_upload(OWNER, request)
+    assert lacking(lab.offer((b"one", b"two", b"three"))) == [False] * 3
 
 
 def test_a_store_that_is_away(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from sleap_rtc.errors import QuotaExceeded
 from sleap_rtc.server.content_table import ContentTable, ExpectedRow
 from sleap_rtc.server.store import Store, prepare_data_dir
 from sleap_rtc.server.upload_table import UploadTable
+from sleap_rtc.server.usage import Quota
 from sleap_rtc.testing.made_room import MadeRoom
 
 ROOM = MadeRoom(3).room
@@ -46,12 +47,12 @@ def row(key: str, device: DeviceId = ME, size: int = 10, at: datetime = NOW) -> 
 
 
 def test_from_expected_to_stored(table: ContentTable, store: Store) -> None:
-    table.expect([row("a"), row("b")], quota=0)
-    table.expect([row("a", OTHER)], quota=0)
+    table.expect([row("a"), row("b")], quota=Quota())
+    table.expect([row("a", OTHER)], quota=Quota())
     known = table.known(["a", "b", "c"], ME)
     assert (known.expected, known.mine, known.stored) == ({"a", "b"}, {"a", "b"}, frozenset())
     assert table.known(["a", "b"], OTHER).mine == {"a"}
-    assert UploadTable(store.database).used(ROOM) == 30
+    assert UploadTable(store.database).used(ROOM).size == 30
     table.stored([row("a")], now=NOW)
     known = table.known(["a", "b"], ME)
     assert (known.expected, known.mine, known.stored) == ({"a", "b"}, {"b"}, {"a"})
@@ -59,22 +60,22 @@ def test_from_expected_to_stored(table: ContentTable, store: Store) -> None:
     assert UploadTable(store.database).stored("a") == NOW + HOUR
     assert table.stay([], now=NOW) == frozenset()
     table.stored([], now=NOW)
-    table.expect([], quota=1)
+    table.expect([], quota=Quota(size=1))
 
 
 def test_a_quota_that_is_too_small_notes_none(table: ContentTable) -> None:
     with pytest.raises(QuotaExceeded):
-        table.expect([row("a"), row("b")], quota=19)
+        table.expect([row("a"), row("b")], quota=Quota(size=19))
     assert table.known(["a", "b"], ME).expected == frozenset()
-    table.expect([row("a"), row("b")], quota=20)
-    table.expect([row("a"), row("b")], quota=20)
+    table.expect([row("a"), row("b")], quota=Quota(size=20))
+    table.expect([row("a"), row("b")], quota=Quota(size=20))
 
 
 def test_what_was_asked_for_anew_is_still_expected(table: ContentTable) -> None:
-    table.expect([row("a"), row("b")], quota=0)
+    table.expect([row("a"), row("b")], quota=Quota())
     old = table.asked_before(NOW)
     assert [each.key for each in old] == ["a", "b"]
-    table.expect([row("a", at=NOW + HOUR)], quota=0)
+    table.expect([row("a", at=NOW + HOUR)], quota=Quota())
     table.drop(old)
     assert table.known(["a", "b"], ME).mine == {"a"}
     assert table.asked_before(NOW) == []
@@ -83,7 +84,7 @@ def test_what_was_asked_for_anew_is_still_expected(table: ContentTable) -> None:
 def test_condemned_and_forgotten(table: ContentTable, store: Store) -> None:
     uploads = UploadTable(store.database)
     table.stored([row("a"), row("b")], now=NOW)
-    table.expect([row("b")], quota=0)
+    table.expect([row("b")], quota=Quota())
     assert uploads.condemn("a", NOW)
     assert not uploads.condemn("b", NOW)  # somebody has a link for it
     assert table.known(["a", "b"], ME).condemned == {"a"}

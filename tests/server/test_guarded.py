@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidMessage
 from websockets.frames import Frame, Opcode
 
 from sleap_rtc.protocol.signaling import PATH
@@ -30,13 +30,13 @@ def dial(server: LoopServer) -> connect:
 
 
 async def lives(server: LoopServer) -> None:
-    async with dial(server) as peer, asyncio.timeout(10):
+    async with dial(server) as peer, asyncio.timeout(60):
         await peer.recv()
 
 
 async def until_cut_off(reader: asyncio.StreamReader) -> bytes:
     heard = b""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         with contextlib.suppress(ConnectionError):
             while part := await reader.read(1_000):
                 heard += part
@@ -56,18 +56,26 @@ async def test_who_says_nothing_is_cut_off(
     writer.write(said)
     await until_cut_off(reader)
     writer.close()
+    monkeypatch.undo()
     await lives(server)
 
 
 async def test_a_websocket_outlives_that_deadline(
     server: LoopServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(guarded, "REQUEST_WITHIN", 0.1)
-    async with dial(server) as peer:
-        await peer.recv()
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(peer.recv(), 0.4)
-        await (await peer.ping())
+    within, begun = 0.05, False
+    while not begun:  # on a busy machine beginning may take longer than that
+        within *= 2
+        monkeypatch.setattr(guarded, "REQUEST_WITHIN", within)
+        async with contextlib.AsyncExitStack() as stack:
+            with contextlib.suppress(InvalidMessage, ConnectionClosed, OSError):
+                peer = await stack.enter_async_context(dial(server))
+                await peer.recv()
+                begun = True
+            if begun:
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(peer.recv(), 2 * within)
+                await (await peer.ping())
 
 
 async def test_one_request_for_each_connection(server: LoopServer) -> None:
@@ -93,9 +101,9 @@ async def test_who_pings_without_end_is_cut_off(server: LoopServer, opcode: Opco
     async with dial(server) as peer:
         await peer.recv()
         with contextlib.suppress(ConnectionClosed, OSError):
-            await flood(peer, opcode, fin=True, times=int(guarded.CONTROL_BURST) + 5)
+            await flood(peer, opcode, fin=True, times=10 * int(guarded.CONTROL_BURST))
         with pytest.raises(ConnectionClosed):
-            await asyncio.wait_for(peer.recv(), 5)
+            await asyncio.wait_for(peer.recv(), 60)
     await lives(server)
 
 
@@ -106,5 +114,5 @@ async def test_a_message_in_endless_parts_is_cut_off(server: LoopServer) -> None
             await flood(peer, Opcode.TEXT, fin=False, times=1)
             await flood(peer, Opcode.CONT, fin=False, times=guarded.MAX_FRAGMENTS + 1)
         with pytest.raises(ConnectionClosed):
-            await asyncio.wait_for(peer.recv(), 5)
+            await asyncio.wait_for(peer.recv(), 60)
     await lives(server)

@@ -152,7 +152,7 @@ def test_whoever_reads_nothing_is_let_go(
         assert rude.recv(10)
         if closes:
             rude.close()
-        for _ in range(200):
+        for _ in range(1_200):
             if gone(place) > before:
                 break
             threading.Event().wait(0.05)
@@ -250,7 +250,7 @@ def test_a_part_that_breaks_off_counts_for_nothing(place: Place) -> None:
     status = f"/api/upload-status/{told.upload_id}"
     assert place.owner.api.ask(status, UploadStatus).parts == ()
     # The server may still be about to notice: the same part is tried until it is free.
-    for _ in range(100):
+    for _ in range(1_200):
         reply = use(put, data)
         if reply.status != 409:
             break
@@ -313,7 +313,7 @@ def test_a_sender_that_stalls_is_let_go(place: Place, monkeypatch: pytest.Monkey
     monkeypatch.setattr(module, "STALL_S", 0.2)
     put = ticket(place.owner, b"stalls here")
     path = urlsplit(put.url).path
-    with socket.create_connection((place.address.host, place.address.port), timeout=10) as slow:
+    with socket.create_connection((place.address.host, place.address.port), timeout=60) as slow:
         slow.sendall(f"PUT {path} HTTP/1.1\r\nHost: x\r\ncontent-length: 11\r\n\r\nst".encode())
         with contextlib.suppress(ConnectionError):
             assert slow.recv(1_000) == b""
@@ -382,6 +382,18 @@ def test_contents_go_in_one_piece_each(place: Place) -> None:
     assert use(links[2]).status == 404
 
 
+def test_a_part_that_trickles_in_doesnt_hold_its_upload_for_ever(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = b"a part, drop by drop"
+    request = ticket(place.owner, data)
+    with monkeypatch.context() as late:
+        late.setattr(module, "WHOLE_S", -1.0)
+        found = use(request, data)
+        assert (found.status, b"took longer" in found.body) == (502, True)
+    assert use(request, data).status == 200
+
+
 def test_a_content_that_trickles_in_is_not_waited_for_longer_than_it_counts(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -401,7 +413,7 @@ def test_a_content_that_trickles_in_is_not_waited_for_longer_than_it_counts(
 def test_who_holds_tickets_goes_on_on_one_connection(place: Place) -> None:
     datas = [b"kept %d" % number for number in range(5)]
     requests = [request for request in offer(place.owner, datas).requests if request is not None]
-    connection = http.client.HTTPConnection(place.address.host, place.address.port, timeout=20)
+    connection = http.client.HTTPConnection(place.address.host, place.address.port, timeout=60)
     with contextlib.closing(connection):
         connection.connect()
         sock = connection.sock
@@ -426,20 +438,22 @@ def test_between_two_requests_there_is_a_deadline(
 ) -> None:
     (request,) = offer(place.owner, [b"then silence"]).requests
     assert request is not None
-    monkeypatch.setattr(guarded, "REQUEST_WITHIN", 0.2)
-    connection = http.client.HTTPConnection(place.address.host, place.address.port, timeout=20)
+    connection = http.client.HTTPConnection(place.address.host, place.address.port, timeout=60)
     with contextlib.closing(connection):
-        connection.request("PUT", urlsplit(request.url).path, b"then silence", request.headers)
-        answer = connection.getresponse()
-        assert (answer.status, answer.read()) == (200, b"")
+        for status in (200, 412):
+            connection.request("PUT", urlsplit(request.url).path, b"then silence", request.headers)
+            answer = connection.getresponse()
+            assert (answer.status, bool(answer.read())) == (status, status == 412)
+            # For what follows the next answer: a busy machine may take longer for a request.
+            monkeypatch.setattr(guarded, "REQUEST_WITHIN", 0.2)
         assert connection.sock.recv(1) == b""  # cut off, and not kept for ever
 
 
-def test_a_question_about_hundreds_counts_for_more(
+def test_contents_that_are_named_are_counted_each(
     new_place: Callable[..., Place], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(api, "API_BURST", 7.0)
-    monkeypatch.setattr(api, "API_RATE", 0.001)
+    monkeypatch.setattr(api, "CONTENTS_BURST", 1_200.0)
+    monkeypatch.setattr(api, "CONTENTS_RATE", 0.001)
     device = new_place().owner
     hashes = tuple(blake3(bytes([n % 256, n // 256])).hexdigest() for n in range(500))
     request = RequestLinks(room=device.room, area="rooms", contents=hashes)
@@ -447,3 +461,4 @@ def test_a_question_about_hundreds_counts_for_more(
         device.api.ask("/api/request-links", LinksTold, request)
     with pytest.raises(TooManyRequests):
         device.api.ask("/api/request-links", LinksTold, request)
+    assert device.ask(b"y").state == "open"  # other requests aren't held up by it

@@ -6,8 +6,10 @@ import json
 from typing import Any
 
 from sleap_rtc.server.api import ENDPOINTS
+from sleap_rtc.server.doubt_desk import DoubtDesk
 from sleap_rtc.server.openapi import document, encoded
 from sleap_rtc.server.storage_desk import StorageDesk
+from sleap_rtc.storage.service import ReportDamaged
 
 
 def references(plain: Any) -> set[str]:
@@ -28,7 +30,8 @@ def test_every_endpoint_is_in_it_and_is_done() -> None:
         assert ("security" in operation) == endpoint.signed_in
         assert ("parameters" in operation) == ("{" in endpoint.path)
         if endpoint.signed_in:
-            assert callable(getattr(StorageDesk, endpoint.name))
+            desk = DoubtDesk if endpoint.request is ReportDamaged else StorageDesk
+            assert callable(getattr(desk, endpoint.name))
 
 
 def test_every_reference_leads_somewhere() -> None:

@@ -19,6 +19,7 @@ from sleap_rtc.auth.certificates import Member
 from sleap_rtc.domain.ids import DeviceId, RoomId
 from sleap_rtc.domain.places import Role
 from sleap_rtc.errors import (
+    Busy,
     Damaged,
     DataError,
     NotFound,
@@ -34,8 +35,10 @@ from sleap_rtc.errors import (
 from sleap_rtc.server import upload_table
 from sleap_rtc.server.content_table import ContentTable
 from sleap_rtc.server.storage_desk import StorageDesk
+from sleap_rtc.server.storage_rules import MustCompare
 from sleap_rtc.server.store import Store, prepare_data_dir
 from sleap_rtc.server.upload_table import UploadTable
+from sleap_rtc.server.usage import Quota
 from sleap_rtc.storage.folder import FolderStore
 from sleap_rtc.storage.objects import MIN_PART, Part, StoredObject, Upload
 from sleap_rtc.storage.service import (
@@ -99,7 +102,7 @@ class Lab:
         self.people = People()
         self.table = UploadTable(self.store.database)
         self.given: dict[str, Any] = {
-            "quota": 0,
+            "quota": Quota(),
             "largest_parts": 100 << 20,
             "now": lambda: self.now,
             "digest": self.digest,
@@ -251,7 +254,7 @@ def test_an_upload_is_given_up(lab: Lab) -> None:
         lab.desk.abort_upload(OWNER, AbortUpload(upload_id=told.upload_id))
     with pytest.raises(UnknownUpload):
         lab.complete(told, b"data")
-    assert lab.table.used(ROOM) == 0
+    assert lab.table.used(ROOM).size == 0
     done = lab.ask(b"data")
     lab.send(done, b"data")
     lab.complete(done, b"data")
@@ -306,14 +309,14 @@ def test_who_was_removed_can_go_on_with_nothing(lab: Lab) -> None:
 
 
 def test_a_room_has_a_quota(tmp_path: Path) -> None:
-    lab = Lab(tmp_path, quota=10)
+    lab = Lab(tmp_path, quota=Quota(size=10))
     lab.upload(b"12345")
     told = lab.ask(b"1234")
     with pytest.raises(QuotaExceeded, match=ROOM):
         lab.ask(b"ab")
     lab.desk.abort_upload(OWNER, AbortUpload(upload_id=told.upload_id))
     assert lab.ask(b"abcde").state == "open"
-    assert lab.table.used(ROOM) == 10
+    assert lab.table.used(ROOM).size == 10
     lab.store.close()
 
 
@@ -323,11 +326,11 @@ def test_what_is_there_counts_as_it_is_whatever_was_said_of_it(lab: Lab) -> None
     assert lab.complete(right, BIG).size == len(BIG)
     # Another upload was quicker, so of this one nothing is looked at.
     assert lab.complete(lie, b"x").size == len(BIG)
-    assert lab.table.used(ROOM) == len(BIG)
+    assert lab.table.used(ROOM).size == len(BIG)
 
 
 def test_two_who_ask_at_once_share_the_quota(tmp_path: Path) -> None:
-    lab = Lab(tmp_path, quota=10)
+    lab = Lab(tmp_path, quota=Quota(size=10))
     barrier = threading.Barrier(4)
 
     def ask(number: int) -> str:
@@ -374,13 +377,13 @@ def test_parts_that_there_are_not(lab: Lab) -> None:
 def test_sizes_that_no_store_takes(lab: Lab) -> None:
     with pytest.raises(DataError, match="parts"):
         lab.ask(b"", size=1 << 40)
-    assert lab.table.used(ROOM) == 0
+    assert lab.table.used(ROOM).size == 0
 
 
 def test_a_full_disk(lab: Lab) -> None:
     with pytest.raises(OutOfSpace):
         lab.ask(b"", size=1 << 42, part_size=1 << 30)
-    assert lab.table.used(ROOM) == 0
+    assert lab.table.used(ROOM).size == 0
 
 
 # ── what isn't what it says ──────────────────────────────────────────────────
@@ -394,7 +397,7 @@ def test_a_lying_hash_is_found_out(lab: Lab) -> None:
         lab.complete(told, b"a lie....")
     with pytest.raises(UnknownUpload):
         lab.desk.upload_status(OWNER, told.upload_id)
-    assert lab.table.used(ROOM) == 0
+    assert lab.table.used(ROOM).size == 0
     lab.upload(truth)
     assert lab.download(truth).size == len(truth)
 
@@ -424,6 +427,50 @@ def test_what_was_damaged_on_the_disk_is_taken_anew(lab: Lab) -> None:
     assert lab.ask(b"data").state == "open"
 
 
+def test_comparing_is_said_to_take_long(lab: Lab) -> None:
+    lab.upload(b"data")
+    for changes in ({"again": True}, {"size": 5}):
+        request = wanting(b"data", **changes)
+        with pytest.raises(MustCompare) as caught:
+            lab.desk.request_upload(OWNER, request, compare=False)
+        assert caught.value.size == 4
+        assert lab.desk.request_upload(OWNER, request).state == "there"
+    assert lab.desk.request_upload(OWNER, wanting(b"data"), compare=False).state == "there"
+
+
+def test_giving_up_doesnt_wait_for_completing(lab: Lab) -> None:
+    first, second = lab.ask(b"data"), lab.ask(b"data", device=OTHER)
+    lab.send(first, b"data")
+    lab.table.set_state(first.upload_id, "completing", now=lab.now)
+    with lab.desk._turns.of(first.key):  # as long as a large content is compared
+        lab.desk.abort_upload(OTHER, AbortUpload(upload_id=second.upload_id))
+        with pytest.raises(Busy):
+            lab.desk.abort_upload(OWNER, AbortUpload(upload_id=first.upload_id))
+    assert lab.table.get(second.upload_id) is None
+    assert lab.complete(first, b"data").size == 4
+
+
+@pytest.mark.parametrize("asked", ["renew", "request"])
+def test_what_is_being_completed_isnt_open_again_for_being_asked_for(
+    lab: Lab, asked: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = lab.ask(b"data")
+    lab.now += timedelta(minutes=11)
+
+    def meanwhile(*_: object) -> list[Any]:
+        lab.table.set_state(told.upload_id, "completing", now=lab.now)
+        return []
+
+    monkeypatch.setattr(lab.objects, "parts", meanwhile)
+    monkeypatch.setattr(lab.objects, "part_requests", meanwhile)
+    if asked == "request":
+        assert lab.ask(b"data").upload_id != told.upload_id
+    else:
+        part = parts_of(b"data", MIN_PART)[0]
+        lab.desk.renew_upload(OWNER, RenewUpload(upload_id=told.upload_id, parts=(part,)))
+    assert lab.desk.upload_status(OWNER, told.upload_id).state == "completing"
+
+
 def test_two_devices_upload_the_same(lab: Lab) -> None:
     first, second = lab.ask(BIG), lab.ask(BIG, device=OTHER)
     assert first.upload_id != second.upload_id
@@ -436,7 +483,7 @@ def test_two_devices_upload_the_same(lab: Lab) -> None:
         ]
         sizes = [each.result().size for each in done]
     assert sizes == [len(BIG)] * 2
-    assert lab.table.used(ROOM) == len(BIG)
+    assert lab.table.used(ROOM).size == len(BIG)
     assert list((lab.folder / "objects" / "uploads").iterdir()) == []
 
 
@@ -514,7 +561,7 @@ def test_a_room_that_is_lost_from_the_store(lab: Lab) -> None:
     lab.objects.delete(done.key)
     with pytest.raises(UnknownUpload):
         lab.complete(told, b"data")
-    assert lab.table.used(ROOM) == 0
+    assert lab.table.used(ROOM).size == 0
     lab.upload(b"data")
 
 
@@ -548,7 +595,7 @@ def test_the_temporary_area_is_emptied_after_a_day(lab: Lab) -> None:
     with pytest.raises(NotFound):
         lab.download(b"data", area="uploads")
     assert lab.download(b"data").size == 4
-    assert lab.table.used(ROOM) == 4
+    assert lab.table.used(ROOM).size == 4
 
 
 def test_what_is_asked_for_while_it_is_swept_stays_or_is_not_there(
@@ -639,6 +686,6 @@ def test_whatever_is_asked_in_whatever_order(
     there = list(lab.objects.keys(""))
     rows = lab.table.untouched_since(lab.now + DAY)
     under_way = [row for row in rows if row.state != "done"]
-    assert lab.table.used(ROOM) == 4 * (len(there) + len(under_way))
+    assert lab.table.used(ROOM).size == 4 * (len(there) + len(under_way))
     assert [each.size for each in there] in ([], [4])
     lab.store.close()

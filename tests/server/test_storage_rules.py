@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sleap_rtc.errors import NotPermitted
+from sleap_rtc.errors import Busy, NotPermitted
 from sleap_rtc.server.storage_rules import LIFETIME, Turns, check_writer, ends
 from sleap_rtc.storage.objects import StoredObject
 
@@ -56,5 +56,12 @@ def test_one_at_a_time() -> None:
         thread = threading.Thread(target=wait)
         thread.start()
         assert not entered.wait(0.05)
-    thread.join(5)
+        with turns.of("another"):
+            pass
+        with pytest.raises(Busy, match="k on the server is in use"), turns.of("k", wait=False):
+            pass
+    thread.join(60)
     assert entered.is_set()
+    with turns.of("k", wait=False):
+        pass
+    assert turns._turns == {}

@@ -58,7 +58,7 @@ async def test_it_is_tended_whatever_fails(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(found.desk, "sweep", fail)
     monkeypatch.setattr(found.folder, "sweep", sweep)
     tending = asyncio.create_task(found.tend(every=0))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await swept.wait()
         swept.clear()
         await swept.wait()

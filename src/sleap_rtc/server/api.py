@@ -7,6 +7,8 @@ dispatched and the OpenAPI document is made (``server/openapi.py``).
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +18,7 @@ from typing import Any, Final, Literal
 import msgspec
 from loguru import logger
 
+from sleap_rtc.domain.ids import DeviceId
 from sleap_rtc.domain.values import Value, decode
 from sleap_rtc.errors import (
     NotFound,
@@ -37,13 +40,17 @@ from sleap_rtc.protocol.http import (
 )
 from sleap_rtc.protocol.signaling import SIGNALING_VERSION, SignIn
 from sleap_rtc.server.connection import host_header
+from sleap_rtc.server.doubt_desk import DoubtDesk
 from sleap_rtc.server.guarded import give_time
 from sleap_rtc.server.hub import Hub
 from sleap_rtc.server.limits import (
     API_BURST,
     API_RATE,
-    CONTENTS_COST,
+    CONTENTS_BURST,
+    CONTENTS_RATE,
     DEVICES,
+    REPORT_BURST,
+    REPORT_RATE,
     SIGN_IN_BURST,
     SIGN_IN_RATE,
     network_of,
@@ -58,21 +65,25 @@ from sleap_rtc.server.responses import (
     told,
 )
 from sleap_rtc.server.storage_desk import StorageDesk
+from sleap_rtc.server.storage_rules import MustCompare
 from sleap_rtc.server.tokens import Challenges, Session, Tokens
 from sleap_rtc.storage.service import (
     COMPLETE_WITHIN,
     CONFIRM_WITHIN,
+    VERDICT_WITHIN,
     Aborted,
     AbortUpload,
     CompleteUpload,
     ConfirmContents,
     ContentsConfirmed,
     ContentsOffered,
+    DamageTold,
     DownloadTold,
     LinksTold,
     ObjectTold,
     OfferContents,
     RenewUpload,
+    ReportDamaged,
     RequestDownload,
     RequestLinks,
     RequestsTold,
@@ -84,7 +95,7 @@ from sleap_rtc.storage.service import (
 OPENAPI_PATH: Final = "/api/openapi.json"
 MAX_BODY: Final = 128 * 1024
 """Bytes of a request; those that name every part of an upload may have more."""
-MAX_COMPLETE: Final = 2 * 1024 * 1024
+MAX_COMPLETE: Final = 4 * 1024 * 1024
 MAX_MANY: Final = 256 * 1024
 """The same of one that names many contents with size and checksum."""
 ANSWER_WITHIN: Final = 60.0
@@ -92,7 +103,9 @@ ANSWER_WITHIN: Final = 60.0
 THREADS: Final = 8
 """Questions about files that are worked on at a time."""
 COMPARING: Final = 2
-"""Contents that are compared with their hashes at a time."""
+"""Contents of up to `LONG` bytes that are compared with their hashes at a time."""
+LONG: Final = 1 << 30
+"""Bytes from which on comparing takes long enough for others to mind."""
 
 
 class Endpoint(msgspec.Struct, frozen=True):
@@ -211,6 +224,14 @@ ENDPOINTS: Final = (
         request=RequestLinks,
         answer=LinksTold,
     ),
+    Endpoint(
+        name="report_damaged",
+        method="POST",
+        path="/api/report-damaged",
+        summary="Say that a content isn't what its name says, and learn what the server finds.",
+        request=ReportDamaged,
+        answer=DamageTold,
+    ),
 )
 """Everything that can be asked over HTTP, but for what belongs to running the server."""
 
@@ -222,6 +243,7 @@ class Api:
         hub: Knows the server's addresses, and counts.
         tokens: Who may ask.
         storage: Answers what concerns files; None where storage is switched off.
+        doubts: Takes reports of what is damaged there; None likewise.
         now: The clock, UTC.
         openapi: The OpenAPI document.
     """
@@ -231,22 +253,37 @@ class Api:
         hub: Hub,
         tokens: Tokens,
         storage: StorageDesk | None,
+        doubts: DoubtDesk | None,
         *,
         now: Callable[[], datetime],
         openapi: bytes,
     ) -> None:
         self._hub, self._tokens, self._storage = hub, tokens, storage
+        self._doubts = doubts
         self._now, self._openapi = now, openapi
         self._challenges = Challenges()
-        # Their own, so that whoever has large contents compared keeps nobody from anything else.
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="storage")
         self._comparing = ThreadPoolExecutor(COMPARING, thread_name_prefix="comparing")
+        # Of what is long one is completed and one that is there compared, and nobody else waits.
+        self._completing_long = ThreadPoolExecutor(1, thread_name_prefix="completing")
+        self._comparing_long = ThreadPoolExecutor(1, thread_name_prefix="comparing")
+        # Anybody in a room may report: who does keeps nobody from storing anything.
+        self._doubting = ThreadPoolExecutor(1, thread_name_prefix="doubts")
+        self._compared_for: set[DeviceId] = set()
         self._devices = SourceLimits(rate=API_RATE, burst=API_BURST, capacity=DEVICES)
+        self._contents = SourceLimits(rate=CONTENTS_RATE, burst=CONTENTS_BURST, capacity=DEVICES)
+        self._reports = SourceLimits(rate=REPORT_RATE, burst=REPORT_BURST, capacity=DEVICES)
         self._networks = SourceLimits(rate=SIGN_IN_RATE, burst=SIGN_IN_BURST)
 
     def close(self) -> None:
         """Wait for no thread any more."""
-        for threads in (self._threads, self._comparing):
+        for threads in (
+            self._threads,
+            self._comparing,
+            self._completing_long,
+            self._comparing_long,
+            self._doubting,
+        ):
             threads.shutdown(wait=False, cancel_futures=True)
 
     async def answer(self, scope: Scope, receive: Receive) -> Answer:
@@ -305,20 +342,66 @@ class Api:
             return await self._admit(request, scope)
         if self._storage is None:
             raise StorageOff(server=session.dialled)
-        if (more := len(getattr(request, "contents", ())) // CONTENTS_COST) > 0:
-            _take(bucket, "This device", more)
-        perform: Callable[..., Value] = getattr(self._storage, endpoint.name)
+        if named := len(getattr(request, "contents", ())):
+            contents = self._contents.bucket(session.device, time.monotonic())
+            _take(contents, "This device", named)
+        if isinstance(request, ReportDamaged):
+            _take(self._reports.bucket(session.device, time.monotonic()), "This device")
         asked = parameter if request is None else request
-        threads = self._threads
-        if isinstance(request, CompleteUpload) or getattr(request, "again", False):
-            threads = self._comparing
-            give_time(scope, COMPLETE_WITHIN)
-        elif isinstance(request, ConfirmContents | OfferContents):
-            give_time(scope, CONFIRM_WITHIN)
-        loop = asyncio.get_running_loop()
-        found = await loop.run_in_executor(threads, perform, session.device, asked)
+        found = await self._performed(endpoint, session.device, asked, scope)
         scheme = str(scope.get("scheme", "http"))
         return _absolute(found, self._hub.addresses.base_url(session.dialled, scheme=scheme))
+
+    async def _performed(
+        self, endpoint: Endpoint, device: DeviceId, asked: Value | str, scope: Scope
+    ) -> Value:
+        """What the storage answers.
+
+        Whoever has large contents compared keeps nobody from anything else: that is done in threads
+        of its own, and one at a time for each device that doesn't complete an upload by it. What
+        takes long waits for its like alone.
+        """
+        if isinstance(asked, ReportDamaged):
+            return await self._reported(device, asked, scope)
+        perform = functools.partial(getattr(self._storage, endpoint.name), device, asked)
+        loop = asyncio.get_running_loop()
+        completes = isinstance(asked, CompleteUpload)
+        if not (completes or isinstance(asked, RequestUpload | OfferContents | ConfirmContents)):
+            return await loop.run_in_executor(self._threads, perform)
+        if not isinstance(asked, RequestUpload):
+            give_time(scope, COMPLETE_WITHIN if completes else CONFIRM_WITHIN)
+        try:
+            quick = functools.partial(perform, compare=False)
+            return await loop.run_in_executor(self._threads, quick)
+        except MustCompare as must:
+            is_long = must.size > LONG
+        if completes:
+            threads = self._completing_long if is_long else self._comparing
+            return await loop.run_in_executor(threads, perform)
+        if device in self._compared_for:
+            hint = "What it asked for before is being compared with its hash; try again then."
+            raise TooManyRequests(who="This device", hint=hint)
+        self._compared_for.add(device)
+        try:
+            give_time(scope, COMPLETE_WITHIN)
+            threads = self._comparing_long if is_long else self._comparing
+            return await loop.run_in_executor(threads, perform)
+        finally:
+            self._compared_for.discard(device)
+
+    async def _reported(self, device: DeviceId, report: ReportDamaged, scope: Scope) -> DamageTold:
+        """What becomes of a report; it is compared to the end, whoever still waits for that."""
+        assert self._doubts is not None  # noqa: S101 - there is storage, or nobody comes here
+        perform = functools.partial(self._doubts.report_damaged, device, report)
+        loop = asyncio.get_running_loop()
+        with contextlib.suppress(MustCompare):
+            quick = functools.partial(perform, compare=False)
+            return await loop.run_in_executor(self._threads, quick)
+        give_time(scope, 2 * VERDICT_WITHIN)
+        comparing = loop.run_in_executor(self._doubting, perform)
+        comparing.add_done_callback(lambda done: done.cancelled() or done.exception())  # seen
+        await asyncio.wait([comparing], timeout=VERDICT_WITHIN)
+        return comparing.result() if comparing.done() else DamageTold(found="open")
 
     async def _session(self, scope: Scope) -> Session:
         kind, _, token = header(scope, "authorization").partition(" ")

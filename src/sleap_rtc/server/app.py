@@ -167,7 +167,10 @@ async def serve(
         opened = open_storage(settings, store, hub.desk, _now)
         tokens = Tokens(store.database, server=info.url)
         openapi = openapi_document()
-        api = Api(hub, tokens, opened.desk if opened else None, now=_now, openapi=openapi)
+        if opened is not None:
+            ending.callback(opened.close)
+        desk, doubts = (opened.desk, opened.doubts) if opened else (None, None)
+        api = Api(hub, tokens, desk, doubts, now=_now, openapi=openapi)
         ending.callback(api.close)
         objects = Objects(opened.folder, metrics) if opened and opened.folder else None
         if objects is not None:

@@ -19,16 +19,25 @@ the BLAKE3, as with uploads in parts.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 
 import msgspec
 from loguru import logger
 
 from sleap_rtc.domain.ids import DeviceId
-from sleap_rtc.errors import DataError
+from sleap_rtc.errors import Busy, DataError
 from sleap_rtc.server.content_table import ContentTable, ExpectedRow, Known
-from sleap_rtc.server.storage_rules import LIFETIME, MUST_STAY, Rights, Turns, check_writer, ends
+from sleap_rtc.server.storage_rules import (
+    LIFETIME,
+    MUST_STAY,
+    MustCompare,
+    Rights,
+    Turns,
+    check_writer,
+    ends,
+)
+from sleap_rtc.server.usage import Quota
 from sleap_rtc.storage.objects import (
     MAX_WHOLE,
     PART_SECONDS,
@@ -57,10 +66,11 @@ class ContentDesk:
         store: Where objects are.
         table: What is expected and stored.
         rights: Who is a member of which room.
-        quota: Bytes that a room may have; 0 for any number.
+        quota: What a room may have.
         now: The clock, UTC.
         digest: BLAKE3 of an object's content, where it can be read here; None where it can't.
         turns: Whose turn it is to make or remove an object.
+        settle: Finds out what became of uploads in parts to a key that were being completed.
     """
 
     def __init__(
@@ -69,18 +79,29 @@ class ContentDesk:
         table: ContentTable,
         rights: Rights,
         *,
-        quota: int,
+        quota: Quota,
         now: Callable[[], datetime],
         digest: Callable[[str], str] | None,
         turns: Turns,
+        settle: Callable[[str], None],
     ) -> None:
         self._store, self._table, self._rights = store, table, rights
         self._quota, self._now, self._digest, self._turns = quota, now, digest, turns
+        self._settle = settle
 
-    def offer(self, device: DeviceId, request: OfferContents) -> ContentsOffered:
+    def offer(
+        self, device: DeviceId, request: OfferContents, *, compare: bool = True
+    ) -> ContentsOffered:
         """Say where to send contents, or that they are there already.
 
+        Args:
+            device: Who asks.
+            request: What.
+            compare: Whether this may take as long as reading what is there.
+
         Raises:
+            MustCompare: It would.
+            Busy: One of them is being completed at this moment, as an upload in parts.
             NotPermitted: The device may not write there.
             NotFound: The server doesn't know the room.
             DataError: One is named twice.
@@ -89,14 +110,14 @@ class ContentDesk:
         """
         check_writer(self._rights.member_of(device, request.room), request.area)
         named = _by_key(request.room, request.area, request.contents)
-        known = self._table.known(named, device)
+        known = self._settled(named, device, compare=compare)
         for key in known.condemned:
             self._finish_removing(key)
         # Of what nobody has spoken of the store isn't asked: should it be there, it says so later.
         spoken_of = known.stored | known.expected
         looked = sorted((frozenset(named) if request.again else spoken_of) - known.unsure)
         found = self._found(looked)
-        there = self._there(request, named, found, known)
+        there = self._there(request, named, found, known, compare=compare)
         wanted = [key for key in named if key not in there]
         asked = self._now().timestamp()
         self._table.expect(
@@ -116,17 +137,26 @@ class ContentDesk:
             requests=tuple(links.get(key) for key in named), expires_in=PART_SECONDS
         )
 
-    def confirm(self, device: DeviceId, request: ConfirmContents) -> ContentsConfirmed:
+    def confirm(
+        self, device: DeviceId, request: ConfirmContents, *, compare: bool = True
+    ) -> ContentsConfirmed:
         """Say what of contents that were offered the store has.
 
+        Args:
+            device: Who asks.
+            request: What.
+            compare: Whether this may take as long as reading what is there.
+
         Raises:
+            MustCompare: It would.
+            Busy: One of them is being completed at this moment, as an upload in parts.
             NotPermitted: The device may not write there.
             NotFound: The server doesn't know the room.
             DataError: One is named twice.
         """
         check_writer(self._rights.member_of(device, request.room), request.area)
         named = _by_key(request.room, request.area, request.contents)
-        known = self._table.known(named, device)
+        known = self._settled(named, device, compare=compare)
         # What a sweep removes may be here for a moment yet: it is to be sent again.
         asked = sorted((known.mine | known.stored) - known.unsure - known.condemned)
         found = {
@@ -174,6 +204,17 @@ class ContentDesk:
 
     # ── the rest ─────────────────────────────────────────────────────────────
 
+    def _settled(self, keys: Collection[str], device: DeviceId, *, compare: bool) -> Known:
+        """What is known of some keys, once it is sure of each of them what is there."""
+        known = self._table.known(keys, device)
+        if known.unsure:
+            if not compare:
+                raise MustCompare
+            for key in known.unsure:
+                self._settle(key)
+            known = self._table.known(keys, device)
+        return known
+
     def _found(self, keys: Sequence[str]) -> dict[str, StoredObject]:
         found = zip(keys, self._store.heads(keys), strict=True)
         return {key: there for key, there in found if there is not None}
@@ -184,6 +225,8 @@ class ContentDesk:
         named: dict[str, NamedContent],
         found: dict[str, StoredObject],
         known: Known,
+        *,
+        compare: bool,
     ) -> frozenset[str]:
         """Those of which one who wants to send them can rely on what is there."""
         right = {
@@ -201,6 +244,8 @@ class ContentDesk:
                 for key, there in found.items()
                 if (request.again or key not in right) and there.size <= MAX_WHOLE
             ]
+            if compared and not compare:
+                raise MustCompare(sum(found[key].size for key in compared))
             right -= {
                 key for key in compared if not self._keeps(self._digest, key, named[key].blake3)
             }
@@ -221,7 +266,8 @@ class ContentDesk:
 
     def _finish_removing(self, key: str) -> None:
         """Remove what a sweep removes at this moment, or was about to when the server stopped."""
-        with self._turns.of(key):
+        # Whoever has the turn may take long; then it is removed another time.
+        with contextlib.suppress(Busy), self._turns.of(key, wait=False):
             if self._table.is_condemned(key):
                 self._remove(key)
 

@@ -14,7 +14,7 @@ import msgspec
 
 from sleap_rtc.domain.ids import DeviceId, RoomId
 from sleap_rtc.errors import TooManyRequests
-from sleap_rtc.server.upload_table import check_quota, used_by
+from sleap_rtc.server.usage import Quota, Usage, check_quota, used_by
 from sleap_rtc.storage.service import Area
 from sleap_rtc.storage.sqlite import Database
 
@@ -93,14 +93,14 @@ class ContentTable:
             unsure=frozenset(key for key, _ in unsure),
         )
 
-    def expect(self, rows: Sequence[ExpectedRow], *, quota: int) -> None:
+    def expect(self, rows: Sequence[ExpectedRow], *, quota: Quota) -> None:
         """Note that links are given; those that were are given anew.
 
         Who was given several for one content may use any: the one for the most bytes counts.
 
         Args:
             rows: Of one device and one room.
-            quota: Bytes that the room may have, what is expected included; 0 for any.
+            quota: What the room may have, what is expected included.
 
         Raises:
             QuotaExceeded: It would have more; none is noted.
@@ -123,7 +123,9 @@ class ContentTable:
             if count > MAX_EXPECTED:
                 hint = f"It has links for {count} contents of the room; those end within a day."
                 raise TooManyRequests(who="This device", hint=hint)
-            check_quota(room, quota, used=before, more=used_by(writer, room) - before)
+            after = used_by(writer, room)
+            more = Usage(size=after.size - before.size, files=after.files - before.files)
+            check_quota(room, quota, used=before, more=more)
 
     def stay(self, keys: Collection[str], *, now: datetime) -> frozenset[str]:
         """Count objects' days anew: somebody is told that they are there.

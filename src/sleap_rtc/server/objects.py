@@ -64,7 +64,8 @@ PREFIX: Final = "/storage/"
 STALL_S: Final = 30.0
 """Seconds without a byte after which a transfer is ended."""
 WHOLE_S: Final = 12 * 3_600.0
-"""Seconds that a content in one piece may take: a day after its link nobody counts it any more."""
+"""Seconds that a part or a content may take: a day after a content's link nobody counts it any
+more, and while a part comes its upload can't be completed, nor be given up."""
 FINISH_S: Final = 120.0
 """Seconds that a part may take to reach the disk, once its last byte has come."""
 THREADS: Final = 8
@@ -170,8 +171,8 @@ class Objects:
         time = asyncio.get_running_loop().time
         end = time() + WHOLE_S
         while body.more:
-            if isinstance(writer, WholeWriter) and time() > end:
-                raise DeadlineExceeded(what="Sending a content", seconds=f"{WHOLE_S:g}")
+            if time() > end:
+                raise DeadlineExceeded(what="Sending this", seconds=f"{WHOLE_S:g}")
             give_time(scope, STALL_S)
             piece = await body.piece()
             waiting.append(piece)

@@ -38,12 +38,14 @@ from sleap_rtc.server.content_table import ContentTable
 from sleap_rtc.server.storage_rules import (
     LIFETIME,
     MUST_STAY,
+    MustCompare,
     Rights,
     Turns,
     check_writer,
     ends,
 )
 from sleap_rtc.server.upload_table import UploadRow, UploadTable
+from sleap_rtc.server.usage import Quota
 from sleap_rtc.storage.objects import (
     PART_SECONDS,
     ObjectStore,
@@ -78,6 +80,8 @@ from sleap_rtc.storage.service import (
 QUIET: Final = timedelta(minutes=10)
 """An upload for which nothing was asked for so long is gone on with by whoever asks anew; before,
 another process of the same device may still be sending it."""
+TOUCH_S: Final = 30.0
+"""Seconds after which it is noted again that an upload goes on: each note waits for the disk."""
 
 
 class StorageDesk:
@@ -88,7 +92,7 @@ class StorageDesk:
         table: What is known of uploads and objects.
         contents: What is known of contents that come in one piece.
         rights: Who is a member of which room.
-        quota: Bytes that a room may have; 0 for any number.
+        quota: What a room may have.
         largest_parts: Bytes that a part should have at most.
         now: The clock, UTC.
         digest: BLAKE3 of an object's content, where it can be read here; None where it can't.
@@ -101,7 +105,7 @@ class StorageDesk:
         contents: ContentTable,
         rights: Rights,
         *,
-        quota: int,
+        quota: Quota,
         largest_parts: int,
         now: Callable[[], datetime],
         digest: Callable[[str], str] | None = None,
@@ -111,15 +115,30 @@ class StorageDesk:
         self._now, self._digest = now, digest
         self._turns = Turns()
         self._contents = ContentDesk(
-            store, contents, rights, quota=quota, now=now, digest=digest, turns=self._turns
+            store,
+            contents,
+            rights,
+            quota=quota,
+            now=now,
+            digest=digest,
+            turns=self._turns,
+            settle=self._settle_key,
         )
 
     # ── uploads ──────────────────────────────────────────────────────────────
 
-    def request_upload(self, device: DeviceId, request: RequestUpload) -> UploadTold:
+    def request_upload(
+        self, device: DeviceId, request: RequestUpload, *, compare: bool = True
+    ) -> UploadTold:
         """Say where to send a content, or that it is there already.
 
+        Args:
+            device: Who asks.
+            request: What.
+            compare: Whether this may take as long as reading what is there.
+
         Raises:
+            MustCompare: It would.
             NotPermitted: The device may not write there.
             NotFound: The server doesn't know the room.
             QuotaExceeded: The room would have more than it may.
@@ -128,16 +147,12 @@ class StorageDesk:
         check_writer(self._rights.member_of(device, request.room), request.area)
         key = content_key(request.area, request.room, request.blake3)
         found = self._there(key)
-        if found is not None and self._stays(found, request):
+        if found is not None and self._stays(found, request, compare=compare):
             end = self._end(request.area, found)
             return UploadTold(state="there", key=key, size=found.size, expires=end)
         row = self._table.open_of(key, device)
-        wanted = request.part_size
-        if row is not None and self._can_go_on(row, request.size, wanted):
-            resumed = True
-            self._table.set_state(row.id, "open", now=self._now())
-        else:
-            resumed = False
+        resumed = row is not None and self._goes_on(row, request)
+        if row is None or not resumed:
             row = self._begin(device, request, key)
         return UploadTold(
             state="open",
@@ -146,6 +161,7 @@ class StorageDesk:
             upload_id=row.id,
             part_size=row.part_size,
             part_count=row.upload.part_count,
+            checksum=row.checksum,
             resumed=resumed,
             requests=self._sign(row, request.parts),
             expires=self._now() + LIFETIME,
@@ -162,7 +178,8 @@ class StorageDesk:
         if row.state == "done":
             raise UnknownUpload(key=row.key)
         requests = self._sign(row, request.parts)
-        self._table.set_state(row.id, row.state, now=self._now())
+        if abs(self._now().timestamp() - row.touched) >= TOUCH_S:
+            self._table.touch(row.id, now=self._now())
         return RequestsTold(requests=requests, expires_in=PART_SECONDS)
 
     def upload_status(self, device: DeviceId, upload_id: str) -> UploadStatus:
@@ -180,20 +197,31 @@ class StorageDesk:
             size=row.size,
             part_size=row.part_size,
             part_count=row.upload.part_count,
+            checksum=row.checksum,
             parts=parts,
             expires=datetime.fromtimestamp(row.touched, UTC) + LIFETIME,
         )
 
-    def complete_upload(self, device: DeviceId, request: CompleteUpload) -> ObjectTold:
+    def complete_upload(
+        self, device: DeviceId, request: CompleteUpload, *, compare: bool = True
+    ) -> ObjectTold:
         """Make the object of its parts; asked again, it says the same again.
 
+        Args:
+            device: Who asks.
+            request: What.
+            compare: Whether this may take as long as reading what was sent.
+
         Raises:
+            MustCompare: It would.
             UnknownUpload: There is none, or the store has given it up.
             PartsMissing: The store lacks parts, or has others.
             DataError: Not every part is named.
             Damaged: Its content is another one than its hash says; it is gone.
         """
         row = self._mine(device, request.upload_id)
+        if not compare:
+            raise MustCompare(row.size if self._digest is not None else 0)
         with self._turns.of(row.key):
             found = self._there(row.key, but=row.id)
             if row.state == "done":
@@ -216,25 +244,37 @@ class StorageDesk:
 
         Raises:
             NotPermitted: Another device began it.
+            Busy: It is being completed at this moment.
         """
         row = self._table.get(request.upload_id)
         if row is None:
             return Aborted()
         if row.device != device:
             raise NotPermitted(message="Another device began this upload.")
-        with self._turns.of(row.key):
-            self._give_up(row)
+        if row.state == "open":
+            # Should somebody complete it at this moment, the store decides who was first.
+            self._store.abort(row.upload)
+            if self._table.remove(row.id, only="open"):
+                return Aborted()
+        with self._turns.of(row.key, wait=False):
+            row = self._table.get(row.id)
+            if row is not None:
+                self._give_up(row)
         return Aborted()
 
     # ── contents in one piece ────────────────────────────────────────────────
 
-    def offer_contents(self, device: DeviceId, request: OfferContents) -> ContentsOffered:
+    def offer_contents(
+        self, device: DeviceId, request: OfferContents, *, compare: bool = True
+    ) -> ContentsOffered:
         """Say where to send contents; see :class:`~sleap_rtc.server.content_desk.ContentDesk`."""
-        return self._contents.offer(device, request)
+        return self._contents.offer(device, request, compare=compare)
 
-    def confirm_contents(self, device: DeviceId, request: ConfirmContents) -> ContentsConfirmed:
+    def confirm_contents(
+        self, device: DeviceId, request: ConfirmContents, *, compare: bool = True
+    ) -> ContentsConfirmed:
         """Say what of contents the store has."""
-        return self._contents.confirm(device, request)
+        return self._contents.confirm(device, request, compare=compare)
 
     def request_links(self, device: DeviceId, request: RequestLinks) -> LinksTold:
         """Give requests that read contents."""
@@ -306,7 +346,7 @@ class StorageDesk:
             return None
         return self._store.head(key)
 
-    def _stays(self, found: StoredObject, request: RequestUpload) -> bool:
+    def _stays(self, found: StoredObject, request: RequestUpload, *, compare: bool) -> bool:
         """Whether somebody who asks to upload it can rely on what is there."""
         if self._digest is None:
             self._table.stay(found.key, now=self._now())
@@ -316,6 +356,8 @@ class StorageDesk:
         if found.size == request.size and not request.again:
             # What isn't known here is being removed, or was brought by nobody who was asked.
             return self._table.stay(found.key, now=self._now()) or request.area == "rooms"
+        if not compare:
+            raise MustCompare(found.size)
         with self._turns.of(found.key):
             if self._content(found.key) == request.blake3:
                 return self._table.stay(found.key, now=self._now()) or request.area == "rooms"
@@ -327,8 +369,11 @@ class StorageDesk:
     def _end(self, area: Area, found: StoredObject) -> datetime | None:
         return ends(area, found, self._table.stored(found.key) if self._digest else None)
 
-    def _can_go_on(self, row: UploadRow, size: int, part_size: int | None) -> bool:
-        if row.size != size or part_size not in (None, row.part_size):
+    def _goes_on(self, row: UploadRow, request: RequestUpload) -> bool:
+        """Go on with an open upload, if that can be."""
+        if row.size != request.size or request.part_size not in (None, row.part_size):
+            return False
+        if row.checksum == "crc32c" and not request.crc32c:
             return False
         touched = datetime.fromtimestamp(row.touched, UTC)
         if timedelta(0) <= self._now() - touched < QUIET:
@@ -337,7 +382,8 @@ class StorageDesk:
             self._parts(row)
         except UnknownUpload:
             return False
-        return True
+        # It may be completed at this moment: then nothing is open here any more.
+        return self._table.touch(row.id, now=self._now(), only="open")
 
     def _begin(self, device: DeviceId, request: RequestUpload, key: str) -> UploadRow:
         part_size = request.part_size or part_size_for(request.size, largest=self._largest_parts)
@@ -353,10 +399,16 @@ class StorageDesk:
             part_size=part_size,
             state="open",
             touched=self._now().timestamp(),
+            checksum="sha256",
         )
         self._table.check(row, quota=self._quota)
-        upload = self._store.begin(key, size=request.size, part_size=part_size)
-        row = msgspec.structs.replace(row, store_id=upload.id)
+        upload = self._store.begin(
+            key,
+            size=request.size,
+            part_size=part_size,
+            checksum=None if request.crc32c else "sha256",
+        )
+        row = msgspec.structs.replace(row, store_id=upload.id, checksum=upload.checksum)
         try:
             self._table.add(row, quota=self._quota)
         except BaseException:
@@ -403,6 +455,16 @@ class StorageDesk:
                 hint="The file may have changed meanwhile; the same command starts anew.",
             )
         return found
+
+    def _settle_key(self, key: str) -> None:
+        """Find out what became of uploads to a key whose completing was cut off.
+
+        Raises:
+            Busy: One is being completed at this moment.
+        """
+        with self._turns.of(key, wait=False):
+            for row in self._table.completing(key):
+                self._settle(row)
 
     def _settle(self, row: UploadRow) -> None:
         """Find out whether an upload that was being completed is."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import os
 import sqlite3
@@ -11,24 +12,29 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final, TypeVar
 
-from blake3 import blake3
 from loguru import logger
 
 from sleap_rtc.config import Settings
 from sleap_rtc.errors import SleapRtcError
+from sleap_rtc.server.comparing import GoingOn, digest_in_folder, digest_over_link
 from sleap_rtc.server.content_table import ContentTable
+from sleap_rtc.server.doubt_desk import Digest, DoubtDesk
+from sleap_rtc.server.doubt_table import DoubtTable
 from sleap_rtc.server.objects import PREFIX
+from sleap_rtc.server.sound_store import SoundStore
 from sleap_rtc.server.storage_desk import StorageDesk
 from sleap_rtc.server.storage_rules import Rights
 from sleap_rtc.server.store import Store
 from sleap_rtc.server.upload_table import LOT, UploadTable
+from sleap_rtc.server.usage import Quota
 from sleap_rtc.storage.folder import FolderStore
-from sleap_rtc.storage.objects import ObjectStore
-from sleap_rtc.storage.opening import TwoBuckets, open_buckets
+from sleap_rtc.storage.objects import ObjectStore, SignedRequest, StoredObject
+from sleap_rtc.storage.opening import UPLOADS, TwoBuckets, open_buckets
+from sleap_rtc.storage.s3 import S3Store
+from sleap_rtc.storage.wire import Connections
 
 FOLDER: Final = "storage"
 """The folder's name within the server's own."""
-_CHUNK: Final = 1024 * 1024
 SWEEP_EVERY: Final = 600.0
 """Seconds between looks at what is over."""
 SOON: Final = 1.0
@@ -43,12 +49,28 @@ class Storage:
     Args:
         folder: Where the objects are, if the server keeps them itself.
         desk: Answers what devices ask of it.
+        doubts: Knows what of it is damaged.
         interrupted: Whether a crash left uploads of which it isn't known whether they are done.
+        ending: What is to be done at the end.
     """
 
-    def __init__(self, folder: FolderStore | None, desk: StorageDesk, *, interrupted: bool) -> None:
-        self.folder, self.desk = folder, desk
+    def __init__(
+        self,
+        folder: FolderStore | None,
+        desk: StorageDesk,
+        doubts: DoubtDesk,
+        *,
+        interrupted: bool,
+        ending: contextlib.ExitStack,
+    ) -> None:
+        self.folder, self.desk, self.doubts = folder, desk, doubts
+        self._ending = ending
         self._interrupted = interrupted
+
+    def close(self) -> None:
+        """Compare no more, and close the connections to a store that is elsewhere."""
+        self.doubts.close()
+        self._ending.close()
 
     async def tend(self, *, every: float = SWEEP_EVERY) -> None:
         """Put right what a crash left, and remove what is over, again and again.
@@ -65,6 +87,7 @@ class Storage:
             pause = SOON if gone >= LOT else every
             if self.folder is not None:
                 await _guarded(self.folder.sweep)
+            await _guarded(self.doubts.sweep)
 
 
 def open_storage(
@@ -85,37 +108,48 @@ def open_storage(
     """
     serving = settings.serving
     folder: FolderStore | None = None
+    ending = contextlib.ExitStack()
     objects: ObjectStore
+    digest: Digest
     match serving.storage:
         case "off":
             logger.info("storage is switched off: files go between devices alone")
             return None
         case "s3":
-            objects = TwoBuckets(*open_buckets(settings.storage, os.environ, home=Path.home()))
+            buckets = open_buckets(settings.storage, os.environ, home=Path.home())
+            objects = TwoBuckets(*buckets)
+            connections = Connections()
+            digest = functools.partial(
+                digest_over_link, functools.partial(_link, *buckets), connections
+            )
+            for each in (connections, *buckets):
+                ending.callback(each.close)
         case "folder":
             root = serving.storage_dir or serving.data_dir / FOLDER
             objects = folder = FolderStore(root, base_url=PREFIX.rstrip("/"), clock=now)
+            digest = functools.partial(_digest, folder)
     table = UploadTable(store.database)
+    doubts = DoubtDesk(objects, DoubtTable(store.database), rights, now=now, digest=digest)
     desk = StorageDesk(
-        objects,
+        SoundStore(objects, doubts),
         table,
         ContentTable(store.database),
         rights,
-        quota=serving.storage_quota,
+        quota=Quota(size=serving.storage_quota, files=serving.storage_files),
         largest_parts=settings.multipart_chunk_size,
         now=now,
-        digest=None if folder is None else functools.partial(_digest, folder),
+        digest=None if folder is None else functools.partial(digest_in_folder, folder),
     )
     logger.info("rooms' files in {}", objects.name)
-    return Storage(folder, desk, interrupted=bool(table.completing()))
+    return Storage(folder, desk, doubts, interrupted=bool(table.completing()), ending=ending)
 
 
-def _digest(folder: FolderStore, key: str) -> str:
-    digest = blake3()
-    with folder.open(key) as found, open(found.fd, "rb", buffering=0, closefd=False) as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+def _digest(folder: FolderStore, found: StoredObject, going_on: GoingOn) -> str:
+    return digest_in_folder(folder, found.key, etag=found.etag, going_on=going_on)
+
+
+def _link(uploads: S3Store, rooms: S3Store, key: str) -> SignedRequest:
+    return (uploads if key.startswith(UPLOADS) else rooms).own_download_request(key)
 
 
 async def _guarded(work: Callable[[], T]) -> T | None:

@@ -9,9 +9,9 @@ from typing import Final, Literal
 import msgspec
 
 from sleap_rtc.domain.ids import DeviceId, RoomId
-from sleap_rtc.domain.units import format_bytes
-from sleap_rtc.errors import QuotaExceeded, TooManyRequests
-from sleap_rtc.storage.objects import Upload
+from sleap_rtc.errors import TooManyRequests
+from sleap_rtc.server.usage import Quota, Usage, check_quota, used_by
+from sleap_rtc.storage.objects import Checksum, Upload
 from sleap_rtc.storage.service import Area
 from sleap_rtc.storage.sqlite import Database
 
@@ -21,7 +21,9 @@ LOT: Final = 500
 """Uploads, or objects, that are looked at together when what is over is removed."""
 
 State = Literal["open", "completing", "done"]
-_COLUMNS: Final = "id, room, area, blake3, device, key, store_id, size, part_size, state, touched"
+_COLUMNS: Final = (
+    "id, room, area, blake3, device, key, store_id, size, part_size, state, touched, checksum"
+)
 
 
 class UploadRow(msgspec.Struct, frozen=True):
@@ -39,6 +41,7 @@ class UploadRow(msgspec.Struct, frozen=True):
         part_size: Bytes of every part but the last.
         state: ``open``, ``completing`` or ``done``.
         touched: When something was last asked for it, in seconds since 1970 UTC.
+        checksum: By what its parts are named.
     """
 
     id: str
@@ -52,11 +55,18 @@ class UploadRow(msgspec.Struct, frozen=True):
     part_size: int
     state: State
     touched: float
+    checksum: Checksum
 
     @property
     def upload(self) -> Upload:
         """As the store knows it."""
-        return Upload(key=self.key, id=self.store_id, size=self.size, part_size=self.part_size)
+        return Upload(
+            key=self.key,
+            id=self.store_id,
+            size=self.size,
+            part_size=self.part_size,
+            checksum=self.checksum,
+        )
 
 
 class UploadTable:
@@ -69,12 +79,12 @@ class UploadTable:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def add(self, row: UploadRow, *, quota: int) -> None:
+    def add(self, row: UploadRow, *, quota: Quota) -> None:
         """Keep a new upload.
 
         Args:
             row: The upload.
-            quota: Bytes that the room may have, what is being uploaded included; 0 for any.
+            quota: What the room may have, what is being uploaded included.
 
         Raises:
             QuotaExceeded: It would have more.
@@ -83,11 +93,11 @@ class UploadTable:
         with self._database.write() as writer:
             _check_room(writer, row, quota)
             writer.execute(
-                f"INSERT INTO uploads ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 - constants
+                f"INSERT INTO uploads ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 - constants
                 msgspec.structs.astuple(row),
             )
 
-    def check(self, row: UploadRow, *, quota: int) -> None:
+    def check(self, row: UploadRow, *, quota: Quota) -> None:
         """Check that an upload could be kept, before the store is asked to begin it.
 
         Raises:
@@ -126,6 +136,24 @@ class UploadTable:
                 "UPDATE uploads SET state = ?, touched = ? WHERE id = ?",
                 (state, now.timestamp(), upload),
             )
+
+    def touch(self, upload: str, *, now: datetime, only: State | None = None) -> bool:
+        """Note that an upload goes on, however far it has come meanwhile.
+
+        Args:
+            upload: Its id.
+            now: The time.
+            only: The state that it must be in.
+
+        Returns:
+            Whether it was there, in that state.
+        """
+        with self._database.write() as writer:
+            touched = writer.execute(
+                "UPDATE uploads SET touched = ?1 WHERE id = ?2 AND (?3 IS NULL OR state = ?3)",
+                (now.timestamp(), upload, only),
+            )
+        return touched.rowcount > 0
 
     def done(self, row: UploadRow, *, now: datetime) -> None:
         """Note that an upload was completed, and its object stored."""
@@ -173,10 +201,21 @@ class UploadTable:
             )
         return changed.rowcount > 0
 
-    def remove(self, upload: str) -> None:
-        """Forget an upload."""
+    def remove(self, upload: str, *, only: State | None = None) -> bool:
+        """Forget an upload.
+
+        Args:
+            upload: Its id.
+            only: The state that it must be in.
+
+        Returns:
+            Whether it was there, in that state.
+        """
         with self._database.write() as writer:
-            writer.execute("DELETE FROM uploads WHERE id = ?", (upload,))
+            gone = writer.execute(
+                "DELETE FROM uploads WHERE id = ?1 AND (?2 IS NULL OR state = ?2)", (upload, only)
+            )
+        return gone.rowcount > 0
 
     def remove_object(self, key: str) -> None:
         """Forget an object, which isn't there any more."""
@@ -208,8 +247,8 @@ class UploadTable:
             ).fetchall()
         return [row[0] for row in rows]
 
-    def used(self, room: RoomId) -> int:
-        """Bytes that a room has, what is being uploaded included."""
+    def used(self, room: RoomId) -> Usage:
+        """What a room has, what is being uploaded included."""
         with self._database.read() as reader:
             return used_by(reader, room)
 
@@ -222,7 +261,7 @@ class UploadTable:
         return None if row is None else UploadRow(*row)
 
 
-def _check_room(connection: sqlite3.Connection, row: UploadRow, quota: int) -> None:
+def _check_room(connection: sqlite3.Connection, row: UploadRow, quota: Quota) -> None:
     (count,) = connection.execute(
         "SELECT count(*) FROM uploads WHERE room = ? AND state != 'done' AND device = ?",
         (row.room, row.device),
@@ -232,41 +271,5 @@ def _check_room(connection: sqlite3.Connection, row: UploadRow, quota: int) -> N
             who="This device",
             hint=f"It has {count} uploads open in the room; complete them or give them up.",
         )
-    check_quota(row.room, quota, used=used_by(connection, row.room), more=row.size)
-
-
-def check_quota(room: RoomId, quota: int, *, used: int, more: int) -> None:
-    """See that a room has no more than it may.
-
-    Args:
-        room: The room.
-        quota: Bytes that it may have, what is on its way included; 0 for any.
-        used: Bytes that it has.
-        more: Bytes that it is to have besides.
-
-    Raises:
-        QuotaExceeded: It would have more.
-    """
-    if quota and used + more > quota:
-        raise QuotaExceeded(
-            room=room,
-            limit=format_bytes(quota),
-            used=format_bytes(used),
-            need=format_bytes(used + more - quota),
-        )
-
-
-def used_by(connection: sqlite3.Connection, room: RoomId) -> int:
-    """Bytes that a room has, what is on its way included.
-
-    Args:
-        connection: Within a transaction.
-        room: The room.
-    """
-    (used,) = connection.execute(
-        "SELECT coalesce((SELECT sum(size) FROM objects WHERE room = ?1), 0) + "
-        "coalesce((SELECT sum(size) FROM uploads WHERE room = ?1 AND state != 'done'), 0) + "
-        "coalesce((SELECT sum(size) FROM expected WHERE room = ?1), 0)",
-        (room,),
-    ).fetchone()
-    return int(used)
+    more = Usage(size=row.size, files=1)
+    check_quota(row.room, quota, used=used_by(connection, row.room), more=more)
