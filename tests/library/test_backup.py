@@ -1,6 +1,8 @@
 import contextlib
 import io
 import os
+import re
+import shutil
 import tarfile
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -11,7 +13,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from sleap_rtc.domain.models import ModelRecord
+from sleap_rtc.domain.models import ModelFile, ModelRecord
 from sleap_rtc.errors import AlreadyExists, DataError, NewerFormat, OutOfSpace, UsageError
 from sleap_rtc.library import backup, unpacking
 from sleap_rtc.library.merging import Report
@@ -124,6 +126,23 @@ def test_linked_files_are_saved_as_places_or_with_their_contents(
         path = fourth.get(linked.id).directory / "best.ckpt"
         assert (path.is_symlink(), path.read_text()) == (False, "weights")
         assert fourth.get(linked.id).record.files[0].link is None
+
+
+def test_that_a_file_is_clean_is_not_believed(
+    registry: Registry, other: Registry, linked: Any, tmp_path: Path, clock: Any
+) -> None:
+    def safe(old: ModelRecord) -> ModelRecord:
+        return replace(old, files=tuple(replace(file, safety="safe") for file in old.files))
+
+    registry.update(linked.id, safe)
+    for name, contents in (("places.tar", False), ("contents.tar", True)):
+        backup.save(registry, tmp_path / name, now=clock(), contents=contents)
+        unpacking.restore(other, tmp_path / name)
+        (came,) = other.get(linked.id).record.files
+        assert (came.safety, came.link is None) == ("unknown", contents)
+        assert came.found
+        other.delete(linked.id)
+        shutil.rmtree(other.models_dir)
 
 
 def test_a_library_that_has_models_is_merged_with(
@@ -329,10 +348,78 @@ def test_too_little_room_is_said_before_anything_is_written(
     filled: Registry, other: Registry, tmp_path: Path, clock: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backup.save(filled, tmp_path / "x.tar", now=clock())
-    monkeypatch.setattr("sleap_rtc.files.space.free_space", lambda _: 5)
+    free = iter([1_000_000, 5])
+    monkeypatch.setattr("sleap_rtc.files.space.free_space", lambda _: next(free))
     with pytest.raises(OutOfSpace, match="20 B are needed"):
         unpacking.restore(other, tmp_path / "x.tar")
     assert list(other.walk()) == []
+
+
+def test_of_a_model_that_lacks_its_files_no_room_is_asked_for(
+    registry: Registry, other: Registry, record_of: RecordOf, tmp_path: Path, clock: Any
+) -> None:
+    huge = ModelFile(path="best.ckpt", size=2**49, blake3="0" * 64)
+    registry.take_in(record_of("gone", status="missing", files=(huge,)))
+    saved = backup.save(registry, tmp_path / "x.tar", now=clock())
+    assert (saved.size, len(saved.left_out)) == (0, 1)
+    report = unpacking.restore(other, tmp_path / "x.tar")
+    assert report.count("model", "added") == 1
+
+
+def test_a_manifest_that_says_it_is_huge_is_not_unpacked(
+    filled: Registry, other: Registry, tmp_path: Path, clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backup.save(filled, tmp_path / "x.tar", now=clock())
+    with (
+        tarfile.open(tmp_path / "x.tar") as archive,
+        tarfile.open(tmp_path / "y.tar.gz", "w:gz") as out,
+    ):
+        head, text = archive.getmembers()[:2]
+        out.addfile(head, archive.extractfile(head))
+        text.size = 16 * 1024**3
+        out.addfile(text)  # its header alone: what follows is never asked for
+    monkeypatch.setattr("sleap_rtc.files.space.free_space", lambda _: 10**9)
+    told: list[int] = []
+    with pytest.raises(OutOfSpace, match=r"17 GB are needed"):
+        unpacking.restore(other, tmp_path / "y.tar.gz", opening=lambda done, _: told.append(done))
+    assert (told, list(other.incoming.iterdir())) == ([], [])
+
+
+def test_what_takes_long_is_told_step_by_step(
+    filled: Registry, other: Registry, tmp_path: Path, clock: Any
+) -> None:
+    backup.save(filled, tmp_path / "x.tar", now=clock())
+    told: list[tuple[str, int, int]] = []
+
+    def teller(step: str) -> Any:
+        return lambda done, of: told.append((step, done, of))
+
+    steps = ("opening", "told", "moved", "taken", "named")
+    unpacking.restore(other, tmp_path / "x.tar", **{step: teller(step) for step in steps})
+    assert tuple(dict.fromkeys(step for step, _, _ in told)) == steps
+    ends = {step: (done, of) for step, done, of in told}
+    size = ends.pop("opening")
+    assert size[0] == size[1] > 1_000
+    assert ends == {"told": (3, 3), "moved": (20, 20), "taken": (1, 1), "named": (2, 2)}
+
+
+def test_of_two_directories_with_one_id_one_is_saved_and_the_other_named(
+    filled: Registry, other: Registry, tmp_path: Path, clock: Any
+) -> None:
+    entry = filled.get("Fly")
+    twin = filled.models_dir / f"bottomup_{entry.id}"
+    shutil.copytree(entry.directory, twin)
+    for path in twin.glob(".record/0*.json"):
+        path.write_text(path.read_text().replace('"centroid"', '"bottomup"'))
+    saved = backup.save(filled, tmp_path / "x.tar", now=clock())
+    (left_out,) = saved.left_out
+    assert left_out.directory in (entry.directory.name, twin.name)
+    assert re.fullmatch(f"it has the id of [a-z]+_{entry.id}, and two .*", left_out.why)
+    assert (saved.models, saved.size) == (3, 20)
+    with tarfile.open(tmp_path / "x.tar") as archive:
+        assert not [name for name in archive.getnames() if f"/{left_out.directory}/" in name]
+    unpacking.restore(other, tmp_path / "x.tar")
+    assert other.checkpoint_path(entry.id).read_text() == "weights a"
 
 
 def test_a_file_that_shrinks_meanwhile_harms_no_other(

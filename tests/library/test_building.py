@@ -14,6 +14,7 @@ from sleap_rtc.domain.models import Location, ModelRecord
 from sleap_rtc.library import building, rows
 from sleap_rtc.library.entries import Query
 from sleap_rtc.library.index import _schema
+from sleap_rtc.library.remembering import Shown
 from sleap_rtc.library.rows import Found
 from sleap_rtc.library.telling import unseen
 from sleap_rtc.storage.sqlite import Database
@@ -89,8 +90,8 @@ def test_it_has_what_it_would_have_had_one_by_one(
         assert len(content(filled)["model"]) == 22
         assert indexes(filled) == before
         with filled.read() as reader:
-            entries = rows.page(reader, tmp_path, Query(text="fly the", sort="rank")).entries
-        assert len(entries) == 5
+            page = rows.page(reader, Query(text="fly the", sort="rank"), Shown(tmp_path))
+        assert len(page.entries) == 5
         # It goes on as any other.
         with filled.write() as writer:
             last = next(iter(known.values()))
@@ -100,7 +101,7 @@ def test_it_has_what_it_would_have_had_one_by_one(
             settings = dict(writer.execute("SELECT k, v FROM words_config"))
         assert settings["automerge"] == building._USUAL["automerge"]
         with filled.read() as reader:
-            assert len(rows.page(reader, tmp_path, Query(text="later")).entries) == 1
+            assert len(rows.page(reader, Query(text="later"), Shown(tmp_path)).entries) == 1
     assert told[0] == (0, 50)
     assert told[-1] == (50, 50)
     assert told == sorted(told)

@@ -194,7 +194,7 @@ def test_a_strangers_record_folder_is_not_taken_over(
 def test_a_crash_before_the_rename_leaves_no_model(
     registry: Registry, arrive: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def die(*_: object) -> None:
+    def die(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("sleap_rtc.library.claiming.place_directory", die)

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from sleap_rtc.domain.models import Metrics, ModelRecord, Training
 from sleap_rtc.errors import NotFound
-from sleap_rtc.library import manifest, placing, portable
+from sleap_rtc.library import bulk, christening, manifest, placing, portable
 from sleap_rtc.library.finder import Unreadable
 from sleap_rtc.library.registry import Registry
 from sleap_rtc.testing.disk import Killed, Loses, WatchedDisk
@@ -201,12 +201,45 @@ def write_manifest(library: Library, registry: Registry) -> object:
     return registry.write_manifest()
 
 
-def import_registry(library: Library, registry: Registry) -> object:
+def import_registry(library: Library, registry: Registry, names: str = "x") -> object:
     records = [library.record_of(name) for name in ("x", "y")]
     raw = {record.id: manifest.values.to_plain(record) for record in records}
-    document = {"version": "2.0", "models": raw, "aliases": {"ex": records[0].id}}
+    document = {"version": "2.0", "models": raw, "aliases": {}}
+    document["aliases"] = {f"e{r.name}": r.id for r in records if r.name in names}
     contents = manifest.parse(msgspec.json.encode(document), what="m.json")
     return portable.take_in(registry, contents, source="m.json")
+
+
+def import_together(library: Library, registry: Registry) -> object:
+    """As many models are taken in and named: with one sync for all of them."""
+
+    def sync(fd: int) -> bool:
+        # What the system does by itself is not watched; the same, one by one, is.
+        folder = Path(f"/proc/self/fd/{fd}").readlink()
+        for below, _, names in os.walk(folder, topdown=False):
+            for path in (*(Path(below, name) for name in names), Path(below)):
+                _sync(path)
+        return True
+
+    def sync_names(fd: int) -> bool:
+        for hint in registry.models_dir.glob("*/.record/alias-e?"):
+            _sync(hint.parent)
+        return sync(fd)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bulk, "sync_file_system", sync)
+        patch.setattr(bulk, "TOGETHER", 2)
+        patch.setattr(christening, "sync_file_system", sync_names)
+        patch.setattr(christening, "TOGETHER", 2)
+        return import_registry(library, registry, "xy")
+
+
+def _sync(path: Path) -> None:
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def _staged(library: Library, registry: Registry, name: str) -> tuple[Path, ModelRecord]:
@@ -236,6 +269,7 @@ OPERATIONS = [
     (sweep, 1),
     (write_manifest, 2),
     (import_registry, 4),
+    (import_together, 5),
 ]
 by_name = pytest.mark.parametrize(
     ("operation", "states"), OPERATIONS, ids=[operation.__name__ for operation, _ in OPERATIONS]

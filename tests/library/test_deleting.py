@@ -89,10 +89,32 @@ def test_what_is_deleted_while_the_clock_is_set_back_is_not_swept_away_early(
     clock.go_on(days=401)
     assert registry.sweep() == 0
     assert (trash / "best.ckpt").exists()
-    assert [one.record.id for one in restoring.deleted(registry)] == [first.id, second.id]
+    assert {one.record.id for one in restoring.deleted(registry)} == {first.id, second.id}
     clock.go_on(days=31)
     assert registry.sweep() == 4
     assert restoring.deleted(registry) == []
+
+
+@pytest.mark.parametrize("trashed", [False, True])
+def test_a_record_whose_files_stay_is_not_swept_away_early_either(
+    registry: Registry, arrive: Callable[..., Any], clock: Any, trashed: bool
+) -> None:
+    clock.go_on(days=-300)
+    kept = arrive("kept")
+    registry.set_alias("fly", kept.id)
+    clock.go_on(days=300)
+    if trashed:  # of more than the model's own times is known how late it is at least
+        registry.delete(arrive("other").id)
+    clock.go_on(days=-700)
+    registry.delete(kept.id, files=False)
+    clock.go_on(days=700 if trashed else 400)
+    registry.sweep()
+    found = [one for one in restoring.deleted(registry) if one.record.id == kept.id]
+    assert [(one.where, one.aliases) for one in found] == [("kept", (("fly", (kept.id,)),))]
+    clock.go_on(days=31)
+    registry.sweep()
+    assert [one for one in restoring.deleted(registry) if one.record.id == kept.id] == []
+    assert (kept.directory / "best.ckpt").exists()
 
 
 def test_a_delete_that_was_cut_short_is_finished_by_the_sweep(

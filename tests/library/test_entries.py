@@ -18,9 +18,10 @@ def test_a_model_is_called_by_its_alias_else_by_its_id(
     record_of: Callable[..., ModelRecord],
 ) -> None:
     record = record_of()
-    entry = Entry(record=record, alias=None, directory=Path("x"))
+    entry = Entry(record=record, alias=None, folder="x")
     assert (entry.label, entry.id) == (record.id, record.id)
     assert replace(entry, alias="fly").label == "fly"
+    assert entry.directory == Path("x")
 
 
 @given(

@@ -16,8 +16,11 @@ from msgspec.structs import replace
 from sleap_rtc.domain.models import Metrics, ModelRecord
 from sleap_rtc.errors import Busy, OutOfSpace
 from sleap_rtc.library import index as index_module
-from sleap_rtc.library import marks
+from sleap_rtc.library import marks, records
+from sleap_rtc.library.bulk import TOGETHER, Bulk
+from sleap_rtc.library.claiming import Prepared
 from sleap_rtc.library.entries import Query
+from sleap_rtc.library.merging import Report
 from sleap_rtc.library.registry import Registry
 
 RecordOf = Callable[..., ModelRecord]
@@ -115,7 +118,136 @@ def test_nothing_new_costs_no_write(
     db.close()
 
 
+def test_a_long_log_is_moved_into_the_database_in_the_background(
+    open_registry: OpenOne, record_of: RecordOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index_module, "_TIDY_AFTER", 2)
+    moved: list[str] = []
+    done = threading.Event()
+    real = index_module.Database.checkpoint
+
+    def checkpoint(db: index_module.Database) -> None:
+        moved.append(threading.current_thread().name)
+        real(db)
+        done.set()
+
+    monkeypatch.setattr(index_module.Database, "checkpoint", checkpoint)
+    registry, other = open_registry(), open_registry("other")
+    for name in ("a", "b", "c"):
+        other.register(record_of(name))
+    assert listed(registry) == ["a", "b", "c"]  # a new database is let alone while it is filled
+    assert moved == []
+    other.register(record_of("d"))
+    assert listed(registry) == ["a", "b", "c", "d"]
+    assert moved == []
+    size = database(tmp_path).stat().st_size
+    other.register(record_of("e", notes=" ".join(map(str, range(180)))))
+    assert listed(registry) == ["a", "b", "c", "d", "e"]
+    assert done.wait(60)
+    assert moved == ["library log"]
+    assert database(tmp_path).stat().st_size >= size
+    registry.close()
+    assert listed(registry) == ["a", "b", "c", "d", "e"]
+
+
 # Looking through the tree
+
+
+@pytest.mark.parametrize("small", [0, 100])
+def test_after_a_great_many_changes_all_is_looked_through(
+    open_registry: OpenOne,
+    record_of: RecordOf,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    small: int,
+) -> None:
+    monkeypatch.setattr(index_module, "_SMALL", small)
+    mine, theirs = open_registry(), open_registry("theirs")
+    theirs.register(record_of("a"))
+    assert listed(mine) == ["a"]
+    before = database(tmp_path).name
+    with marks.changing(mine.models_dir, [marks.ALL]):
+        for name in ("b", "c"):
+            folder, record = theirs.claims.new_folder(), record_of(name)
+            made = Prepared(given=record, made=records.create(folder, record))
+            with theirs.claims.together({folder: made}):
+                theirs.claims.take_in(record, folder, revive=False)
+        assert listed(mine) == ["a"]
+    if small:
+        assert listed(mine) == ["a", "b", "c"]
+        assert database(tmp_path).name == before
+        return
+    mine.list()  # in the background, where a new index is built sooner than this one is mended
+    mine.close()
+    assert listed(mine) == ["a", "b", "c"]
+    assert database(tmp_path).name != before
+    assert mine.recovered is None
+
+
+@pytest.mark.parametrize("small", [0, 100])
+def test_after_a_great_many_changes_whose_writer_died_all_is_looked_through(
+    open_registry: OpenOne,
+    record_of: RecordOf,
+    monkeypatch: pytest.MonkeyPatch,
+    small: int,
+) -> None:
+    monkeypatch.setattr(index_module, "_SMALL", small)
+    mine, theirs = open_registry(), open_registry("theirs")
+    theirs.register(record_of("a"))
+    assert listed(mine) == ["a"]
+    died = mine.models_dir / ".changes" / f"{'0' * 16}~{marks.ALL}"
+    with marks.changing(mine.models_dir, [marks.ALL]):
+        folder, record = theirs.claims.new_folder(), record_of("b")
+        made = Prepared(given=record, made=records.create(folder, record))
+        with theirs.claims.together({folder: made}):
+            theirs.claims.take_in(record, folder, revive=False)
+        assert listed(mine) == ["a"]
+        left = next(n for n in marks.names(mine.models_dir) if n.endswith(f"~{marks.ALL}"))
+        (mine.models_dir / ".changes" / left).rename(died)
+        died.with_name("copy").touch()
+        died.with_name("copy").replace(died)  # it has no lock, as after a kill
+        mine.list()
+        mine.close()  # a large library is looked through while it is answered
+        assert listed(mine) == ["a", "b"]
+        before = mine._index._looking
+        assert listed(mine) == ["a", "b"]
+        assert mine._index._looking is before  # and once only
+
+
+def test_who_is_killed_while_it_looks_leaves_that_to_the_next_one(
+    open_registry: OpenOne, record_of: RecordOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = open_registry()
+    mine.register(record_of("a"))
+    assert listed(mine) == ["a"]
+    folder, record = mine.claims.new_folder(), record_of("b")
+    made = Prepared(given=record, made=records.create(folder, record))
+    with (
+        marks.changing(mine.models_dir, [marks.ALL]),
+        mine.claims.together({folder: made}),
+    ):
+        mine.claims.take_in(record, folder, revive=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(mine._index, "_look", lambda *_: None)
+        assert listed(mine) == ["a"]
+    assert listed(open_registry()) == ["a", "b"]
+
+
+def test_an_index_that_most_marks_are_new_to_is_built_anew(
+    open_registry: OpenOne, record_of: RecordOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index_module, "_SMALL", 1)
+    mine, theirs = open_registry(), open_registry("theirs")
+    theirs.register(record_of("a"))
+    assert listed(mine) == ["a"]
+    before = database(tmp_path).name
+    for name in ("b", "c"):
+        theirs.register(record_of(name))
+    assert listed(mine) == ["a", "b", "c"]
+    assert database(tmp_path).name != before
+    theirs.register(record_of("d"))
+    assert listed(mine) == ["a", "b", "c", "d"]
+    assert mine.recovered is None
 
 
 def break_in(registry: Registry, name: str) -> None:
@@ -162,7 +294,7 @@ def test_a_large_library_is_looked_through_in_the_background(
     answer, names = threading.Event(), index_module.layout.names
 
     def slow(models: Path) -> Any:
-        answer.wait(10)
+        answer.wait(60)
         return names(models)
 
     monkeypatch.setattr(index_module.layout, "names", slow)
@@ -173,8 +305,38 @@ def test_a_large_library_is_looked_through_in_the_background(
     assert listed(open_registry()) == ["b"]
 
 
+def test_what_comes_during_a_look_in_the_background_is_looked_for_as_well(
+    open_registry: OpenOne, record_of: RecordOf, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(index_module, "_SMALL", 0)
+    registry, other = open_registry(), open_registry("other")
+    registry.register(record_of("a"))
+    assert listed(registry) == ["a"]
+    looked_long_ago(tmp_path, marks_s=30)
+    begun, go_on, names = threading.Event(), threading.Event(), index_module.layout.names
+
+    def slow(models: Path, **more: Any) -> Any:
+        found = list(names(models, **more))
+        if threading.current_thread().name == "library look":
+            begun.set()
+            go_on.wait(60)
+        return found
+
+    monkeypatch.setattr(index_module.layout, "names", slow)
+    assert listed(registry) == ["a"]
+    assert begun.wait(60)
+    with Bulk(other, Report("elsewhere"), revive=False) as bulk:
+        for number in range(TOGETHER):
+            bulk.add(record_of(f"m{number}", status="missing"))
+    assert listed(registry) == ["a"]  # the look is past them, and still under way
+    go_on.set()
+    registry.close()
+    assert len(listed(registry)) == 1 + TOGETHER
+
+
+@pytest.mark.parametrize("fault", [PermissionError(13, "not yours"), Busy(what="it", by="")])
 def test_a_look_in_the_background_that_fails_harms_nobody(
-    registry: Registry, record_of: RecordOf, tmp_path: Path, monkeypatch: Any
+    registry: Registry, record_of: RecordOf, tmp_path: Path, monkeypatch: Any, fault: Exception
 ) -> None:
     registry.register(record_of("a"))
     listed(registry)
@@ -182,7 +344,7 @@ def test_a_look_in_the_background_that_fails_harms_nobody(
     monkeypatch.setattr(index_module, "_SMALL", 0)
 
     def fail(models: Path) -> Any:
-        raise PermissionError(13, "not yours")
+        raise fault
 
     monkeypatch.setattr(index_module.layout, "names", fail)
     assert listed(registry) == ["a"]
@@ -251,7 +413,21 @@ def spoil_a_row(path: Path) -> None:
     db.close()
 
 
+def lose_rows(path: Path) -> None:
+    with sqlite3.connect(path) as db:
+        db.execute("DELETE FROM shown")
+    db.close()
+
+
+def lose_the_state(path: Path) -> None:
+    with sqlite3.connect(path) as db:
+        db.execute("DELETE FROM state")
+    db.close()
+
+
 DAMAGE = [
+    lose_rows,
+    lose_the_state,
     Path.unlink,
     truncate,
     scribble,

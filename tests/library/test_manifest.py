@@ -123,7 +123,10 @@ def test_a_file_that_is_too_large_is_not_read(
 def test_a_manifest_is_read_as_it_was_opened(tmp_path: Path) -> None:
     path = tmp_path / "m.json"
     path.write_text('{"version": "2.0", "models": {"a": 1, "b": {}}, "aliases": {"x": "a"}}')
-    contents = manifest.read(path)
+    told: list[tuple[int, int]] = []
+    contents = manifest.read(path, told=lambda *far: told.append(far))
+    size = path.stat().st_size
+    assert (told[0], told[-1]) == ((0, size), (size, size))
     path.unlink()
     path.write_text("{}")
     assert {name: bytes(raw) for name, raw in contents.models.items()} == {"a": b"1", "b": b"{}"}
@@ -153,6 +156,7 @@ def test_of_a_million_models_hardly_more_than_their_ids_is_held(
         for n in range(4_000):  # the rest would be the same
             file.write(f',\n"{n:08x}": {{"notes": "{"n" * 1_000}"}}')
         file.write("}}")
+    manifest.read(path)  # what is made but once is another matter
     tracemalloc.start()
     contents = manifest.read(path)
     peak = tracemalloc.get_traced_memory()[1]

@@ -93,3 +93,7 @@ def test_differences_are_named(record_of: RecordOf) -> None:
     record = record_of()
     assert merging.differences(record, record) == ()
     assert merging.differences(record, replace(record, notes="x", name="y")) == ("name", "notes")
+    file = ModelFile(path="f", size=7, blake3="0" * 64)
+    there, linked = replace(record, files=(file,)), replace(file, link="/f", safety="unknown")
+    assert merging.differences(there, replace(record, files=(linked,))) == ()
+    assert merging.differences(there, record) == ("files",)

@@ -62,6 +62,20 @@ def fates(report: Report) -> dict[str, str]:
     return {each.name: each.fate for each in report.outcomes}
 
 
+def test_a_folder_that_is_no_model_s_is_not_taken_for_one(
+    models: Path, opened: Any, tmp_path: Path
+) -> None:
+    folder = tmp_path / "keys"
+    folder.mkdir()
+    (folder / "id_ed25519").write_text("secret")
+    client_manifest(models, entry(folder, checkpoint_path=str(folder / "id_ed25519")))
+    registry, (report,) = opened()
+    (outcome,) = report.outcomes
+    assert "neither weights nor a config" in outcome.why
+    found = registry.get(outcome.now or outcome.name).record
+    assert (found.status, found.files, found.checkpoint) == ("missing", (), None)
+
+
 def test_a_copied_model_gets_its_record_where_it_lies(models: Path, opened: Any) -> None:
     folder = model_files(models / "centroid_3f2a9c01")
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}

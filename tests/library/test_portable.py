@@ -361,3 +361,26 @@ def test_of_a_linked_model_what_is_at_its_place_comes_in(
     came = other.get(record.id)
     assert (came.record.status, came.record.files) == ("missing", files)
     assert other.checkpoint_path(came.id).read_text() == "a"
+
+
+def test_that_a_file_is_clean_is_not_believed(
+    registry: Registry, other: Registry, carry: Any, linked: Any, arrive: Any
+) -> None:
+    claimed = registry.update(
+        linked.id,
+        lambda old: replace(old, files=tuple(replace(f, safety="scanned") for f in old.files)),
+    )
+    copied = arrive("copied")
+    registry.update(
+        copied.id,
+        lambda old: replace(old, files=tuple(replace(f, safety="safe") for f in old.files)),
+    )
+    there = other.models_dir / copied.directory.name / "sub"
+    there.mkdir(parents=True)
+    (there / "config").write_text("c")
+    (there.parent / "best.ckpt").write_text("weights")
+    carry(registry, other)
+    for name in (claimed.id, copied.id):
+        came = next(f for f in other.get(name).record.files if f.path == "best.ckpt")
+        assert (came.safety, came.blake3) == ("unknown", claimed.record.files[0].blake3)
+        assert came.found

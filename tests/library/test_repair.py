@@ -153,8 +153,11 @@ def test_a_model_is_found_by_any_of_its_names(lab, tmp_path) -> None:
     for name in (entry.id, entry.id[:6], "fly"):
         assert repair.directories_of(lab.registry, name) == (entry.directory,)
     (entry.directory / ".record" / file_name(1)).write_bytes(b"{")
-    for name in (entry.id, "fly"):
+    for name in (entry.id, entry.id[:6], "fly"):
         assert repair.directories_of(lab.registry, name) == (entry.directory,)
+    with pytest.raises(Damaged) as caught:
+        lab.registry.get(entry.id)
+    assert f"sleap-rtc repair-model {entry.id} " in caught.value.hint_text
     for name in ("nobody", "0badcafe", str(tmp_path)):
         with pytest.raises(UnknownModel):
             repair.directories_of(lab.registry, name)
@@ -231,6 +234,21 @@ def test_a_link_that_a_person_mended_is_taken_over(lab) -> None:
     assert place.readlink() == moved
 
 
+def test_what_may_not_be_read_is_not_called_another(lab) -> None:
+    entry = lab.linked()
+    user = os.geteuid()
+    lab.theirs.chmod(0o700 if user == 0 else 0)
+    try:
+        if user == 0:  # who may read everything; others may not enter a test's folder
+            os.seteuid(65534)
+        with pytest.raises(PermissionError, match=r"best\.ckpt"):
+            repair.examine(entry, lab.cache)
+    finally:
+        os.seteuid(user)
+        lab.theirs.chmod(0o700)
+    assert lab.faults(entry) == ()
+
+
 def test_what_is_not_our_link_is_not_replaced(lab) -> None:
     entry = lab.linked(best_ckpt="weights")
     new = lab.theirs / "new"
@@ -278,6 +296,24 @@ def test_a_copy_comes_back_and_what_was_in_the_way_goes_to_the_trash(lab, tmp_pa
     assert (trash / "logs").read_text() == "a file where a folder was"
     assert (backup / "best.ckpt").exists()
     assert list(lab.registry.incoming.iterdir()) == []
+
+
+def test_what_comes_back_is_looked_into_whatever_the_record_says(lab, tmp_path) -> None:
+    copied, linked = lab.copied(), lab.linked()
+    for entry in (copied, linked):
+        lab.registry.update(
+            entry.id,
+            lambda old: replace(old, files=tuple(replace(f, safety="safe") for f in old.files)),
+        )
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "a").write_text("weights")
+    (copied.directory / "best.ckpt").unlink()
+    (lab.theirs / "best.ckpt").unlink()
+    for model, mend in ((copied.id, repair.copy_in), (linked.id, repair.relink)):
+        entry = lab.registry.get(model)
+        (file,) = mend(lab.registry, entry, lab.nearby(entry, tmp_path / "elsewhere")).record.files
+        assert file.safety == "unknown"
+        assert file.found
 
 
 def test_in_place_of_a_link_to_another_file_comes_a_copy(lab, tmp_path) -> None:

@@ -2,6 +2,7 @@ import contextlib
 import os
 import shutil
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -320,3 +321,14 @@ def test_a_kill_at_any_step_loses_nothing_and_can_be_gone_on(
         shutil.rmtree(root)
         number += 1
     assert number > 3
+
+
+def test_a_model_of_the_end_of_time_is_listed_when_it_was_deleted(
+    registry: Registry, record_of: Callable[..., ModelRecord]
+) -> None:
+    last = datetime.max.replace(tzinfo=UTC)
+    entry = registry.register(record_of("a", created_at=last))
+    registry.delete(entry.id)
+    (one,) = restoring.deleted(registry)
+    assert one.record.deleted_at == last
+    assert one.until == last

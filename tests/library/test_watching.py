@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from sleap_rtc.library.marks import KEPT_S
+from sleap_rtc.library.marks import ALL, KEPT_S, changing, names
 from sleap_rtc.library.watching import Changed, LibraryWatch
 
 
@@ -38,6 +38,28 @@ def test_a_library_that_is_not_there_yet(open_registry, record_of) -> None:
     assert not watch.look()
     made = registry.register(record_of("first"))
     assert watch.look().models == (made.id,)
+
+
+def test_of_a_great_many_changes_no_model_is_named(models) -> None:
+    watch = LibraryWatch(models)
+    with changing(models, [ALL]):
+        assert not watch.look()
+    assert watch.look() == Changed(any=True)
+    assert not watch.look()
+
+
+def test_whoever_made_many_changes_and_died_is_noticed(models) -> None:
+    watch = LibraryWatch(models)
+    with changing(models, [ALL]):
+        (name,) = names(models)
+        late = LibraryWatch(models)
+        assert not watch.look()
+        assert not late.look()
+    (models / ".changes" / name.replace("~", "-")).rename(models / ".changes" / name)
+    for each in (watch, late):  # nobody holds its lock any more
+        assert each.look() == Changed(any=True)
+        assert not each.look()
+    assert not LibraryWatch(models).look()
 
 
 def test_whoever_slept_longer_than_marks_are_kept_may_have_missed_some(open_registry) -> None:

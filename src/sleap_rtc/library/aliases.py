@@ -22,6 +22,7 @@ next sets an alias of the model removes the other.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from itertools import islice
@@ -157,6 +158,10 @@ class Aliases:
         """The casefolded names of all aliases, in no order, removed ones too."""
         return listing(self._folder)
 
+    def was_used(self, name: str) -> bool:
+        """Whether something was ever called so, whatever the case."""
+        return os.path.lexists(self._folder / rules.key(name))
+
     def near(self, name: str) -> list[str]:
         """Aliases like a mistyped one, the nearest first."""
         keys = rules.near(name, self.keys(), most=_NEAR + _REMOVED)
@@ -205,8 +210,12 @@ class Aliases:
                 logger.bind(alias=name, why=str(error)).warning("a former alias was not removed")
         return change
 
-    def remove(self, name: str) -> Alias:
+    def remove(self, name: str, *, since: datetime | None = None) -> Alias:
         """Remove an alias, spelled exactly so; the models stay.
+
+        Args:
+            name: The alias.
+            since: It isn't said to be gone before this, whatever the clock says.
 
         Returns:
             What it named.
@@ -220,7 +229,8 @@ class Aliases:
                 raise NotFound(
                     message=f"There is no alias {name!r} here.", hint=did_you_mean(self.near(name))
                 )
-            if self._append(found.top, self._without_models(found.value), found.value.models):
+            gone = self._without_models(found.value, since)
+            if self._append(found.top, gone, found.value.models):
                 return found.value
         raise chain.busy(self._folder / rules.key(name))
 
@@ -229,7 +239,7 @@ class Aliases:
         removed = []
         for alias in self._naming(model.id, hints):
             with contextlib.suppress(NotFound):
-                removed.append(self.remove(alias.name))
+                removed.append(self.remove(alias.name, since=model.deleted_at))
         return removed
 
     def former(
@@ -317,9 +327,11 @@ class Aliases:
         with changing(self._models, marked):
             return chain.append(self._folder / rules.key(alias.name), after, values.encode(alias))
 
-    def _without_models(self, alias: Alias) -> Alias:
+    def _without_models(self, alias: Alias, since: datetime | None = None) -> Alias:
+        now = self._clock()
+        changed_at = now if since is None else max(now, since)
         return msgspec.structs.replace(
-            alias, models=(), sequence=alias.sequence + 1, changed_at=self._clock()
+            alias, models=(), sequence=alias.sequence + 1, changed_at=changed_at
         )
 
     def _hint(self, key: str, directories: Iterable[Path]) -> None:

@@ -108,7 +108,7 @@ def save(
     with disk_errors(path), spool(path.parent) as text:
         counts = _Counts(contents)
         of = sum(1 for _ in layout.names(registry.models_dir))
-        entries = counts.of(counted(registry.walk(), of, told))
+        entries = counts.of(manifest.once(counted(registry.walk(), of, told)))
         written = manifest.write(text, entries, registry.list_aliases(), as_of=now)
         text.flush()
         # What the manifest says is what is saved, though models may have changed meanwhile.
@@ -165,7 +165,7 @@ class _Counts:
         for entry in found:
             if isinstance(entry, Entry):
                 files = saved_files(entry.record, self._contents)
-                self.size += sum(file.size for file in files)
+                self.size += expected_size(entry.record, self._contents)
                 self.linked += len(files) < len(entry.record.files)
             yield entry
 
@@ -189,6 +189,13 @@ def _packed(path: Path, out: BinaryIO) -> contextlib.AbstractContextManager[IO[b
 def saved_files(record: ModelRecord, contents: bool) -> list[ModelFile]:
     """The files of a model that are in a backup."""
     return [file for file in record.files if contents or not file.link]
+
+
+def expected_size(record: ModelRecord, contents: bool) -> int:
+    """Bytes of a model in a backup, as far as can be told: none if it lacks some of its files."""
+    if record.status == "missing":  # its record lists terabytes, maybe, that are nowhere
+        return 0
+    return sum(file.size for file in saved_files(record, contents))
 
 
 def spool(folder: Path) -> IO[bytes]:

@@ -9,11 +9,12 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Literal
 
+import msgspec
 from loguru import logger
 from msgspec.structs import replace
 
@@ -49,6 +50,18 @@ Same = Callable[[ModelRecord, ModelRecord], bool]
 """Whether the model that is there, first, is the one that comes."""
 
 
+class Prepared(msgspec.Struct, frozen=True):
+    """A model whose directory has its record already, and is on the disk.
+
+    Attributes:
+        given: The record as it was given.
+        made: As it will be read.
+    """
+
+    given: ModelRecord
+    made: ModelRecord
+
+
 class Claims:
     """Places models in one library."""
 
@@ -59,6 +72,7 @@ class Claims:
         self._clock = clock
         self._newest = ""
         self._look_at = -math.inf
+        self._together: Mapping[Path, Prepared] | None = None
 
     @property
     def incoming(self) -> Path:
@@ -80,13 +94,22 @@ class Claims:
         What goes there is never dated before what is there already, so that a clock that was set
         back doesn't let it be swept away early, once it goes right again.
         """
+        stamp = self.now().astimezone(UTC).strftime(STAMP)
+        return self._trash / f"{stamp}-{secrets.token_hex(4)}-{name}"
+
+    def now(self) -> datetime:
+        """The time, as what goes away is dated: never before what is in the trash already."""
         if time.monotonic() > self._look_at:
             there = map(TRASHED.fullmatch, layout.listing(self._trash))
             self._newest = max((found[1] for found in there if found), default="")
             self._look_at = time.monotonic() + _LOOK_EVERY_S
-        stamp = self._clock().astimezone(UTC).strftime(STAMP)
-        self._newest = max(stamp, self._newest)
-        return self._trash / f"{self._newest}-{secrets.token_hex(4)}-{name}"
+        now = self._clock()
+        self._newest = max(now.astimezone(UTC).strftime(STAMP), self._newest)
+        try:
+            newest = datetime.strptime(self._newest, STAMP).replace(tzinfo=UTC)
+        except ValueError:  # digits that are no time
+            return now
+        return max(now, newest)
 
     def holder(self, model: ModelId, model_type: str) -> ModelRecord | None:
         """The record of the model that has an id, deleted or not; None if none can be read."""
@@ -119,6 +142,11 @@ class Claims:
                     return entry
                 continue  # another process was quicker: look at what it made
             holder = _record_in(there)
+            if holder is None:
+                # Somebody who brings the same back may have moved it away, or back, just now.
+                if not os.path.lexists(there):
+                    continue
+                holder = _record_in(there)
             if holder is not None and same(holder, record):
                 if holder.deleted_at is None:
                     return self._finder.read(there)
@@ -217,17 +245,36 @@ class Claims:
             directory.rmdir()
         return old
 
+    @contextlib.contextmanager
+    def together(self, prepared: Mapping[Path, Prepared]) -> Iterator[None]:
+        """Within the block these appear without a mark; where they are is synced once, at its end.
+
+        Args:
+            prepared: Their directories, which have their record already.
+        """
+        self._together = prepared
+        try:
+            yield
+        finally:
+            self._together = None
+            sync_directory(self._models)  # those before one that failed are there
+
     def _appear(self, assembled: Path, record: ModelRecord) -> Entry | None:
         """Let a model appear under its id; None if something else appeared there first."""
         target = self._models / record.directory
-        record = records.create(assembled, record)
-        with changing(self._models, [target.name]):
+        ready = None if self._together is None else self._together.get(assembled)
+        one_by_one = ready is None
+        if ready is not None and ready.given == record:
+            record = ready.made
+        else:
+            record = records.create(assembled, record)
+        with changing(self._models, [target.name] if one_by_one else []):
             try:
-                place_directory(assembled, target)
+                place_directory(assembled, target, sync=one_by_one)
             except AlreadyExists:
                 return None
         self._finder.learn(record.model_type)
-        return Entry(record=record, alias=None, directory=target)
+        return Entry(record=record, alias=None, folder=str(target))
 
     def _retire(self, directory: Path) -> None:
         """Move a deleted model out of the way of one that comes back.

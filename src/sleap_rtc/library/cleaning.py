@@ -73,6 +73,7 @@ class Found(msgspec.Struct, frozen=True):
         size: Bytes that removing it gives back; 0 for a record alone.
         what: One phrase.
         model: The model, for records.
+        label: What people call it; empty where it is no model.
     """
 
     kind: Kind
@@ -80,6 +81,7 @@ class Found(msgspec.Struct, frozen=True):
     size: int
     what: str
     model: ModelId | None = None
+    label: str = ""
 
 
 class Removed(msgspec.Struct, frozen=True):
@@ -230,12 +232,14 @@ def _without_files(registry: Registry, directory: Path, record: ModelRecord) -> 
         return
     linked = any(file.link is not None for file in record.files)
     why = "what it links to is gone" if linked else "its files are nowhere"
+    label = registry.get(record.id).label
     yield Found(
         kind="broken-links" if linked else "records",
         path=directory,
         size=0,
-        what=f"{registry.get(record.id).label}: {why}",
+        what=f"{label}: {why}",
         model=record.id,
+        label=label,
     )
 
 

@@ -10,7 +10,7 @@ import contextlib
 import secrets
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -18,6 +18,7 @@ from typing import Final
 from loguru import logger
 from msgspec.structs import replace
 
+from sleap_rtc.domain.models import ModelRecord
 from sleap_rtc.errors import DataError, UnknownModel
 from sleap_rtc.files.durable import TEMPORARY
 from sleap_rtc.library import layout, placing, records
@@ -51,7 +52,9 @@ def delete(finder: Finder, entry: Entry, *, trash: Path | None, now: datetime) -
             entry.directory,
             # That its files go is part of the record: whoever finds them still there finishes.
             lambda old: replace(
-                old, deleted_at=now, status=old.status if trash is None else "missing"
+                old,
+                deleted_at=max(now, *_moments(old)),
+                status=old.status if trash is None else "missing",
             ),
         )
         removed = []
@@ -62,6 +65,17 @@ def delete(finder: Finder, entry: Entry, *, trash: Path | None, now: datetime) -
     logger.bind(model=entry.id, aliases=[alias.name for alias in removed]).info(
         "a model was deleted"
     )
+
+
+def _moments(record: ModelRecord) -> Iterator[datetime]:
+    """When a model is known to have been there.
+
+    A delete isn't dated before that, so that a clock that was set back doesn't let the record be
+    swept away early, once it goes right again.
+    """
+    for moment in (record.created_at, record.completed_at, record.downloaded_at):
+        if moment is not None:
+            yield moment
 
 
 def finish(directory: Path, trash: Path) -> None:

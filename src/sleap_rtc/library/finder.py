@@ -97,7 +97,7 @@ class Finder:
             raise self._unknown(text)
         return place
 
-    def read(self, directory: Path) -> Entry:
+    def read(self, directory: Path | str) -> Entry:
         """The model in a directory.
 
         Raises:
@@ -106,7 +106,7 @@ class Finder:
         """
         return self.entry(records.read(directory), directory)
 
-    def entry(self, revision: records.Revision, directory: Path) -> Entry:
+    def entry(self, revision: records.Revision, directory: Path | str) -> Entry:
         """A record with its alias and place.
 
         Raises:
@@ -115,7 +115,7 @@ class Finder:
         if revision.record.deleted_at is not None:
             raise UnknownModel(name=revision.record.id, hint="It was deleted.")
         alias = self.aliases.of(revision.record, revision.hints) if revision.hints else None
-        return Entry(record=revision.record, alias=alias, directory=directory)
+        return Entry(record=revision.record, alias=alias, folder=str(directory))
 
     def walk(self) -> Iterator[Entry | Unreadable]:
         """Every model that isn't deleted, in no order."""
@@ -145,9 +145,8 @@ class Finder:
 
     def locate(self, model: ModelId) -> Path | None:
         """The directory of a model, deleted or not; None if it has none."""
-        return self._with_record(model) or (
-            self._with_record(model) if self._learn_types() else None
-        )
+        found = self._place_of(model)
+        return None if found is None else Path(found)
 
     def occupied(self, model: ModelId, model_type: str) -> Path | None:
         """Whatever stands where a model with this id would, whether a model or not."""
@@ -175,7 +174,7 @@ class Finder:
 
     def _exactly(self, name: str) -> Entry | Group | None:
         if is_model_id(name):
-            directory = self.locate(ModelId(name))
+            directory = self._place_of(ModelId(name))
             if directory is not None:
                 with contextlib.suppress(UnknownModel):
                     return self.read(directory)
@@ -186,7 +185,7 @@ class Finder:
         alias = self.aliases.lookup(name)
         if alias is None:
             return None
-        directories = [self.locate(model) for model in alias.models]
+        directories = [self._place_of(model) for model in alias.models]
         entries = []
         for directory in directories:
             with contextlib.suppress(UnknownModel):
@@ -240,11 +239,18 @@ class Finder:
                 return self.read(directory)
         return path.absolute()
 
-    def _with_record(self, model: ModelId) -> Path | None:
+    def _place_of(self, model: ModelId) -> str | None:
+        """As :meth:`locate`, as text: paths are most of what looking a model up would cost."""
+        found = self._with_record(model)
+        return self._with_record(model) if found is None and self._learn_types() else found
+
+    def _with_record(self, model: ModelId) -> str | None:
         for kind in self._types:
-            # Paths as text: this is most of what looking a model up costs.
-            if os.path.isdir(f"{self.models}/{kind}_{model}/{layout.RECORD}"):  # noqa: PTH112
-                return self.models / f"{kind}_{model}"
+            place = f"{self.models}/{kind}_{model}"
+            # Of most types there is none: a question that raises no error within is half as long.
+            # The stroke at the end lets nothing but a directory count.
+            if os.access(f"{place}/{layout.RECORD}/", os.F_OK):
+                return place
         return None
 
     def _learn_types(self) -> bool:

@@ -39,21 +39,24 @@ from typing import Final, TypeVar
 import msgspec
 from loguru import logger
 
-from sleap_rtc.errors import DataError, NewerFormat
+from sleap_rtc.errors import NewerFormat, SleapRtcError
 from sleap_rtc.files.drives import drive_of
 from sleap_rtc.files.durable import disk_errors, write_replacing
 from sleap_rtc.library import building, layout, marks, rows
 from sleap_rtc.library.entries import Page, Query
+from sleap_rtc.library.remembering import Shown
 from sleap_rtc.library.telling import Told, unseen
 from sleap_rtc.storage.sqlite import Database, local_folder
 
-SCHEMA: Final = 3
+SCHEMA: Final = 5
 """Part of the folder's name: an older and a newer sleap-rtc never share an index."""
 
 LOOK_EVERY_S: Final = 600.0
 """Seconds between looks through the whole tree."""
 
 _NAME: Final = re.compile(r"[0-9a-f]{16}\.sqlite")
+_NAMES: Final = 256
+"""Bytes that are read of what should be such a name."""
 _SMALL: Final = 5_000
 """Models up to which the tree is looked through at once: some 50 ms."""
 _BATCH: Final = 200
@@ -64,6 +67,10 @@ _DAMAGED: Final = "damaged-"
 _KEPT_DAMAGED: Final = 3
 _MAPPED: Final = 4 * 10**9
 """Bytes of the index that are read through a memory map."""
+_TIDY_AFTER: Final = 50
+"""Changes after which the log is moved into the database, in the background: some 20 MB."""
+_MOST_LOG_PAGES: Final = 16_000
+"""Pages of the log after which whoever writes does that: 64 MB."""
 _TRUSTED_AGE_NS: Final = 2_000_000_000
 """A directory's time stamp tells of every change only when it is older than its clock is coarse."""
 
@@ -108,9 +115,13 @@ class Index:
         self._opening = threading.RLock()
         self._folder: Path | None = None
         self._db: Database | None = None
+        self._shown = Shown(models)
         self._marks_stamp = 0
         self._seen: frozenset[str] = frozenset()
         self._looking: threading.Thread | None = None
+        self._looks_again = False
+        self._tidying: threading.Thread | None = None
+        self._untidied = 0
         self.recovered: Recovered | None = None
 
     def page(self, query: Query) -> Page:
@@ -125,7 +136,7 @@ class Index:
 
         def ask(db: Database) -> Page:
             with db.read() as reader:
-                return rows.page(reader, self._models, query)
+                return rows.page(reader, query, self._shown)
 
         return self._answer(ask)
 
@@ -171,10 +182,10 @@ class Index:
         return self._answer(ask)
 
     def close(self) -> None:
-        """Wait for a look in the background, and close the database."""
-        looking = self._looking
-        if looking is not None:
-            looking.join()
+        """Wait for what is done in the background, and close the database."""
+        for thread in (self._looking, self._tidying):
+            if thread is not None:
+                thread.join()
         with self._opening:
             if self._db is not None:
                 self._db.close()
@@ -188,14 +199,14 @@ class Index:
             self._refresh(db)
             return ask(db)
         except sqlite3.ProgrammingError:
-            # Another thread went over to a newer database, and closed this one.
+            # This thread or another one went over to a newer database, and closed this one.
             db = self._open(self._current())
         except (sqlite3.Error, NewerFormat, msgspec.DecodeError) as error:
             logger.bind(library=str(self._models), why=str(error)).warning(
                 "the library's index is unusable and is built anew"
             )
             aside = self._set_aside(name) if isinstance(error, sqlite3.DatabaseError) else None
-            db = self._rebuild(instead_of=name)
+            db = self._rebuild(instead_of=name, told=self._told)
             if aside is not None:
                 self.recovered = Recovered(models=_count(db), aside=aside)
                 logger.bind(aside=str(aside), models=self.recovered.models).warning(
@@ -219,8 +230,8 @@ class Index:
 
     def _open(self, name: str) -> Database:
         with self._opening:
-            if not name or not (self._place() / name).is_file():
-                return self._rebuild(instead_of=name)
+            if not name or not os.path.isfile(f"{self._place()}/{name}"):  # noqa: PTH113
+                return self._rebuild(instead_of=name, told=self._told)
             if self._db is None or self._db.path.name != name:
                 self._use(name)
             return self._database()
@@ -228,9 +239,14 @@ class Index:
     def _current(self) -> str:
         """Name of the database in use, empty without a usable one."""
         try:
-            name = (self._place() / "current").read_text("ascii", "replace").strip()
+            # By the system's own calls: each question begins so.
+            fd = os.open(f"{self._place()}/current", os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return ""
+        try:
+            name = os.read(fd, _NAMES).decode("ascii", "replace").strip()
+        finally:
+            os.close(fd)
         return name if _NAME.fullmatch(name) else ""
 
     def _place(self) -> Path:
@@ -249,17 +265,23 @@ class Index:
         if self._db is not None:
             self._db.close()
             self._db = None
-        self._db = Database(self._place() / name, _schema(), synchronous="NORMAL", mapped=_MAPPED)
+        self._db = Database(
+            self._place() / name,
+            _schema(),
+            synchronous="NORMAL",
+            mapped=_MAPPED,
+            log_pages=_MOST_LOG_PAGES,
+        )
         self._marks_stamp = 0
         with self._db.read() as reader:
             self._seen = frozenset(name for (name,) in reader.execute("SELECT name FROM mark"))
 
-    def _rebuild(self, *, instead_of: str) -> Database:
+    def _rebuild(self, *, instead_of: str, told: Told) -> Database:
         """Build a new database and make it the current one, unless another process has."""
         folder = self._place()
         with disk_errors(folder):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with self._opening, _locked(folder / "lock", self._told):
+        with self._opening, _locked(folder / "lock", told):
             name = self._current()
             if name not in ("", instead_of) and (folder / name).is_file():
                 with contextlib.suppress(sqlite3.Error, NewerFormat):
@@ -272,7 +294,7 @@ class Index:
             db = self._database()
             self._take_in_marks(db, load=False)  # what is read then shows what they tell
             try:
-                count = self._fill(db)
+                count = self._fill(db, told)
             except BaseException:
                 self._forget(folder / name)
                 raise
@@ -285,7 +307,7 @@ class Index:
             ).info("the library's index was built")
             return db
 
-    def _fill(self, db: Database) -> int:
+    def _fill(self, db: Database, told: Told) -> int:
         """Take in every model, and tell how many there are."""
         # About in the order in which they were made: so they lie on the disk, and so rows are kept.
         names = sorted(
@@ -293,7 +315,7 @@ class Index:
         )
         with db.fill() as writer:
             building.fill(
-                writer, names, self._load, readers=drive_of(self._models).streams, told=self._told
+                writer, names, self._load, readers=drive_of(self._models).streams, told=told
             )
             _note(writer, "tree")
         marks.prune(self._models)
@@ -315,29 +337,45 @@ class Index:
         if not 0 <= now - looked.get("tree", 0.0) < LOOK_EVERY_S:
             self._look_soon(db, at_once=overslept)
         if self._take_in_marks(db, looked_at=looked.get("marks", 0.0)):
-            # Pruned by another process, or the folder is another library's: all may be different.
-            self._look_soon(db)
+            # A great many changed, marks were pruned by another process, or the folder is another
+            # library's.
+            self._look_soon(db, anew=True)
 
-    def _look_soon(self, db: Database, *, at_once: bool = False) -> None:
-        """Look through the tree: at once in a small library, else while questions are answered."""
-        with db.read() as reader:
-            (count,) = reader.execute("SELECT count(*) FROM model").fetchone()
-        if at_once or count <= _SMALL:
+    def _look_soon(self, db: Database, *, at_once: bool = False, anew: bool = False) -> None:
+        """Look through the tree: at once in a small library, else while questions are answered.
+
+        Args:
+            db: The index.
+            at_once: Whether it is done at once in a large one too.
+            anew: Whether a look that is under way doesn't do: it may be past what has changed.
+        """
+        looking = self._looking
+        under_way = looking is not None and looking.is_alive()  # then it needn't be counted either
+        if at_once or not (under_way or _count(db) > _SMALL):
             self._look(db, self._told)
         else:
-            self._look_in_background(db)
+            self._look_in_background(db, anew=anew)
 
-    def _look_in_background(self, db: Database) -> None:
+    def _look_in_background(self, db: Database, *, anew: bool) -> None:
         def look() -> None:
-            try:
-                self._look(db, unseen)  # whoever watches has the answer already
-            except (sqlite3.Error, DataError, OSError) as error:
-                logger.bind(why=str(error)).warning("the library could not be looked through")
+            again = True
+            while again:
+                try:
+                    self._look(db, unseen)  # whoever watches has the answer already
+                except (sqlite3.Error, SleapRtcError, OSError) as error:
+                    logger.bind(why=str(error)).warning("the library could not be looked through")
+                with self._opening:
+                    again, self._looks_again = self._looks_again, False
+                    if not again:
+                        self._looking = None
 
         with self._opening:
-            if self._looking is None or not self._looking.is_alive():
-                self._looking = threading.Thread(target=look, name="library look")
-                self._looking.start()
+            if self._looking is not None and self._looking.is_alive():
+                self._looks_again |= anew
+                return
+            self._looks_again = False
+            self._looking = threading.Thread(target=look, name="library look")
+            self._looking.start()
 
     def _look(self, db: Database, told: Told) -> None:
         """Compare the tree with the index, and take in what differs.
@@ -351,6 +389,9 @@ class Index:
         found = set(layout.names(self._models))
         changed = {n for n in found if known.get(n, 0) != stamp_of(f"{self._models}/{n}")}
         differing = (known.keys() - found) | changed
+        if len(differing) > max(_SMALL, len(known)):  # a new index is built sooner
+            self._rebuild(instead_of=db.path.name, told=told)
+            return
         for done, names in enumerate(_batches(differing, _BATCH)):
             told(done * _BATCH, len(differing))
             self._take_in(db, names)
@@ -363,7 +404,8 @@ class Index:
         """Read the models again that marks name, and remember the marks that are final.
 
         Returns:
-            Whether marks that were seen before are gone.
+            Whether the whole tree is to be looked through: a mark says so, or some that were seen
+            before are gone.
         """
         stamp, now = marks.stamp(self._models), time.time()
         noted = now - looked_at < LOOK_EVERY_S / 10
@@ -371,22 +413,45 @@ class Index:
             return False
         names = marks.names(self._models)
         fresh = [mark for name in names - self._seen if (mark := marks.parse(name))]
+        over = {mark.name for mark in fresh if marks.is_over(self._models, mark)}
+        everything = any(mark.directory == marks.ALL for mark in fresh if mark.name in over)
         if load:
-            for directories in _batches({mark.directory for mark in fresh}, _BATCH):
+            named = {mark.directory for mark in fresh} - {marks.ALL}
+            if len(named) > _SMALL and len(named) > _count(db):
+                self._rebuild(instead_of=db.path.name, told=self._told)
+                return False
+            for directories in _batches(named, _BATCH):
                 self._take_in(db, directories)
-        final = {mark.name for mark in fresh if mark.done}
         gone = self._seen - names
-        if final or gone or not noted:
+        if over or gone or not noted:
             with db.write() as writer:
                 writer.executemany(
-                    "INSERT OR IGNORE INTO mark VALUES (?)", [(name,) for name in final]
+                    "INSERT OR IGNORE INTO mark VALUES (?)", [(name,) for name in over]
                 )
                 writer.executemany("DELETE FROM mark WHERE name = ?", [(name,) for name in gone])
                 _note(writer, "marks")
-        self._seen = (self._seen | final) - gone
-        settled = int(now * 1e9) - stamp > _TRUSTED_AGE_NS and all(mark.done for mark in fresh)
+                if everything:  # whoever is killed while it looks leaves that to the next one
+                    writer.execute("DELETE FROM looked WHERE what = 'tree'")
+            if load:  # else it is about to be filled, while nobody else may have it open
+                self._tidy_up(db, len(over))
+        self._seen = (self._seen | over) - gone
+        settled = int(now * 1e9) - stamp > _TRUSTED_AGE_NS and len(over) == len(fresh)
         self._marks_stamp = stamp if settled else 0
-        return bool(gone)
+        return bool(gone) or everything
+
+    def _tidy_up(self, db: Database, changes: int) -> None:
+        """Have a long log moved into the database, by a thread: that waits for the disk."""
+
+        def tidy() -> None:
+            with contextlib.suppress(sqlite3.Error):  # whoever writes next finds it as long
+                db.checkpoint()
+
+        with self._opening:
+            self._untidied += changes
+            if self._untidied >= _TIDY_AFTER and not (self._tidying and self._tidying.is_alive()):
+                self._untidied = 0
+                self._tidying = threading.Thread(target=tidy, name="library log")
+                self._tidying.start()
 
     def _take_in(self, db: Database, directories: Iterable[str]) -> None:
         # Read within the write transaction: of two processes the later one has read later.

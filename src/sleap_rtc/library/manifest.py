@@ -26,7 +26,7 @@ import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, Final
@@ -41,6 +41,7 @@ from sleap_rtc.library.aliases import Alias
 from sleap_rtc.library.entries import Entry
 from sleap_rtc.library.finder import Unreadable
 from sleap_rtc.library.outline import Parts, Read, Scanner, reader
+from sleap_rtc.library.telling import Told, unseen
 
 NAME: Final = "manifest.json"
 VERSION: Final = "2.0"
@@ -91,7 +92,7 @@ def write(
 
     Args:
         file: Takes it.
-        entries: The models.
+        entries: The models, no two with one id: see :func:`once`.
         aliases: The aliases; those of models that can't be read are written too.
         as_of: The time at which the reading began, UTC.
     """
@@ -114,8 +115,30 @@ def write(
     return Written(models=models, aliases=len(named), unreadable=tuple(unreadable))
 
 
-def read(path: Path) -> Contents:
+def once(found: Iterable[Entry | Unreadable]) -> Iterator[Entry | Unreadable]:
+    """The same models; of two with one id the later one is told of as left out.
+
+    An id is given once, but a person may copy a directory under the name of another type.
+    """
+    directories: dict[str, str] = {}
+    for one in found:
+        if isinstance(one, Unreadable):
+            yield one
+            continue
+        first = directories.setdefault(one.id, one.record.model_type)
+        if first == one.record.model_type:
+            yield one
+        else:
+            why = f"it has the id of {first}_{one.id}, and two models with one id can't be kept"
+            yield Unreadable(directory=one.directory.name, why=why)
+
+
+def read(path: Path, *, told: Told = unseen) -> Contents:
     """A manifest's outline; its file may be replaced meanwhile.
+
+    Args:
+        path: The file.
+        told: Told of the bytes that were looked through.
 
     Raises:
         DataError: Too large, not JSON, or not a manifest.
@@ -124,28 +147,41 @@ def read(path: Path) -> Contents:
     """
     with path.open("rb") as file:
         if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            return opened(file, what=str(path))
+            return opened(file, what=str(path), told=told)
         with tempfile.TemporaryFile() as copy:  # a pipe, of which nothing is there twice
             shutil.copyfileobj(file, copy)
             copy.flush()
-            return opened(copy, what=str(path))
+            return opened(copy, what=str(path), told=told)
 
 
-def opened(file: IO[bytes], *, what: str) -> Contents:
+def opened(file: IO[bytes], *, what: str, told: Told = unseen) -> Contents:
     """The outline of an open file, which may be closed afterwards; raises as :func:`read`."""
     size = os.fstat(file.fileno()).st_size
     if size > MAX_BYTES:
         raise DataError(what=what, why=f"it has more than {format_bytes(MAX_BYTES)}")
-    return _outline(reader(file.fileno()), what)
+    bytes_of = reader(file.fileno())
+
+    def watched(offset: int, length: int) -> bytes:
+        told(min(offset, size), size)
+        return bytes_of(offset, length)
+
+    contents = _outline(watched, bytes_of, what)
+    told(size, size)
+    return contents
 
 
 def parse(data: bytes, *, what: str) -> Contents:
     """The outline in a manifest's bytes; raises as :func:`read`."""
-    return _outline(lambda offset, size: data[offset : offset + size], what)
+
+    def bytes_of(offset: int, length: int) -> bytes:
+        return data[offset : offset + length]
+
+    return _outline(bytes_of, bytes_of, what)
 
 
-def _outline(read: Read, what: str) -> Contents:
-    scanner = Scanner(read, what=what)
+def _outline(scan: Read, read: Read, what: str) -> Contents:
+    """The outline of a document, which is scanned from its beginning, and read anywhere later."""
+    scanner = Scanner(scan, what=what)
     parts = {field: Parts(read) for field in ("models", "aliases")}
     said: dict[str, bytes] = {}
     for field in scanner.members():

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final, Literal
 
@@ -34,6 +34,8 @@ MAX_OUTCOMES: Final = 100_000
 """Outcomes that are kept one by one; the rest is only counted."""
 
 _SHOWN: Final = 200
+_NAMED: Final = 500
+"""Names that are given together."""
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -173,6 +175,7 @@ def name_models(
     Raises:
         OutOfSpace: The disk is full; what was named before stays.
     """
+    waiting: list[tuple[str, tuple[ModelId, ...]]] = []
     for name, models in aliases:
         why = rules.fault(name)
         missing = [model for model in models if model not in report.ids]
@@ -180,7 +183,23 @@ def name_models(
             why = why or f"it names {missing[0][:_SHOWN] if missing else 'nothing'}, not here"
             report.add("alias", name, "refused", why=why)
             continue
-        _name(registry, report, name, tuple(report.ids[model] for model in models))
+        waiting.append((name, tuple(report.ids[model] for model in models)))
+        if len(waiting) >= _NAMED:
+            _name_all(registry, report, waiting)
+            waiting.clear()
+    _name_all(registry, report, waiting)
+
+
+def _name_all(
+    registry: Registry, report: Report, wanted: Sequence[tuple[str, tuple[ModelId, ...]]]
+) -> None:
+    """Give plain names at once, then each of the others by itself."""
+    given = registry.set_first_aliases(wanted) if wanted else ()
+    for name, ids in wanted:
+        if name in given:
+            report.add("alias", name, "added", now=ids[0])
+        else:
+            _name(registry, report, name, ids)
 
 
 def _name(registry: Registry, report: Report, name: str, ids: tuple[ModelId, ...]) -> None:
@@ -233,4 +252,10 @@ def _note(
 def differences(here: ModelRecord, there: ModelRecord) -> tuple[str, ...]:
     """Names of what a person gave, or training found, that differs between two records."""
     fields = ("name", "status", "metrics", "tags", "notes", "checkpoint", "files", "parent")
-    return tuple(field for field in fields if getattr(here, field) != getattr(there, field))
+    return tuple(field for field in fields if _told(here, field) != _told(there, field))
+
+
+def _told(record: ModelRecord, field: str) -> object:
+    if field == "files":  # not whether they are links, and what was found in them
+        return [(file.path, file.size, file.blake3) for file in record.files]
+    return getattr(record, field)

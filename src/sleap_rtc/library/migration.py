@@ -280,14 +280,18 @@ def _with_files(old: legacy.Old, directory: Path) -> ModelRecord:
     """The record with every file in its directory, hashed.
 
     Raises:
-        DataError: Too many files, or none.
+        DataError: Too many files, or none of a model.
         OSError: One can't be read.
     """
     found = tuple(_files_in(directory))
     if not found:
         raise DataError(what=str(directory), why="there is no file in it")
     names = {file.path for file, _ in found}
-    checkpoint = _checkpoint(old.checkpoint, directory, names)
+    checkpoint = _checkpoint(old.checkpoint, names)
+    config = next((name for name in _CONFIGS if name in names), None)
+    if checkpoint is None and config is None:
+        # A registry may name any folder: what isn't a model mustn't be given to others as one.
+        raise DataError(what=str(directory), why="there are neither weights nor a config in it")
     record = old.record
     if record.interruption is not None:
         record = replace(record, interruption=replace(record.interruption, checkpoint=checkpoint))
@@ -295,7 +299,7 @@ def _with_files(old: legacy.Old, directory: Path) -> ModelRecord:
         record,
         files=tuple(file for file, _ in found),
         checkpoint=checkpoint,
-        config=next((name for name in _CONFIGS if name in names), None),
+        config=config,
     )
     return _as_import_reads(record, directory, [entry for _, entry in found])
 
@@ -369,9 +373,9 @@ def _all_linked(record: ModelRecord, directory: Path) -> ModelRecord:
     return replace(record, files=tuple(files))
 
 
-def _checkpoint(given: str | None, directory: Path, names: set[str]) -> str | None:
+def _checkpoint(given: str | None, names: set[str]) -> str | None:
     """Relative path of the checkpoint: the one that was named, else the best, else any."""
-    if given:
+    if given and Path(given).suffix in _CHECKPOINTS:
         parts = Path(given).parts
         for start in range(len(parts)):
             if (end := "/".join(parts[start:])) in names:

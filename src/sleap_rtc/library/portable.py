@@ -2,7 +2,8 @@
 
 A manifest is untrusted: a record's files count only where they have exactly the
 content that it names, be it in the library or at the end of a link; a model
-without them comes in as missing, to be repaired.
+without them comes in as missing, to be repaired. How safe they are is looked at
+here, whatever it says.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from sleap_rtc.domain.models import ModelFile, ModelRecord
 from sleap_rtc.domain.packages import check_path
 from sleap_rtc.errors import DataError
 from sleap_rtc.files.durable import sync_directory, written_whole
-from sleap_rtc.library import layout, merging
+from sleap_rtc.library import layout, manifest, merging
+from sleap_rtc.library.bulk import Bulk
 from sleap_rtc.library.manifest import Contents, Written, ids_of, record_of, write
 from sleap_rtc.library.merging import Report, has_content
 from sleap_rtc.library.placing import check_file
@@ -46,7 +48,7 @@ def export(
     """
     of = sum(1 for _ in layout.names(registry.models_dir))
     with written_whole(path, replacing=replacing) as file:
-        models = counted(registry.walk(), of, told)
+        models = manifest.once(counted(registry.walk(), of, told))
         return write(file, models, registry.list_aliases(), as_of=as_of)
 
 
@@ -57,6 +59,7 @@ def take_in(
     source: str,
     revive: bool = False,
     told: Told = unseen,
+    named: Told = unseen,
 ) -> Report:
     """Merge a manifest into a library; done again, it goes on where it stopped.
 
@@ -65,20 +68,23 @@ def take_in(
         contents: Of version 2.
         source: Names the manifest in the report.
         revive: Whether models that were deleted here come back.
-        told: Told how far it is.
+        told: Told of the models that were taken in.
+        named: Told of the aliases, after that.
 
     Raises:
         OutOfSpace: The disk is full; what was taken in before stays.
         PathNotPermitted: The library can't be written to.
     """
     report = Report(source)
-    for name, raw in counted(contents.models.items(), len(contents.models), told):
-        try:
-            take_in_record(registry, report, record_of(name, raw), revive=revive)
-        except DataError as error:
-            report.add("model", name, "refused", why=error.details.get("why", error.message))
+    with Bulk(registry, report, revive=revive) as bulk:
+        for name, raw in counted(contents.models.items(), len(contents.models), told):
+            try:
+                take_in_record(bulk, record_of(name, raw))
+            except DataError as error:
+                report.add("model", name, "refused", why=error.details.get("why", error.message))
     merging.mend_lineage(registry, report, _readable(contents))
-    merging.name_models(registry, report, aliases_of(contents, report))
+    aliases = counted(aliases_of(contents, report), len(contents.aliases), named)
+    merging.name_models(registry, report, aliases)
     return report
 
 
@@ -97,9 +103,7 @@ def aliases_of(contents: Contents, report: Report) -> Iterator[tuple[str, tuple[
             report.add("alias", name, "refused", why=error.details["why"])
 
 
-def take_in_record(
-    registry: Registry, report: Report, record: ModelRecord, *, revive: bool
-) -> None:
+def take_in_record(bulk: Bulk, record: ModelRecord) -> None:
     """Take in a record with its files, wherever on this machine they are, or as missing.
 
     Raises:
@@ -107,21 +111,29 @@ def take_in_record(
         OutOfSpace: The disk is full.
     """
     local = replace(record, files=tuple(replace(f, link=None) for f in record.files))
-    if _lies_here(registry, local):
-        entry = registry.settle(local, revive=revive)
+    from sleap_rtc.library.inspection.listed import looked_into_again  # noqa: PLC0415 - it is slow
+
+    if _lies_here(bulk.registry, local):
+        directory = bulk.registry.models_dir / local.directory
+        files = tuple(looked_into_again(f, directory / f.path) for f in local.files)
+        entry = bulk.registry.settle(replace(local, files=files), revive=bulk.revive)
         if entry is not None:
-            report.add("model", record.id, "added", now=entry.id, why="its files were here")
+            bulk.report.add("model", record.id, "added", now=entry.id, why="its files were here")
             return
-    at_ends = replace(record, files=tuple(_at_its_end(file) for file in record.files))
-    there = tuple(f for f in at_ends.files if f.link and has_content(Path(f.link), f))
+    at_ends = tuple(_at_its_end(file) for file in record.files)
+    there = {
+        f.path: looked_into_again(f, Path(f.link))
+        for f in at_ends
+        if f.link and has_content(Path(f.link), f)
+    }
     whole = bool(there) and len(there) == len(record.files)
     status = record.status if whole or record.status == "failed" else "missing"
     if there:  # though it be a part: what it has lost may be its log alone
-        assembled = linked(registry, replace(at_ends, files=there))
-        came = replace(at_ends, status=status)
-        merging.take_in(registry, report, came, assembled, links=True, revive=revive)
+        assembled = linked(bulk.registry, replace(record, files=tuple(there.values())))
+        listed = tuple(there.get(f.path, f) for f in at_ends)
+        bulk.add(replace(record, files=listed, status=status), assembled, links=True)
         return
-    merging.take_in(registry, report, replace(record, status=status), revive=revive)
+    bulk.add(replace(record, status=status))
 
 
 def _lies_here(registry: Registry, record: ModelRecord) -> bool:

@@ -15,7 +15,7 @@ from loguru import logger
 from sleap_rtc.domain import values
 from sleap_rtc.domain.models import ModelRecord
 from sleap_rtc.domain.packages import check_path
-from sleap_rtc.errors import DataError, UnknownModel, UnsafePath
+from sleap_rtc.errors import Damaged, DataError, UnknownModel, UnsafePath
 from sleap_rtc.files.durable import TEMPORARY, disk_errors, sync_directory, sync_file
 from sleap_rtc.library import chain
 from sleap_rtc.library.layout import COPY, RECORD, is_own
@@ -41,12 +41,13 @@ class Revision(msgspec.Struct, frozen=True):
     hints: tuple[str, ...] = ()
 
 
-def create(directory: Path, record: ModelRecord) -> ModelRecord:
+def create(directory: Path, record: ModelRecord, *, sync: bool = True) -> ModelRecord:
     """Put the first revision into a directory that isn't yet visible to others.
 
     Args:
         directory: Where the model is being put together; a record in it is replaced.
         record: The record; its paths are checked.
+        sync: Whether it is on the disk when this returns; else that is for the caller to see to.
 
     Returns:
         The record as it will be read.
@@ -59,21 +60,29 @@ def create(directory: Path, record: ModelRecord) -> ModelRecord:
     folder = directory / RECORD
     data, record = _encode(_in_order(record))
     with disk_errors(folder, need=len(data)):
-        if folder.exists():
+        try:
+            folder.mkdir()
+        except FileExistsError:
             shutil.rmtree(folder)
-        folder.mkdir()
-        _copy_for_people(directory, data)
-        # Nobody sees this file before its directory is placed: it needs no temporary name.
+            folder.mkdir()
+        # Nobody sees these files before their directory is placed: they need no temporary names.
+        try:
+            with (directory / COPY).open("xb") as copy:
+                copy.write(values.pretty(data))
+        except OSError:  # there is one, for instance
+            _copy_for_people(directory, data)
         with (folder / chain.file_name(1)).open("xb") as file:
             file.write(data)
-            file.flush()
-            sync_file(file.fileno())
-        sync_directory(folder)
-        sync_directory(directory)
+            if sync:
+                file.flush()
+                sync_file(file.fileno())
+        if sync:
+            sync_directory(folder)
+            sync_directory(directory)
     return record
 
 
-def look(directory: Path) -> chain.Revision[ModelRecord] | None:
+def look(directory: Path | str) -> chain.Revision[ModelRecord] | None:
     """The record as its chain has it, with the number of the newest revision; None without one.
 
     Raises:
@@ -82,14 +91,19 @@ def look(directory: Path) -> chain.Revision[ModelRecord] | None:
     """
 
     def fault(record: ModelRecord) -> str:
-        known = record.directory == directory.name
+        known = record.directory == _name_of(directory)
         return "" if known else f"it is the record of {record.directory}"
 
-    # A path as text: most of what reading a record costs beside the system's part is paths.
-    return chain.read(f"{directory}/{RECORD}", ModelRecord, fault=fault)
+    try:
+        # A path as text: most of what reading a record costs beside the system's part is paths.
+        return chain.read(f"{directory}/{RECORD}", ModelRecord, fault=fault)
+    except Damaged as error:
+        model = _name_of(directory).rpartition("_")[2]
+        error.hint_text = f"sleap-rtc repair-model {model} brings back what can be read of it."
+        raise
 
 
-def read(directory: Path) -> Revision:
+def read(directory: Path | str) -> Revision:
     """The record of the model in a directory.
 
     Raises:
@@ -135,11 +149,15 @@ def update(directory: Path, change: Change) -> Revision:
     raise chain.busy(directory)
 
 
-def _read(directory: Path) -> chain.Revision[ModelRecord]:
+def _read(directory: Path | str) -> chain.Revision[ModelRecord]:
     found = look(directory)
     if found is None:
-        raise UnknownModel(name=directory.name)
+        raise UnknownModel(name=_name_of(directory))
     return found
+
+
+def _name_of(directory: Path | str) -> str:
+    return str(directory).rpartition("/")[2]
 
 
 def _revision(found: chain.Revision[ModelRecord]) -> Revision:

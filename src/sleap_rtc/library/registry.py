@@ -45,6 +45,7 @@ from sleap_rtc.errors import (
 from sleap_rtc.files.durable import written_whole
 from sleap_rtc.library import changes, deleting, layout, manifest, placing, records
 from sleap_rtc.library.aliases import Alias, AliasChange
+from sleap_rtc.library.christening import Wanted, christen
 from sleap_rtc.library.claiming import Claims, Fate, same_files, same_job
 from sleap_rtc.library.entries import MAX_LIMIT, Entry, Group, Page, Query
 from sleap_rtc.library.finder import Finder, Unreadable
@@ -59,6 +60,7 @@ from sleap_rtc.observe.latency import Latencies
 _QUICK: Final = 200
 """Models up to which a manifest is written whenever a process that changed something ends."""
 _OLD_S: Final = 86_400.0
+_PAIR: Final = 2
 
 
 class Registry(LifeCycle):
@@ -147,7 +149,8 @@ class Registry(LifeCycle):
         try:
             return self.claims.claim(record, assembled, same=same_job)
         finally:
-            shutil.rmtree(assembled, ignore_errors=True)
+            if os.path.lexists(assembled):  # as a rule it has its place now
+                shutil.rmtree(assembled, ignore_errors=True)
 
     @timed_change
     def place(self, assembled: Path, record: ModelRecord, *, links: bool = False) -> Entry:
@@ -238,6 +241,8 @@ class Registry(LifeCycle):
         if assembled is not None:
             listed = record.files
             if record.status in ("missing", "failed"):  # what lacks can be mended
+                if all(map(layout.is_own, layout.listing(assembled))):  # as of most such models
+                    listed = ()
                 listed = tuple(f for f in listed if os.path.lexists(assembled / check_path(f.path)))
             placing.check_files(assembled, replace(record, files=listed), links=links)
             return self.claims.take_in(record, assembled, revive=revive)
@@ -414,7 +419,7 @@ class Registry(LifeCycle):
         """
         entry = self._finder.get(name)
         trash = self.claims.trash(entry.directory.name) if files else None
-        deleting.delete(self._finder, entry, trash=trash, now=self._clock())
+        deleting.delete(self._finder, entry, trash=trash, now=self.claims.now())
         return trash
 
     @timed
@@ -467,7 +472,7 @@ class Registry(LifeCycle):
             models = counted(
                 self._listed(Query(limit=MAX_LIMIT)), self._index.count(Query()), self._told
             )
-            manifest.write(file, models, self.list_aliases(), as_of=as_of)
+            manifest.write(file, manifest.once(models), self.list_aliases(), as_of=as_of)
 
     # Aliases
 
@@ -488,6 +493,32 @@ class Registry(LifeCycle):
         alias_rules.check(alias)
         models = tuple(self._finder.get(name).record for name in names)
         return self._finder.aliases.set(alias, models, force=force)
+
+    @timed_change
+    def set_first_aliases(
+        self, wanted: Sequence[tuple[str, tuple[ModelId, ...]]]
+    ) -> frozenset[str]:
+        """Give many models names, all at once, as far as these are plain.
+
+        Args:
+            wanted: Valid aliases, each with the ids of its models.
+
+        Returns:
+            Those that were given. The others are for :meth:`set_alias`: the name was used before,
+            or a model has one, or isn't there; or they are too few.
+
+        Raises:
+            OutOfSpace: The disk is full; what was given before stays.
+        """
+        given: list[Wanted] = []
+        for name, ids in wanted:
+            if self._finder.aliases.was_used(name):
+                continue
+            with contextlib.suppress(NotFound, DataError):
+                entries = tuple(self._finder.get(model) for model in ids)
+                if len({entry.record.model_type for entry in entries}) == len(ids) <= _PAIR:
+                    given.append(Wanted(name, entries))
+        return christen(self.models_dir, given, now=self._clock())
 
     @timed_change
     def remove_alias(self, alias: str) -> Alias:

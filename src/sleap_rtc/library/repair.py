@@ -32,7 +32,7 @@ from loguru import logger
 from msgspec.structs import replace
 
 from sleap_rtc.domain import values
-from sleap_rtc.domain.ids import ModelId, is_model_id
+from sleap_rtc.domain.ids import ModelId, is_id_prefix, is_model_id
 from sleap_rtc.domain.models import ModelFile, ModelRecord
 from sleap_rtc.domain.packages import check_path
 from sleap_rtc.errors import Damaged, DataError, FilesMissing, NewerFormat, UnknownModel, UnsafePath
@@ -40,8 +40,9 @@ from sleap_rtc.files.durable import TEMPORARY, disk_errors, sync_directory
 from sleap_rtc.files.hashcache import HashCache
 from sleap_rtc.library import chain, layout, placing, records
 from sleap_rtc.library.aliases import rank
-from sleap_rtc.library.checking import content_is, state_of
+from sleap_rtc.library.checking import content_is, place_of, state_of
 from sleap_rtc.library.entries import Entry, Group
+from sleap_rtc.library.inspection.listed import looked_into_again
 from sleap_rtc.library.marks import changing
 from sleap_rtc.library.registry import Registry
 
@@ -108,7 +109,11 @@ def directories_of(registry: Registry, name: str) -> tuple[Path, ...]:
     there = []
     for folder in layout.names(registry.models_dir):
         parsed = layout.parse(folder)
-        if parsed is not None and parsed[1] in ids:
+        if parsed is None:
+            continue
+        # A beginning that fits several was refused above, with those that can't be read.
+        begun = not ids and is_id_prefix(name) and parsed[1].startswith(name)
+        if begun or parsed[1] in ids:
             there.append(registry.models_dir / folder)
     if not there:
         raise UnknownModel(name=name, hint="Name the model by its whole id.")
@@ -207,15 +212,29 @@ def examine(
         entry: The model.
         cache: Hashes of unchanged files.
         on_file: Called with the path of each file before it is read.
+
+    Raises:
+        PermissionError: This user may not read one: nobody knows what it is.
     """
     faults = []
     for file in entry.record.files:
         on_file(file.path)
         state = state_of(entry.directory, file, cache)
+        if state == "changed":
+            _check_permitted(place_of(entry.directory, file))
         if state != "ok":
             broken = file.link is not None and state == "missing"
             faults.append(Fault(file=file, state="broken-link" if broken else state))
     return tuple(faults)
+
+
+def _check_permitted(path: Path) -> None:
+    try:
+        os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+    except PermissionError:
+        raise
+    except OSError:
+        return
 
 
 def find_nearby(
@@ -315,10 +334,9 @@ def relink(registry: Registry, entry: Entry, found: Mapping[str, Path]) -> Entry
     with changing(registry.models_dir, [entry.directory.name]), disk_errors(entry.directory):
         for path, target in targets.items():
             _place_link(entry.directory / path, target, was=files[path].link)
+    mended = (replace(files[path], link=target) for path, target in targets.items())
     return _settled(
-        registry,
-        entry,
-        lambda file: replace(file, link=targets[file.path]) if file.path in targets else file,
+        registry, entry, {f.path: looked_into_again(f, Path(f.link or "")) for f in mended}
     )
 
 
@@ -391,11 +409,10 @@ def put_back(registry: Registry, entry: Entry, ready: Path) -> Entry:
             _out_of_the_way(entry.directory, file.path, trash)
         only = replace(entry.record, files=coming, checkpoint=None, config=None)
         placing.move_in(ready, entry.directory, only, links=False)
-    whole = {file.path for file in coming}
     return _settled(
         registry,
         entry,
-        lambda file: replace(file, link=None) if file.path in whole else file,
+        {file.path: looked_into_again(file, entry.directory / file.path) for file in coming},
     )
 
 
@@ -417,12 +434,15 @@ def _out_of_the_way(directory: Path, path: str, trash: Path) -> None:
             return
 
 
-def _settled(registry: Registry, entry: Entry, change: Callable[[ModelFile], ModelFile]) -> Entry:
+def _settled(registry: Registry, entry: Entry, now: Mapping[str, ModelFile]) -> Entry:
     """The record with its files as they are now, as far as it still lists them."""
     before = {file.path: file for file in entry.record.files}
 
     def mended(old: ModelRecord) -> ModelRecord:
-        files = (change(file) if before.get(file.path) == file else file for file in old.files)
+        files = (
+            now.get(file.path, file) if before.get(file.path) == file else file
+            for file in old.files
+        )
         return replace(old, files=tuple(files))
 
     return registry.update(entry.id, mended)

@@ -19,7 +19,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Literal
 
@@ -46,6 +46,8 @@ from sleap_rtc.library.registry import Registry
 Where = Literal["trash", "kept", "nowhere"]
 
 _SHOWN: Final = 10
+_LATEST: Final = datetime.max.replace(tzinfo=UTC) - deleting.KEPT
+"""Others may say of a model that it was made in any year, and it was deleted after that."""
 
 
 class Deleted(msgspec.Struct, frozen=True):
@@ -77,7 +79,7 @@ class Deleted(msgspec.Struct, frozen=True):
     def until(self) -> datetime | None:
         """When it is swept away, UTC."""
         deleted = self.record.deleted_at
-        return None if deleted is None else deleted + deleting.KEPT
+        return None if deleted is None else min(deleted, _LATEST) + deleting.KEPT
 
 
 class Restored(msgspec.Struct, frozen=True):

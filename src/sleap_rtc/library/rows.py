@@ -7,7 +7,6 @@ import math
 import sqlite3
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import Any, Final, Literal
 
 import msgspec
@@ -15,9 +14,9 @@ from msgspec.structs import replace
 
 from sleap_rtc.domain.models import ModelRecord
 from sleap_rtc.errors import UsageError
+from sleap_rtc.library import remembering
 from sleap_rtc.library.entries import (
     NOT_OURS,
-    Entry,
     Page,
     Position,
     Query,
@@ -51,7 +50,6 @@ _KEY: Final[dict[str, str]] = {
     "size": "size",
     "rank": "fit",
 }
-_RECORDS: Final = msgspec.json.Decoder(ModelRecord)
 _PLAIN: Final = (str, int, float)
 _CROWD: Final = 1_024
 _LATEST: Final = 2**63 // _CROWD - 2_000_000
@@ -112,9 +110,7 @@ def add(db: sqlite3.Connection, found: Iterable[Found], *, texts: str = "words")
             continue
         n = _free(db, _microseconds(record.created_at))
         db.execute(_INSERT_MODEL, (n, one.directory, one.stamp, *_columns(record)))
-        # As the struct is, with what it doesn't know in a field of its own: reading it back takes
-        # half the time, and nobody but this version reads it.
-        shown.append((n, one.alias, msgspec.json.encode(record)))
+        shown.append((n, one.alias, remembering.encode(record)))
         tags += [(n, tag.casefold()) for tag in record.tags]
         places += [(n, at.kind, at.name, at.name.casefold()) for at in record.locations]
         words.append((n, *_words(record, one.alias)))
@@ -146,37 +142,34 @@ def stamps(db: sqlite3.Connection) -> dict[str, int]:
     )
 
 
-def page(db: sqlite3.Connection, models: Path, query: Query) -> Page:
+def page(db: sqlite3.Connection, query: Query, shown: remembering.Shown) -> Page:
     """One page of a list.
+
+    Args:
+        db: The index.
+        query: Which models.
+        shown: The index's.
 
     Raises:
         UsageError: A bad cursor.
         InvalidSearch: Its text can't be read.
     """
     sort, parts = _parts(db, query)
-    rows: list[tuple[int, int | float | str, str | None, bytes]] = []
+    rows: list[tuple[int, int | float | str]] = []
     for part in parts:
-        # Records are fetched for the page alone: a sort would carry each of them along.
         rows += db.execute(
-            f"SELECT n, k, alias, record FROM (SELECT {part.row} AS n, {part.key} AS k "  # noqa: S608 - own constants
-            f"{part.source} ORDER BY {part.order} LIMIT ?) JOIN shown USING (n) "
-            f"ORDER BY {part.order_again}",
+            f"SELECT {part.row}, {part.key} {part.source} ORDER BY {part.order} LIMIT ?",
             (*part.given, query.limit + 1 - len(rows)),
         )
         if len(rows) > query.limit:
             break
     listed = rows[: query.limit]
-    entries = tuple(_entry(models, alias, record) for _, _, alias, record in listed)
+    entries = tuple(shown.of(db, [row for row, _ in listed]))
     if len(rows) == len(listed):
         return Page(entries=entries, cursor=None)
-    row, key = listed[-1][:2]
+    row, key = listed[-1]
     last = Position(sort=sort, reverse=query.reverse, key=key, row=row)
     return Page(entries=entries, cursor=cursor_of(last))
-
-
-def _entry(models: Path, alias: str | None, record: bytes) -> Entry:
-    value = _RECORDS.decode(record)
-    return Entry(record=value, alias=alias, directory=models / value.directory)
 
 
 def count(db: sqlite3.Connection, query: Query) -> int:
@@ -231,7 +224,6 @@ class _Part(msgspec.Struct, frozen=True):
     row: str
     key: str
     order: str
-    order_again: str
 
 
 def _parts(db: sqlite3.Connection, query: Query) -> tuple[SortedBy, list[_Part]]:
@@ -300,9 +292,7 @@ def _part(
     forth, back = (">", "<") if not query.reverse else ("<", ">")
     up, down = ("ASC", "DESC") if not query.reverse else ("DESC", "ASC")
     by = row if sort == "date" else _KEY[sort]
-    order, again = f"{by} {up}, {row} {down}", f"k {up}, n {down}"
-    if sort == "date":
-        order, again = f"{row} {down}", f"n {down}"
+    order = f"{row} {down}" if sort == "date" else f"{by} {up}, {row} {down}"
     if position is not None and sort == "date":
         clauses.append(f"{row} {back} ?")
         given.append(position.row)
@@ -310,7 +300,7 @@ def _part(
         clauses.append(f"({by} {forth} ? OR ({by} = ? AND {row} {back} ?))")
         given += [position.key, position.key, position.row]
     where = f" WHERE {' AND '.join(clauses)}" if clauses else ""
-    return _Part(source + where, given, row, key or by, order, again)
+    return _Part(source + where, given, row, key or by, order)
 
 
 def _given(query: Query) -> tuple[list[str], list[Any]]:

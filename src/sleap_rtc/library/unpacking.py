@@ -19,7 +19,7 @@ import tarfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Final
+from typing import Final
 
 import msgspec
 from blake3 import blake3
@@ -29,11 +29,13 @@ from sleap_rtc.domain.models import ModelFile, ModelRecord
 from sleap_rtc.domain.packages import check_path
 from sleap_rtc.domain.values import decode
 from sleap_rtc.errors import DataError
-from sleap_rtc.files.durable import disk_errors, sync_directory, sync_file
+from sleap_rtc.files.durable import disk_errors
 from sleap_rtc.files.space import check_space
 from sleap_rtc.library import layout, manifest, merging, portable
-from sleap_rtc.library.backup import TOP, Head, saved_files, spool
+from sleap_rtc.library.backup import TOP, Head, expected_size, saved_files, spool
+from sleap_rtc.library.bulk import Bulk
 from sleap_rtc.library.claiming import same_model
+from sleap_rtc.library.inspection.listed import looked_into_again
 from sleap_rtc.library.merging import Report, has_content
 from sleap_rtc.library.registry import Registry
 from sleap_rtc.library.tapes import Tape
@@ -52,8 +54,11 @@ def restore(
     path: Path,
     *,
     revive: bool = False,
-    moved: Told = unseen,
+    opening: Told = unseen,
     told: Told = unseen,
+    moved: Told = unseen,
+    taken: Told = unseen,
+    named: Told = unseen,
 ) -> Report:
     """Bring back a library, or merge it into one; nothing that is here is overwritten.
 
@@ -61,8 +66,11 @@ def restore(
         registry: The library.
         path: The archive.
         revive: Whether models that were deleted here come back.
-        moved: Told of the bytes that were read.
-        told: Told of the records that were read, before that.
+        opening: Told of the bytes of the manifest that were looked through.
+        told: Told of the records that were read, after that.
+        moved: Told of the bytes of files that were read, after that.
+        taken: Told of the models without files, after that.
+        named: Told of the aliases, at the end.
 
     Returns:
         What became of each model and alias.
@@ -81,16 +89,18 @@ def restore(
             members = tape.members()
             head = decode(Head, _text(tape, members, "backup.json", _MAX_HEAD), what="head")
             with disk_errors(registry.incoming):
-                outline = _outline(tape, members, registry.incoming, what=str(path))
-                restoring = _Restoring(registry, report, head, outline, revive=revive, told=told)
-                check_space(registry.incoming, restoring.need)
-                restoring.run(tape, members, moved)
+                outline = _outline(tape, members, registry.incoming, str(path), opening)
+                with Bulk(registry, report, revive=revive) as bulk:
+                    restoring = _Restoring(bulk, head, outline, told=told)
+                    check_space(registry.incoming, restoring.need)
+                    restoring.run(tape, members, moved, taken)
         except (*_FAULTS, OSError) as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise
             raise DataError(what=str(path), why=f"it is no whole backup ({error})") from None
     merging.mend_lineage(registry, report, restoring.records())
-    merging.name_models(registry, report, portable.aliases_of(outline, report))
+    aliases = counted(portable.aliases_of(outline, report), len(outline.aliases), named)
+    merging.name_models(registry, report, aliases)
     return report
 
 
@@ -109,20 +119,11 @@ class _Restoring:
         need: Bytes of the files that will be written.
     """
 
-    def __init__(
-        self,
-        registry: Registry,
-        report: Report,
-        head: Head,
-        outline: manifest.Contents,
-        *,
-        revive: bool,
-        told: Told,
-    ) -> None:
-        self._registry = registry
-        self._report = report
+    def __init__(self, bulk: Bulk, head: Head, outline: manifest.Contents, *, told: Told) -> None:
+        self._bulk = bulk
+        self._registry = bulk.registry
+        self._report = bulk.report
         self._outline = outline
-        self._revive = revive
         self._contents = head.links == "contents"
         self._current: ModelRecord | None = None
         self._files: dict[str, ModelFile] = {}
@@ -131,14 +132,14 @@ class _Restoring:
         self._begun: set[str] = set()
         self._size = self.need = 0
         for record in self._readable(told):
-            size = sum(file.size for file in saved_files(record, self._contents))
+            size = expected_size(record, self._contents)
             self._size += size
             if self._is_here(record):
                 self._here.add(record.id)
             else:
                 self.need += size
 
-    def run(self, tape: Tape, members: Iterator[tarfile.TarInfo], moved: Told) -> None:
+    def run(self, tape: Tape, members: Iterator[tarfile.TarInfo], moved: Told, taken: Told) -> None:
         """Take in every model."""
         done = 0
         coming: _Coming | None = None
@@ -148,7 +149,8 @@ class _Restoring:
                     continue
                 record, file = self._listed(member)
                 if coming is None or record.id != coming.record.id:
-                    self._finish(coming)
+                    finished, coming = coming, None
+                    self._finish(finished)
                     coming = self._begin(record, member)
                 if file.path in coming.arrived:
                     raise DataError(what=member.name[:200], why="it is in the backup twice")
@@ -158,19 +160,23 @@ class _Restoring:
                     coming.arrived.add(file.path)
                     done += file.size
                 moved(done, self._size)
-            self._finish(coming)
+            finished, coming = coming, None
+            self._finish(finished)
         finally:
             if coming is not None:
                 shutil.rmtree(coming.folder, ignore_errors=True)
-        for record in self.records():
-            if record.id not in self._begun:
-                self._without_files(record)
+        without = len(self._outline.models) - len(self._refused) - len(self._begun)
+        for record in counted(self._unbegun(), without, taken):
+            self._without_files(record)
 
     def records(self) -> Iterator[ModelRecord]:
         """Every record in the backup that can be used, one at a time."""
         for name, raw in self._outline.models.items():
             if name not in self._refused:
                 yield manifest.record_of(name, raw)
+
+    def _unbegun(self) -> Iterator[ModelRecord]:
+        return (record for record in self.records() if record.id not in self._begun)
 
     def _readable(self, told: Told) -> Iterator[ModelRecord]:
         """The same, as it is found out which they are."""
@@ -191,7 +197,7 @@ class _Restoring:
         there = self._registry.known(record.id, record.model_type)
         if there is None or not same_model(there, record):
             return False
-        return there.deleted_at is None or not self._revive
+        return there.deleted_at is None or not self._bulk.revive
 
     def _is_refused(self, member: tarfile.TarInfo) -> bool:
         """Whether it is a file of a model whose record can't be read."""
@@ -235,7 +241,8 @@ class _Restoring:
         complete = True
         for file in record.files:
             if file.path in arrived:
-                files.append(replace(file, link=None))
+                own = replace(file, link=None)
+                files.append(looked_into_again(own, folder / file.path))
             elif here:
                 break
             elif file.link and has_content(Path(file.link), file):
@@ -243,7 +250,7 @@ class _Restoring:
                 link = folder / file.path
                 link.parent.mkdir(parents=True, exist_ok=True)
                 link.symlink_to(real.link or "")
-                files.append(real)
+                files.append(looked_into_again(real, Path(real.link or "")))
             else:
                 complete = False
                 files.append(file)
@@ -251,47 +258,47 @@ class _Restoring:
             shutil.rmtree(folder, ignore_errors=True)
             self._without_files(record)
             return
-        for below, _, _ in os.walk(folder):
-            sync_directory(Path(below))
         # What is there of a model that isn't whole stays: often it is a log that lacks.
         status = record.status if complete or record.status == "failed" else "missing"
         whole = replace(record, files=tuple(files), status=status)
-        merging.take_in(
-            self._registry, self._report, whole, folder, links=True, revive=self._revive
-        )
+        size = sum(file.size for file in record.files if file.path in arrived)
+        self._bulk.add(whole, folder, size=size, links=True)
 
     def _without_files(self, record: ModelRecord) -> None:
         try:
-            portable.take_in_record(self._registry, self._report, record, revive=self._revive)
+            portable.take_in_record(self._bulk, record)
         except DataError as error:
             self._report.add("model", record.id, "refused", why=error.message)
 
 
 def _text(tape: Tape, members: Iterator[tarfile.TarInfo], name: str, limit: int) -> bytes:
-    source = _leading(tape, members, name, limit)
+    source = tape.content(_leading(members, name, limit))
     return b"".join(iter(lambda: source.read(_PIECE), b""))
 
 
 def _outline(
-    tape: Tape, members: Iterator[tarfile.TarInfo], folder: Path, *, what: str
+    tape: Tape, members: Iterator[tarfile.TarInfo], folder: Path, what: str, told: Told
 ) -> manifest.Contents:
     """The manifest's outline; it is kept in a file as long as somebody asks for its models."""
+    member = _leading(members, "manifest.json", manifest.MAX_BYTES)
+    check_space(folder, member.size)
     with spool(folder) as text:
-        shutil.copyfileobj(
-            _leading(tape, members, "manifest.json", manifest.MAX_BYTES), text, _PIECE
-        )
+        source = tape.content(member)
+        while piece := source.read(_PIECE):
+            text.write(piece)
+            told(text.tell(), 2 * member.size)
         text.flush()
-        return manifest.opened(text, what=what)
+        return manifest.opened(text, what=what, told=lambda done, of: told(of + done, 2 * of))
 
 
-def _leading(tape: Tape, members: Iterator[tarfile.TarInfo], name: str, limit: int) -> IO[bytes]:
-    """What a member of the archive's beginning has, which has to come next."""
+def _leading(members: Iterator[tarfile.TarInfo], name: str, limit: int) -> tarfile.TarInfo:
+    """A member of the archive's beginning, which has to come next."""
     member = next(members, None)
     if member is None or member.name != f"{TOP}/{name}" or not member.isreg():
         raise DataError(what="the archive", why=f"it is no backup: it lacks {name}")
     if member.size > limit:
         raise DataError(what=name, why=f"it has {member.size} bytes, more than the {limit} allowed")
-    return tape.content(member)
+    return member
 
 
 def _extract(tape: Tape, member: tarfile.TarInfo, folder: Path, file: ModelFile) -> bool:
@@ -312,8 +319,6 @@ def _extract(tape: Tape, member: tarfile.TarInfo, folder: Path, file: ModelFile)
         while piece := source.read(_PIECE):
             digest.update(piece)
             out.write(piece)
-        out.flush()
-        sync_file(out.fileno())
     if digest.hexdigest() == file.blake3:
         return True
     target.unlink()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -21,7 +21,8 @@ class Changed(msgspec.Struct, frozen=True):
 
     Attributes:
         models: The models of which that is known.
-        any: Whether others may have changed too: marks were pruned before they were seen.
+        any: Whether others may have changed too: a great many did, or marks were pruned before
+            they were seen.
     """
 
     models: tuple[ModelId, ...] = ()
@@ -44,7 +45,9 @@ class LibraryWatch:
         self._models = models
         self._now_ns = now_ns
         self._stamp = marks.stamp(models)
-        self._seen = marks.names(models)
+        names = marks.names(models)
+        self._under_way = self._unfinished(filter(None, map(marks.parse, names)))
+        self._seen = names - self._under_way
         self._looked_at = now_ns()
 
     def look(self) -> Changed:
@@ -56,10 +59,19 @@ class LibraryWatch:
         slept = (now - self._looked_at) / 1e9 >= marks.KEPT_S
         self._looked_at = now
         stamp = marks.stamp(self._models)
-        if stamp == self._stamp and now - stamp > _SETTLED_NS:
+        if stamp == self._stamp and now - stamp > _SETTLED_NS and not self._under_way:
             return Changed(any=slept)
         names = marks.names(self._models)
         new = sorted(names - self._seen)
-        self._stamp, self._seen = stamp, names
-        found = (layout.parse(mark.directory) for mark in map(marks.parse, new) if mark)
-        return Changed(models=tuple(dict.fromkeys(each[1] for each in found if each)), any=slept)
+        told = [mark for mark in map(marks.parse, new) if mark]
+        self._under_way = self._unfinished(told)
+        self._stamp, self._seen = stamp, names - self._under_way
+        many = any(m.directory == marks.ALL and m.name not in self._under_way for m in told)
+        found = (layout.parse(mark.directory) for mark in told)
+        models = tuple(dict.fromkeys(each[1] for each in found if each))
+        return Changed(models=models, any=slept or many)
+
+    def _unfinished(self, told: Iterable[marks.Mark]) -> set[str]:
+        """Names of those marks that tell of many changes whose writer is still at work."""
+        many = (mark for mark in told if mark.directory == marks.ALL)
+        return {mark.name for mark in many if not marks.is_over(self._models, mark)}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sleap_rtc.domain.models import ModelFile
-from sleap_rtc.library.inspection.listed import looked_into
+from sleap_rtc.library.inspection.listed import looked_into, looked_into_again
 from sleap_rtc.testing import model_files
 
 HASH = "0" * 64
@@ -55,3 +55,18 @@ def test_a_file_that_cannot_be_looked_into_is_unknown(directory, content):
     (file,) = looked_into([listed("cut.ckpt", safety="safe")], directory)
     assert file.safety == "unknown"
     assert 0 < len(file.found) <= 1_000
+
+
+def test_who_says_that_a_file_is_clean_is_not_believed(directory):
+    (directory / "evil.ckpt").write_bytes(model_files.torch_pickle(print))
+    (directory / "sub").mkdir()
+    (directory / "sub" / "net.ckpt").write_bytes(model_files.torch_zip())
+    for said in ("safe", "scanned"):
+        found = looked_into_again(listed("evil.ckpt", safety=said), directory / "evil.ckpt")
+        assert found.safety == "flagged"
+        inside = listed("sub/net.ckpt", safety=said)
+        assert looked_into_again(inside, directory / inside.path).safety == "scanned"
+    worse = listed("best.ckpt", safety="flagged", found="so they say")
+    assert looked_into_again(worse, directory / "best.ckpt") == worse
+    unsaid = listed("best.ckpt")
+    assert looked_into_again(unsaid, directory / "best.ckpt") == unsaid

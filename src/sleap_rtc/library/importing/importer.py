@@ -25,6 +25,7 @@ from sleap_rtc.errors import (
     SleapRtcError,
     UsageError,
 )
+from sleap_rtc.files.copying import room_of_copies
 from sleap_rtc.files.drives import Kind, drive_of
 from sleap_rtc.files.durable import TEMPORARY, disk_errors
 from sleap_rtc.files.hashcache import HashCache
@@ -248,7 +249,8 @@ class Importer:
         examined = examine(candidate)
         if not self._wishes.trust:
             examined.check_trusted()
-        model_type = self._wishes.model_type or examined.model_type
+        wished, known = self._wishes.model_type, examined.model_type
+        model_type = (known or wished) if self._wishes.recursive else (wished or known)
         if model_type is None:
             model_type = self._questions.model_type(examined)
         if model_type is None:
@@ -261,7 +263,7 @@ class Importer:
             sizes = [real.stat().st_size for real in candidate.files.values()]
             check_target(
                 self._registry.models_dir,
-                need=examined.size,
+                need=room_of_copies(candidate.files.values(), self._registry.models_dir),
                 largest=max(sizes, default=0),
                 names=candidate.files,
             )

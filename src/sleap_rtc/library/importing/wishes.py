@@ -30,7 +30,8 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
         copy: By copies instead of links.
         recursive: Every model in folders below.
         trust: A person says yes to whatever is found in the files.
-        model_type: The head, where nothing tells it, or against what a configuration says.
+        model_type: The head, where nothing tells it; of one model, not of many below a folder, also
+            against what its configuration says.
         alias: The alias of the model, or of the two of a top-down pair; None makes one of its name.
     """
 

@@ -36,8 +36,21 @@ CREATE INDEX model_by_time ON model (made);
 CREATE TABLE shown (
     n INTEGER PRIMARY KEY REFERENCES model (n) ON DELETE CASCADE,
     alias TEXT,
-    record BLOB NOT NULL            -- JSON
+    record BLOB NOT NULL            -- see remembering.py
 );
+
+-- One row with a number that is new whenever what a list shows has changed.
+CREATE TABLE state (number INTEGER NOT NULL);
+INSERT INTO state VALUES (random());
+CREATE TRIGGER shown_more AFTER INSERT ON shown BEGIN
+    UPDATE state SET number = random();
+END;
+CREATE TRIGGER shown_less AFTER DELETE ON shown BEGIN
+    UPDATE state SET number = random();
+END;
+CREATE TRIGGER shown_anew AFTER UPDATE ON shown BEGIN
+    UPDATE state SET number = random();
+END;
 
 CREATE TABLE tag (
     n INTEGER NOT NULL REFERENCES model (n) ON DELETE CASCADE,
