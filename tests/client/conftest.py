@@ -76,7 +76,7 @@ class Machine:
 
     async def learns(self, newer: Membership) -> None:
         """Wait until a list has taken effect here; it is kept then."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             assert await self.applied.get() == newer
         assert self.store.membership(newer.room) == newer
 

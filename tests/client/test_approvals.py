@@ -29,7 +29,7 @@ def model(folder: Path, content: object, *, source: str = "worker-pull") -> Entr
         created_at=datetime.now(UTC),
         checkpoint="best.ckpt",
     )
-    return Entry(record=record, alias="flies", directory=folder)
+    return Entry(record=record, alias="flies", folder=str(folder))
 
 
 def test_a_clean_one_is_run(tmp_path):
@@ -66,8 +66,10 @@ def test_what_the_record_calls_its_checkpoint_hides_nothing(tmp_path):
             Approvals(tmp_path / "trusted").check(entry)
 
 
-def test_what_this_machine_trained_is_not_looked_into(tmp_path):
-    Approvals(tmp_path / "trusted").check(model(tmp_path / "m", eval, source="worker-training"))
+def test_that_it_was_trained_here_is_not_believed(tmp_path):
+    """A backup's record, or a colleague's, may say so too."""
+    with pytest.raises(NotTrusted, match=r"best\.ckpt of model flies .*eval"):
+        Approvals(tmp_path / "trusted").check(model(tmp_path / "m", eval, source="worker-training"))
 
 
 def test_a_yes_to_what_was_imported_by_link_is_for_what_is_linked_to(tmp_path):
@@ -75,7 +77,7 @@ def test_a_yes_to_what_was_imported_by_link_is_for_what_is_linked_to(tmp_path):
     folder = tmp_path / "m"
     folder.mkdir()
     (folder / "best.ckpt").symlink_to(real.directory / "best.ckpt")
-    linked = msgspec.structs.replace(real, directory=folder)
+    linked = msgspec.structs.replace(real, folder=str(folder))
     approvals = Approvals(tmp_path / "trusted")
     with pytest.raises(NotTrusted, match=r"best\.ckpt of model flies .*eval"):
         approvals.check(linked)

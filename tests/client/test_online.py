@@ -62,7 +62,7 @@ async def test_whoever_acts_on_lists_is_told_of_a_newer_one(lab):
     ):
         await online.enter(anna.entry, name="gpu-1", kind="worker", worker=WorkerInfo())
         await publish(owner, newer)
-        assert await asyncio.wait_for(told.get(), 10) == newer
+        assert await asyncio.wait_for(told.get(), 60) == newer
         assert anna.store.membership(newer.room) == newer
 
 
@@ -103,14 +103,14 @@ async def test_a_removed_client_is_cut_off_and_both_sides_know(lab, web):
     anna, worker = await lab.joined("anna"), await lab.joined("gpu-1", "worker")
     async with worker.online(worker="gpu-1"), anna.online() as online, lab.owner.online() as owner:
         async with link(online) as linked:
-            await linked.request(Describe(), within_s=15)
+            await linked.request(Describe(), within_s=60)
             channel = await worker.channels.get()
             await publish(owner, lab.write_list(revoked=[anna]))
-            await asyncio.wait_for(worker.ended.wait(), 10)
+            await asyncio.wait_for(worker.ended.wait(), 60)
             assert isinstance(channel.ended_by, NotTrusted)
             with pytest.raises(NotPermitted):
-                await linked.request(Describe(), within_s=5)
-        assert isinstance(await asyncio.wait_for(anna.lost.get(), 5), NotPermitted)
+                await linked.request(Describe(), within_s=60)
+        assert isinstance(await asyncio.wait_for(anna.lost.get(), 60), NotPermitted)
 
 
 @pytest.mark.webrtc
@@ -118,14 +118,14 @@ async def test_a_removed_worker_is_cut_off_by_its_clients(lab, web):
     anna, worker = await lab.joined("anna"), await lab.joined("gpu-1", "worker")
     async with worker.online(worker="gpu-1"), anna.online() as online, lab.owner.online() as owner:
         async with link(online) as linked:
-            await linked.request(Describe(), within_s=15)
+            await linked.request(Describe(), within_s=60)
             newer = lab.write_list(revoked=[worker])
             await publish(owner, newer)
             await anna.learns(newer)
             with pytest.raises(NotPermitted):
-                await linked.request(Describe(), within_s=5)
-            await asyncio.wait_for(worker.ended.wait(), 10)
-        assert isinstance(await asyncio.wait_for(worker.lost.get(), 5), NotPermitted)
+                await linked.request(Describe(), within_s=60)
+            await asyncio.wait_for(worker.ended.wait(), 60)
+        assert isinstance(await asyncio.wait_for(worker.lost.get(), 60), NotPermitted)
 
 
 @pytest.mark.webrtc
@@ -134,13 +134,13 @@ async def test_a_list_that_only_a_peer_knows_ends_other_links_too(lab, web):
     anna, ben = await lab.joined("anna"), await lab.joined("ben")
     worker = await lab.joined("gpu-1", "worker")
     async with worker.online(worker="gpu-1"), anna.online() as one, link(one) as linked:
-        await linked.request(Describe(), within_s=15)
+        await linked.request(Describe(), within_s=60)
         channel = await worker.channels.get()
         async with ben.online() as other:
             ben.store.save_membership(lab.write_list(revoked=[anna]))
             async with link(other) as theirs:
-                await theirs.request(Describe(), within_s=15)
-                await asyncio.wait_for(worker.ended.wait(), 10)
+                await theirs.request(Describe(), within_s=60)
+                await asyncio.wait_for(worker.ended.wait(), 60)
         assert isinstance(channel.ended_by, NotTrusted)
 
 
@@ -228,15 +228,15 @@ async def test_a_worker_that_was_set_up_anew_is_taken_when_told_so(lab, web):
     anna = await lab.joined("anna")
     first, second = await lab.joined("one", "worker"), await lab.joined("two", "worker")
     async with first.online(worker="gpu-1"), anna.online() as online, link(online) as linked:
-        await linked.request(Describe(), within_s=15)
+        await linked.request(Describe(), within_s=60)
     async with second.online(worker="gpu-1"):
         async with anna.online() as online, link(online) as linked:
             with pytest.raises(WorkerChanged):
-                await linked.request(Describe(), within_s=15)
+                await linked.request(Describe(), within_s=60)
         accepted = await rooms.accept_worker(anna.settings, anna.entry, "gpu-1")
         assert (accepted.before, accepted.device) == (first.device, second.device)
         async with anna.online() as online, link(online) as linked:
-            await linked.request(Describe(), within_s=15)
+            await linked.request(Describe(), within_s=60)
 
 
 async def test_a_worker_can_be_taken_before_it_was_met(lab):

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
+import threading
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pytest
 
-from sleap_rtc.client import storing
+from sleap_rtc.client import routing, storing
 from sleap_rtc.client.composing import Composed, new_job_id
 from sleap_rtc.client.parts import inputs_of, parts_of
-from sleap_rtc.client.routing import carry_out, first_look, survey, weigh
+from sleap_rtc.client.routing import carry_out, first_look, plan_for, survey, weigh
 from sleap_rtc.client.storing import Stored
 from sleap_rtc.config import load
 from sleap_rtc.domain.packages import ref
@@ -290,3 +295,30 @@ def test_what_was_stored_before_storage_failed_is_used(tracking, settings, stora
     assert set(of_models(done)[0].values()) == {LinkedFile}
     assert len(said) == 1
     assert not done.composed.spec.waits_for_nobody
+
+
+async def test_who_gives_up_waits_for_no_server(composed, settings, monkeypatch):
+    asking, going_on = threading.Event(), threading.Event()
+
+    def silent(*_):
+        asking.set()
+        going_on.wait(30)
+
+    async def told(*_):
+        return None
+
+    monkeypatch.setattr(routing, "survey", silent)
+    monkeypatch.setattr(routing, "weigh", told)
+    client = SimpleNamespace(
+        settings=settings(),
+        devices=SimpleNamespace(room=lambda _: None),
+        link=lambda *_: contextlib.nullcontext(),
+    )
+    planning = asyncio.create_task(plan_for(client, composed, "gpu", ask=True))
+    assert await asyncio.to_thread(asking.wait, 20)
+    began = time.monotonic()
+    planning.cancel()
+    await asyncio.wait([planning])
+    assert planning.cancelled()
+    assert time.monotonic() - began < 1
+    going_on.set()

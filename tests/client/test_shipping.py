@@ -82,7 +82,9 @@ class Worker:
         self.registry, self.state = registry, "up"
         self.cache = HashCache(root / "hashes")
         self.answers = LibraryAnswers(registry, cache=self.cache)
-        self.asker = Asker(device="a" * 64, name="ada", role="member", session="1")
+        self.asker = Asker(device="a" * 64, name="ada", role="member", session="1", worker="f" * 64)
+        peer = SimpleNamespace(device=self.asker.worker)
+        self.proven = SimpleNamespace(own=self.asker.device, peer=peer)
         self.pushes = Pushes(
             registry,
             peers=self,
@@ -137,7 +139,7 @@ class Worker:
                 entry = self.registry.get(body.model)
                 served = serve_model(entry.record, entry.directory)
                 self.library.sources.add(LocalSource(served.packed, name=self.name))
-                return await self.near.tell(body) or Accepted()
+                return await self.near.tell(self.asker, body) or Accepted()
 
     def _find(self, name):
         entry = self.registry.get(name)
@@ -288,6 +290,31 @@ class TestPush:
         shipped = await lab.push(bad.id, training.id, good.id)
         assert [m.result for m in shipped.moved] == [good.id]
         assert [f.error.code for f in shipped.failed] == ["files_missing", "conflict"]
+
+    async def test_what_had_moved_before_the_network_failed_is_told(self, lab) -> None:
+        there = lab.put(lab.mine, "there", best=b"1")
+        lab.put(lab.theirs, "there", best=b"1")
+        cut, behind = (lab.put(lab.mine, name, best=name.encode()) for name in ("cut", "behind"))
+        lab.worker.fails = [LinkLost(peer="gpu-1", why="gone")]
+        shipped = await lab.push(there.id, cut.id, behind.id)
+        assert [m.model for m in shipped.moved] == [there.id]
+        assert [f.model for f in shipped.failed] == [cut.id, behind.id]
+        assert {f.error for f in shipped.failed} == {shipped.cut}
+
+    @pytest.mark.parametrize("asked", [True, False])
+    async def test_a_network_that_fails_when_all_has_moved(self, lab, monkeypatch, asked) -> None:
+        entry = lab.put(lab.mine, alias="fly")
+        ask = lab.worker.request
+
+        async def request(body, **given):
+            if isinstance(body, NameModels) and PushModel in lab.worker.asked:
+                raise LinkLost(peer="gpu-1", why="gone")
+            return await ask(body, **given)
+
+        monkeypatch.setattr(lab.worker, "request", request)
+        shipped = await lab.push(entry.id, alias="fly" if asked else None)
+        assert [m.how for m in shipped.moved] == ["added"]
+        assert (shipped.cut is not None) is asked
 
     async def test_an_unknown_one_before_anything_moves(self, lab) -> None:
         entry = lab.put(lab.mine)
@@ -593,6 +620,26 @@ class TestNear:
         monkeypatch.setattr(nearby.os, "geteuid", lambda: 4711)
         lab.put(lab.theirs, best=b"12345", alias="flies")
         [moved] = (await lab.pull("flies")).moved
+        assert [(c.way, c.size) for c in moved.came] == [("webrtc", 5)]
+
+    async def test_a_proof_that_is_passed_on_is_worth_nothing(self, lab) -> None:
+        """Who is no peer of this machine has two others of it prove to each other that they are."""
+        mallory = "e" * 64
+        # A worker of another machine, to this one's client; and a client there, to its worker: it
+        # asks each of them what the other one asks, and shows each what the other one made.
+        lab.worker.asker = replace(lab.worker.asker, device=mallory)
+        lab.worker.proven.peer.device = mallory
+        entry = lab.put(lab.mine, best=b"12345")
+        lab.put(lab.theirs, best=b"54321", name="theirs", alias="flies")
+        [moved] = (await lab.push(entry.id)).moved
+        assert [(c.way, c.size) for c in moved.came] == [("webrtc", 5)]
+        [moved] = (await lab.pull("flies")).moved
+        assert [(c.way, c.size) for c in moved.came] == [("webrtc", 5)]
+
+    async def test_while_the_link_is_down_nothing_is_proven(self, lab) -> None:
+        lab.worker.proven = None
+        entry = lab.put(lab.mine, best=b"12345")
+        [moved] = (await lab.push(entry.id)).moved
         assert [(c.way, c.size) for c in moved.came] == [("webrtc", 5)]
 
 

@@ -86,7 +86,7 @@ async def test_given_up_it_goes_on_with_the_next_call(tmp_path, endpoint, packed
     def wait(_method, number):
         if number == 1:
             reached.set()
-            go_on.wait(10)
+            go_on.wait(60)
 
     endpoint.fault = wait
     storing = asyncio.create_task(

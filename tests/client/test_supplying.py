@@ -11,7 +11,7 @@ from sleap_rtc.client.supplying import Supply, Ways, contents_of, in_storage
 from sleap_rtc.domain import packages
 from sleap_rtc.domain.models import ModelFile
 from sleap_rtc.domain.packages import BLOCK
-from sleap_rtc.errors import NotFound, StorageOff, StorageUnreachable
+from sleap_rtc.errors import Damaged, NotFound, StorageOff, StorageUnreachable
 from sleap_rtc.files.packing import pack
 from sleap_rtc.storage.objects import StoredObject
 from sleap_rtc.transports.base import Sources
@@ -158,6 +158,46 @@ async def test_alone_until_it_fails(case) -> None:
     assert case.ways(supply) == {"webrtc"}
     [said] = case.said
     assert said.startswith("Storage fails, so it comes over the link: there is no content")
+
+
+class Rotten(Store):
+    """Storage in which a block is wrong."""
+
+    def __init__(self, packed) -> None:
+        super().__init__(packed)
+        self.damaged: dict[str, str] = {}
+
+    async def bring(self, package, file, block, size):
+        data, way = await super().bring(package, file, block, size)
+        return (bytes(size) if block == 3 else data), way
+
+    def was_wrong(self, file) -> None:
+        self.damaged[str(file)] = "etag"
+
+
+async def test_what_is_damaged_in_storage_comes_from_a_peer(case) -> None:
+    for alone in (True, False):
+        said: list[str] = []
+        supply = Supply(
+            [Sources(case.peer)],
+            Rotten(case.packed),
+            alone=alone,
+            size=12 * BLOCK,
+            say=said.append,
+        )
+        await case.fetch(supply)
+        assert case.ways(supply) == {"s3", "webrtc"}
+        if alone:
+            assert said == ["Some of what storage has is damaged: it comes over the link as well."]
+            assert supply.damaged == {"0": "etag"}
+    assert Supply([], None, size=1, say=said.append).damaged == {}
+
+
+async def test_damaged_and_nowhere_else(case) -> None:
+    supply = Supply([], Rotten(case.packed), alone=True, size=12 * BLOCK, say=case.said.append)
+    with pytest.raises(Damaged, match="block 4 of 12 was wrong 3 times"):
+        await case.fetch(supply)
+    assert supply.damaged == {"0": "etag"}
 
 
 async def test_what_was_away_is_tried_again_and_what_refuses_is_not(case, monkeypatch) -> None:

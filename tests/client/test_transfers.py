@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from loguru import logger
 from msgspec.structs import replace
 
 from sleap_rtc.client import transfers as module
@@ -80,10 +82,30 @@ def test_one_that_ends_early_is_taken_up(known, error, state) -> None:
     known.time += timedelta(hours=1)
     with known.begin(wanted(if_exists="keep-both")) as going:
         now = going.transfer
-        assert (now.id, now.attempts, now.begun_at) == (one.id, 2, NOW)
+        assert (now.id, now.attempts, now.begun_at, now.done) == (one.id, 2, NOW, 40)
         assert (now.if_exists, now.why, now.state) == ("keep-both", "", "going")
         going.finish("0a1b2c3d")
     assert len(known.all()) == 1
+
+
+def test_beginning_and_end_are_logged(known) -> None:
+    lines: list[str] = []
+    handler = logger.add(lines.append, format="{message}, {extra[done]} of {extra[size]}")
+    try:
+        going = known.begin(wanted())
+        going.done = 40
+        with contextlib.suppress(LinkLost), going:
+            raise LinkLost(peer="gpu-1", why="it is gone")
+        with known.begin(wanted()) as going:
+            going.finish("0a1b2c3d")
+    finally:
+        logger.remove(handler)
+    assert lines == [
+        "push of fly: going, attempt 1, 0 of 100\n",
+        "push of fly: cut, attempt 1: The connection to gpu-1 was lost: it is gone., 40 of 100\n",
+        "push of fly: going, attempt 2, 40 of 100\n",
+        "push of fly: done, attempt 2, 100 of 100\n",
+    ]
 
 
 def test_another_content_or_worker_is_another_transfer(known) -> None:

@@ -1,8 +1,10 @@
-"""Checkpoints that this machine didn't make: looked into before they are run here.
+"""Checkpoints are looked into before they are run here, whatever their records say of them.
 
-One that is clean is run. One that isn't is run only if a person of the machine
-that runs it says yes, once per content; that yes is kept as
-``<home>/trusted/<BLAKE3 of the file>``, for clients and workers alike.
+A record travels, in backups too, so that it can't prove that a model was trained
+here. A checkpoint that is clean is run, as a trainer's own are. One that isn't is
+run only if a person of the machine that runs it says yes, once per content; that
+yes is kept as ``<home>/trusted/<BLAKE3 of the file>``, for clients and workers
+alike.
 """
 
 from __future__ import annotations
@@ -43,8 +45,6 @@ class Approvals:
             NotTrusted: A file that an engine may load isn't clean, and nobody said yes to it.
         """
         record = entry.record
-        if record.source == "worker-training":
-            return  # trained by this machine
         paths = {file.path for file in record.files}
         if record.checkpoint is not None:
             paths.add(record.checkpoint)

@@ -62,7 +62,7 @@ from sleap_rtc.protocol.link import NoticeBody, ReplyBody, RequestBody
 from sleap_rtc.transports.base import Sources
 from sleap_rtc.transports.blocks import BlockClient
 from sleap_rtc.transports.channel import Channel
-from sleap_rtc.transports.link import Link
+from sleap_rtc.transports.link import Link, State
 from sleap_rtc.transports.throttle import Throttle
 
 ASK_S: Final = 10.0
@@ -106,7 +106,12 @@ async def open_library(
 
 @asynccontextmanager
 async def open_linked(
-    online: Online, room: RoomEntry, worker: str | None, *, throttle: Throttle | None = None
+    online: Online,
+    room: RoomEntry,
+    worker: str | None,
+    *,
+    throttle: Throttle | None = None,
+    on_state: Callable[[State], None] = lambda _: None,
 ) -> AsyncIterator[tuple[WorkerLibrary, Link]]:
     """The same, with the link itself, over which content can be offered.
 
@@ -115,11 +120,12 @@ async def open_linked(
         room: The room.
         worker: The worker's name; by default the only one that is online.
         throttle: Limits what is sent of content.
+        on_state: Told how the link is.
 
     Raises:
         SleapRtcError: As :func:`open_library`.
     """
-    name = _only(online, room) if worker is None else worker
+    name = only_worker(online, room) if worker is None else worker
     found = await online.find_worker(room, name)
     library = WorkerLibrary(name)
     link = library.link = Link(
@@ -130,6 +136,7 @@ async def open_linked(
         on_notice=library.noticed,
         on_up=library.again,
         on_blocks=library.blocks,
+        on_state=on_state,
         throttle=throttle,
     )
     async with link:
@@ -141,13 +148,23 @@ async def open_linked(
             online.unwatch(link)
 
 
-def _only(online: Online, room: RoomEntry) -> str:
+def only_worker(online: Online, room: RoomEntry) -> str:
+    """The name of the only worker that is online in a room.
+
+    Raises:
+        NotFound: None is.
+        UsageError: Several are.
+    """
     names = [presence.name for presence in online.workers(room.room)]
     if not names:
-        raise NotFound(message=f"No worker is online in room {room.name!r}.")
+        raise NotFound(
+            message=f"No worker is online in room {room.name!r}.",
+            hint=f"Start one, on a machine that joined: sleap-rtc worker --room {room.name}",
+        )
     if len(names) > 1:
         raise UsageError(
-            message="Several workers are online.", hint=f"Add --worker: {', '.join(names)}."
+            message=f"Several workers are online: {', '.join(names)}.",
+            hint=f"Add --worker {names[0]}, or another one.",
         )
     return names[0]
 

@@ -14,7 +14,18 @@ from sleap_rtc.errors import SleapRtcError
 from sleap_rtc.files.buffers import Content
 from sleap_rtc.transfer.choice import Kind
 from sleap_rtc.transfer.machine import SourceId
-from sleap_rtc.transports.base import BlockSource, Manner, Place, Several, Sources, Traced
+from sleap_rtc.transports.base import (
+    Blamed,
+    BlockSource,
+    Keep,
+    Manner,
+    Place,
+    Pouring,
+    Several,
+    Sources,
+    Traced,
+    leaves,
+)
 from sleap_rtc.transports.blocks import Served
 
 _WEBRTC: Final[Kind] = "webrtc"
@@ -26,12 +37,14 @@ class CountedServed:
 
     Attributes:
         sent: Bytes of the blocks that the other side asked for.
+        again: Blocks that it had asked for before.
     """
 
     def __init__(self, served: Served) -> None:
         self._served = served
         self._lock = threading.Lock()
-        self.sent = 0
+        self._asked: set[tuple[int, int]] = set()
+        self.sent = self.again = 0
 
     @property
     def listing(self) -> bytes:
@@ -43,6 +56,8 @@ class CountedServed:
         data = self._served.read(file, block)
         with self._lock:
             self.sent += len(data)
+            self.again += (file, block) in self._asked
+            self._asked.add((file, block))
         return data
 
 
@@ -54,13 +69,19 @@ class CountedSources:
 
     Attributes:
         came: Way and source → bytes of the blocks that came.
+        again: Blocks that were under way more than once: what came was wrong, the source was lost,
+            or another one was asked as well.
         on_failure: Called when a source failed or refused, before the transfer hears of it: so
             another one can be added in its place.
+        on_wrong: Called when a block of a source wasn't what it should be.
     """
 
     def __init__(self, *theirs: Sources) -> None:
         self.came: Counter[tuple[Kind, str]] = Counter()
         self.on_failure: Callable[[BlockSource, SleapRtcError], None] = lambda _source, _error: None
+        self.on_wrong: Callable[[BlockSource], None] = lambda _source: None
+        self.again = 0
+        self._asked: set[Place] = set()
         self._near = 0
         self._first = theirs
         self._theirs: list[Sources] = []
@@ -86,6 +107,11 @@ class CountedSources:
         if size:
             self.came["local", source] += size
             self._near += size
+
+    def ask(self, place: Place) -> None:
+        """Count a block that is under way."""
+        self.again += place in self._asked
+        self._asked.add(place)
 
     def follow(self, theirs: Sources) -> None:
         """Use these sources, too, as they come and go, until the block ends."""
@@ -124,22 +150,66 @@ class _Counted:
         return self._source.name
 
     @property
+    def leaving(self) -> bool:
+        return leaves(self._source)
+
+    def was_wrong(self, file: int) -> None:
+        if isinstance(self._source, Blamed):
+            self._source.was_wrong(file)
+        self._total.on_wrong(self._source)
+
+    @property
     def at_once(self) -> int:
         return self._source.at_once if isinstance(self._source, Several) else 1
 
     async def several(
-        self, package: PackageId, blocks: Sequence[Place], size: int
+        self, package: PackageId, blocks: Sequence[Place], sizes: Sequence[int]
     ) -> tuple[Content, Kind]:
         source = self._source
         if not isinstance(source, Several):
             raise TypeError(f"{source.name} gives one block after the other")
+        for place in blocks:
+            self._total.ask(place)
         try:
-            data, way = await source.several(package, blocks, size)
+            data, way = await source.several(package, blocks, sizes)
         except SleapRtcError as error:
             self._total.on_failure(source, error)
             raise
         self._total.came[way, source.name] += len(data)
         return data, way
+
+    @property
+    def way(self) -> Kind:
+        return self._source.way if isinstance(self._source, Pouring) else _WEBRTC
+
+    def run(self, file: int) -> int:
+        return self._source.run(file) if isinstance(self._source, Pouring) else 0
+
+    async def pour(
+        self, package: PackageId, file: int, first: int, sizes: Sequence[int], keep: Keep
+    ) -> None:
+        source, came, under_way = self._source, 0, first
+        if not isinstance(source, Pouring):
+            raise TypeError(f"{source.name} gives one block after the other")
+
+        def count(number: int, content: Content) -> bool:
+            nonlocal came, under_way
+            came += len(content)
+            under_way += 1
+            return keep(number, content)
+
+        try:
+            await source.pour(package, file, first, sizes, count)
+        except SleapRtcError as error:
+            # Those behind it were asked for, but nothing of them has travelled.
+            self._total.ask((file, under_way))
+            self._total.on_failure(source, error)
+            raise
+        finally:
+            for block in range(first, under_way):
+                self._total.ask((file, block))
+            if came:
+                self._total.came[source.way, source.name] += came
 
     async def listing(self, ref: PackageRef) -> bytes:
         try:
@@ -150,6 +220,7 @@ class _Counted:
 
     async def block(self, package: PackageId, file: int, block: int, size: int) -> Content:
         source, way = self._source, _WEBRTC
+        self._total.ask((file, block))
         try:
             if isinstance(source, Traced):
                 data, way = await source.bring(package, file, block, size)

@@ -24,6 +24,7 @@ from loguru import logger
 from sleap_rtc.auth.store import RoomEntry
 from sleap_rtc.client.asking import WorkerLibrary, open_linked
 from sleap_rtc.client.bringing import PATIENCE_S, OnProgress
+from sleap_rtc.client.finding import choose_worker
 from sleap_rtc.client.online import Online
 from sleap_rtc.client.supplying import Say, Ways
 from sleap_rtc.client.transfers import Direction, Transfer, Transfers
@@ -40,13 +41,14 @@ from sleap_rtc.errors import (
     UnknownWorker,
 )
 from sleap_rtc.files.hashcache import HashCache
+from sleap_rtc.files.nearby import Ends
 from sleap_rtc.library.registry import Registry
 from sleap_rtc.protocol.link import NoticeBody, ReplyBody, RequestBody
 from sleap_rtc.protocol.moving import How, PushMoved
 from sleap_rtc.transfer.choice import Plan
-from sleap_rtc.transfer.progress import Progress
+from sleap_rtc.transfer.progress import OfFile, Progress
 from sleap_rtc.transports.blocks import Served
-from sleap_rtc.transports.link import Link
+from sleap_rtc.transports.link import Link, State
 from sleap_rtc.transports.throttle import Throttle
 
 Choice = Literal["skip", "overwrite", "keep-both"]
@@ -125,6 +127,8 @@ class Moved(msgspec.Struct, frozen=True, kw_only=True):
         path: Its directory there.
         size: Bytes of its files.
         sent: Bytes that travelled.
+        again: Blocks that were asked for once more, since they came wrong or not whole; None where
+            this side doesn't see them.
         came: What came, by way and source, as the receiver saw it; what it read where it was, too.
         seconds: How long its content took.
         safety: The tier of its worst file, as the receiver found it.
@@ -140,6 +144,7 @@ class Moved(msgspec.Struct, frozen=True, kw_only=True):
     path: str = ""
     size: int = 0
     sent: int = 0
+    again: int | None = None
     came: tuple[Came, ...] = ()
     seconds: float = 0.0
     safety: Tier = "unknown"
@@ -179,6 +184,7 @@ class Mover:
         ways: What the user wants of the ways that content takes.
         beside: To other workers, which may have the same content.
         say: Told what a person should know meanwhile.
+        why: Why this worker, where none was named.
     """
 
     def __init__(
@@ -201,6 +207,7 @@ class Mover:
         self.transfers = transfers
         self.handshake_s = handshake_s
         self.ways, self.beside, self.say = ways, beside, say
+        self.why = ""
         self._told: dict[str, OnProgress] = {}
         library.on_other = self._noticed
 
@@ -208,6 +215,18 @@ class Mover:
     def worker(self) -> str:
         """The worker's name."""
         return self.link.name
+
+    def ends(self, *, holds: bool) -> Ends | None:
+        """Both ends of the link, for a mark; None while it is down.
+
+        Args:
+            holds: Whether the files are here.
+        """
+        proven = self.link.proven
+        if proven is None:
+            return None
+        here, there = proven.own, proven.peer.device
+        return Ends(reader=there, holder=here) if holds else Ends(reader=here, holder=there)
 
     def transfer(
         self, direction: Direction, record: ModelRecord, label: str, package: PackageRef
@@ -281,15 +300,21 @@ class Mover:
 
     def _noticed(self, body: NoticeBody) -> None:
         if isinstance(body, PushMoved) and body.package in self._told:
-            self._told[body.package](
-                Progress(
-                    phase=body.phase,
-                    done=min(body.done, body.total),
-                    total=body.total,
-                    rate=body.rate,
-                    eta_s=body.eta_s,
-                )
-            )
+            self._told[body.package](progress_of(body))
+
+
+def progress_of(told: PushMoved) -> Progress:
+    """How far a push is, as its worker tells it."""
+    size = told.file_size
+    file = OfFile(told.file, done=min(told.file_done, size), size=size) if told.file else None
+    return Progress(
+        phase=told.phase,
+        done=min(told.done, told.total),
+        total=told.total,
+        rate=told.rate,
+        eta_s=told.eta_s,
+        file=file,
+    )
 
 
 @asynccontextmanager
@@ -304,6 +329,7 @@ async def open_mover(
     throttle: Throttle | None = None,
     ways: Ways = Ways(),  # noqa: B008 - it is frozen
     beside: Sequence[str] = (),
+    wanted: Sequence[str] = (),
     say: Say = logger.warning,
 ) -> AsyncIterator[Mover]:
     """Connect to a worker, to move models.
@@ -311,7 +337,8 @@ async def open_mover(
     Args:
         online: This device, present in the room.
         room: The room.
-        worker: The worker's name; by default the only one that is online.
+        worker: The worker's name; by default the only one that is online, or that has what is
+            wanted.
         registry: This machine's library.
         cache: Hashes of unchanged files.
         transfers: What this machine remembers.
@@ -319,26 +346,32 @@ async def open_mover(
         ways: What the user wants of the ways that content takes.
         beside: Other workers, which may have the same content; the first that can be reached is
             asked which models there are.
+        wanted: Models that the worker must have, if it isn't named.
         say: Told which workers can't be reached, and what else a person should know.
 
     Raises:
         UnknownWorker: It isn't online.
-        UsageError: Several are online, and none is named.
+        UnknownModel: None is named, and no worker has what is wanted.
+        UsageError: None is named, and several are online, or have what is wanted.
         PeerUnreachable: It can't be reached.
         NotPermitted: One side doesn't trust the other.
     """
     movers: list[Mover] = []
+    why = ""
+    if worker is None:
+        chosen = await choose_worker(online, room, wanted)
+        worker, why = chosen.name, chosen.why
     left = [worker, *(name for name in dict.fromkeys(beside) if name != worker)]
     async with AsyncExitStack() as stack:
         for number, name in enumerate(left, 1):
             began = time.monotonic()
-            linked = open_linked(online, room, name, throttle=throttle)
+            linked = open_linked(online, room, name, throttle=throttle, on_state=telling(name, say))
             try:
                 library, link = await stack.enter_async_context(linked)
             except (UnknownWorker, NetworkError) as error:
                 if number == len(left) and not movers:
                     raise
-                say(f"{name} is left out: {error.message}")
+                say(f"{name} is left out. {error.message}")
                 continue
             mover = Mover(
                 library,
@@ -354,7 +387,25 @@ async def open_mover(
             )
             movers.append(mover)
         movers[0].beside = tuple(movers[1:])
+        movers[0].why = why
         yield movers[0]
+
+
+def telling(worker: str, say: Say) -> Callable[[State], None]:
+    """Says when a link is interrupted, and when it is up again."""
+    away = False
+
+    def on_state(state: State) -> None:
+        nonlocal away
+        if state in ("silent", "down") and not away:
+            away = True
+            minutes = f"{PATIENCE_S / 60:g} min"
+            say(f"{worker} doesn't answer: waiting up to {minutes}. Ctrl-C loses nothing.")
+        elif state == "up" and away:
+            away = False
+            say(f"{worker} is back.")
+
+    return on_state
 
 
 def say_not_planned(mover: Mover, plan: Plan) -> None:

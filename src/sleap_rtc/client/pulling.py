@@ -34,6 +34,7 @@ from sleap_rtc.client.bringing import (
     seen_at,
     to_the_end,
 )
+from sleap_rtc.client.doubting import report_later, reporting
 from sleap_rtc.client.moving import (
     Came,
     Clash,
@@ -79,6 +80,7 @@ from sleap_rtc.transports.fetch import fetch
 
 HASHING_S: Final = 600.0
 """Seconds for an answer before which the worker reads all of a model."""
+_ANEW: Final = "push-model with --transport s3, where the model is whole, stores it anew."
 
 
 class Named(msgspec.Struct, frozen=True):
@@ -175,25 +177,27 @@ async def pull_model(
         if mover.ways.storage is not None and "s3" in kinds[: kinds.index("webrtc")]:
             stored = storage_source(mover.ways.storage, package, contents_of(record.files))
         supply = Supply(links, stored, size=package.size, alone=kinds[0] == "s3", say=mover.say)
-        with supply.sources() as sources:
-            staged = await fetch(
-                package,
-                sources=sources,
-                destination=_destination(registry, wanted),
-                incoming=registry.incoming,
-                held=(registry.models_dir,),
-                near=near,
-                on_near=lambda size: supply.counted.add_near(mover.worker, size),
-                cache=mover.cache,
-                on_progress=progress,
-                throttle=mover.throttle,
-                patience=PATIENCE_S,
-            )
+        async with reporting(mover.ways.storage, supply, anew=_ANEW):
+            with supply.sources() as sources:
+                staged = await fetch(
+                    package,
+                    sources=sources,
+                    destination=_destination(registry, wanted),
+                    incoming=registry.incoming,
+                    held=(registry.models_dir,),
+                    near=near,
+                    on_near=lambda size: supply.counted.add_near(mover.worker, size),
+                    cache=mover.cache,
+                    on_progress=progress,
+                    throttle=mover.throttle,
+                    patience=PATIENCE_S,
+                )
         with staged:
             arrived = await to_the_end(
                 _take_in, mover, record, path, staged, trust=trust, if_exists=done
             )
         going.finish(arrived.entry.id)
+    await report_later(mover.ways.storage, supply)
     entry = arrived.entry
     came = tuple(
         Came(way=way, source=source, size=size)
@@ -210,6 +214,7 @@ async def pull_model(
         path=str(entry.directory),
         size=package.size,
         sent=supply.counted.received,
+        again=supply.counted.again,
         came=came,
         seconds=time.monotonic() - began,
         safety=safety_of(entry.record).tier,
@@ -244,9 +249,10 @@ async def _want(mover: Mover, package: PackageRef, model: ModelId) -> Path | Non
     challenge = new_challenge() if mover.ways.takes_near else ""
     wanted = WantFiles(package=package, model=model, challenge=challenge)
     answer = await mover.ask(wanted, within_s=HASHING_S)
-    if challenge and isinstance(answer, FilesNear):
+    ends = mover.ends(holds=False)
+    if challenge and ends is not None and isinstance(answer, FilesNear):
         near = answer.near
-        if await asyncio.to_thread(is_near, near.mark, near.folder, challenge, by="worker"):
+        if await asyncio.to_thread(is_near, near.mark, near.folder, challenge, ends):
             return Path(near.folder)
     return None
 

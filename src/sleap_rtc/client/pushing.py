@@ -103,7 +103,8 @@ async def push_model(
 
     Raises:
         FilesMissing: Its files aren't all here.
-        SourceChanged: They aren't what its record says.
+        Damaged: They aren't what its record says.
+        SourceChanged: They change while they are read.
         Conflict: It is being trained; or the other model there is needed.
         Busy: Another process of this machine pushes it.
         NotPermitted: This device may not push, or not overwrite.
@@ -169,6 +170,7 @@ async def push_model(
         path=pushed.path,
         size=package.size,
         sent=counted.sent + stored,
+        again=counted.again if counted.sent else None,
         came=came,
         seconds=time.monotonic() - began,
         safety=pushed.safety,
@@ -198,14 +200,15 @@ async def _by_storage(
 @contextlib.contextmanager
 def _near(mover: Mover, entry: Entry, weighed: ModelWeighed) -> Iterator[Near | None]:
     """Where the worker may read the files, if it is on this machine; else it doesn't look."""
-    folder = str(entry.directory)
-    if not (weighed.challenge and mover.ways.takes_near) or len(folder) > MAX_PATH_TOLD:
+    folder, ends = str(entry.directory), mover.ends(holds=True)
+    wanted = weighed.challenge and mover.ways.takes_near
+    if not wanted or ends is None or len(folder) > MAX_PATH_TOLD:
         yield None
         return
     with contextlib.ExitStack() as stack:
         near = None
         with contextlib.suppress(OSError):
-            mark = stack.enter_context(marked(weighed.challenge, by="client"))
+            mark = stack.enter_context(marked(weighed.challenge, ends))
             near = Near(mark=str(mark), folder=folder)
         yield near
 

@@ -16,7 +16,6 @@ A job is submitted only after this: when it fails, nothing is queued.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Final
@@ -29,6 +28,7 @@ from sleap_rtc.client.composing import Composed
 from sleap_rtc.client.part_storing import OnProgress, store_part
 from sleap_rtc.client.parts import Part, parts_of
 from sleap_rtc.client.room_storage import RoomStorage
+from sleap_rtc.client.unwaited import unwaited
 from sleap_rtc.config import Settings
 from sleap_rtc.domain.ids import PackageId
 from sleap_rtc.domain.packages import ref
@@ -126,13 +126,14 @@ async def plan_for(
     Raises:
         UnknownWorker: It isn't online.
     """
-    planned = first_look(client.settings, composed, leaves=leaves)
+    planned = first = first_look(client.settings, composed, leaves=leaves)
     if (ask or planned.given.asks) and _can_be_named(planned):
         room = client.devices.room(composed.spec.room)
         async with client.link(worker, room) as link:
             weighed = await weigh(link, planned.parts)
         with closing(RoomStorage(client.settings, room)) as storage:
-            planned = await asyncio.to_thread(survey, planned, weighed, storage)
+            # Nobody waits for a server that doesn't answer once the command is ended.
+            planned = await unwaited(lambda: survey(first, weighed, storage), name="storage")
     logger.bind(job=composed.spec.id).info("ways of the data:\n{}", planned.plan.explain())
     return planned
 

@@ -1,7 +1,8 @@
 """Several models at once, to a worker or from it, and the names that they are offered.
 
 All names are looked up before anything moves. One model that can't be moved
-doesn't keep the others; a worker that is away ends it all. An alias is set on the
+doesn't keep the others; a worker that is away ends it all, and what had moved by
+then is told. An alias is set on the
 other side only if that was asked for, and only if it is free there: otherwise it
 is told which of the models' names are.
 """
@@ -72,6 +73,8 @@ class Shipped(msgspec.Struct, frozen=True):
     Attributes:
         moved: Models that are there now, or were skipped.
         failed: Those that aren't.
+        cut: The failure of the network that ended it all: that of the model that was on its way and
+            of those behind it, which are among ``failed``, or of the alias that was to be given.
         clashes: What a person could decide about some of these: model → clash.
         offers: Names.
         plans: By which ways models would move, where only that was asked for.
@@ -79,6 +82,7 @@ class Shipped(msgspec.Struct, frozen=True):
 
     moved: tuple[Moved, ...] = ()
     failed: tuple[Failed, ...] = ()
+    cut: NetworkError | None = None
     clashes: dict[str, Clash] = {}
     offers: tuple[Offer, ...] = ()
     plans: tuple[Planned, ...] = ()
@@ -124,6 +128,17 @@ class _Named(msgspec.Struct, frozen=True):
     alias: str
 
 
+def check_known(registry: Registry, names: Sequence[str]) -> None:
+    """See that a library knows all of some names, before anybody is connected to.
+
+    Raises:
+        UnknownModel: It doesn't know one.
+        AmbiguousName: One fits several models.
+    """
+    for name in names:
+        _group_here(registry, name)
+
+
 async def push_models(mover: Mover, wish: Wish, *, on_model: OnModel = lambda *_: None) -> Shipped:
     """Push models of this library.
 
@@ -136,7 +151,7 @@ async def push_models(mover: Mover, wish: Wish, *, on_model: OnModel = lambda *_
         UnknownModel: One isn't here; nothing was moved.
         AliasTaken: The alias is another's there; nothing was moved.
         UsageError: An alias for what is neither one model nor a pair.
-        NetworkError: The worker is away.
+        NetworkError: The worker is away, and nothing has moved; otherwise see ``Shipped.cut``.
     """
     registry = mover.registry
     groups = [_group_here(registry, name) for name in wish.names]
@@ -158,8 +173,24 @@ async def push_models(mover: Mover, wish: Wish, *, on_model: OnModel = lambda *_
 
     labels = {model: entry.label for model, entry in entries.items()}
     shipped = await _each(labels, wish, one, on_model)
+    if shipped.cut is not None:
+        return shipped
+    try:
+        offers = await _offers_there(mover, wish, entries, _wanted(wish, groups, shipped.moved))
+    except NetworkError as error:
+        # What has moved has moved: a name that nobody asked for isn't missed.
+        return shipped if wish.alias is None else msgspec.structs.replace(shipped, cut=error)
+    return msgspec.structs.replace(shipped, offers=offers)
+
+
+async def _offers_there(
+    mover: Mover,
+    wish: Wish,
+    entries: dict[ModelId, Entry],
+    wanted: Sequence[tuple[str, list[tuple[ModelId, ModelId]]]],
+) -> tuple[Offer, ...]:
     offers: list[Offer] = []
-    for alias, models in _wanted(wish, groups, shipped.moved):
+    for alias, models in wanted:
         packages = [entries[model].record.package for model, _ in models]
         there = tuple(result for _, result in models)
         state = await alias_there(mover, alias, packages)
@@ -171,7 +202,7 @@ async def push_models(mover: Mover, wish: Wish, *, on_model: OnModel = lambda *_
             except Conflict as error:
                 offer = Offer(alias=alias, models=there, state=state, why=error.message)
         offers.append(offer)
-    return msgspec.structs.replace(shipped, offers=tuple(offers))
+    return tuple(offers)
 
 
 async def pull_models(mover: Mover, wish: Wish, *, on_model: OnModel = lambda *_: None) -> Shipped:
@@ -186,7 +217,7 @@ async def pull_models(mover: Mover, wish: Wish, *, on_model: OnModel = lambda *_
         UnknownModel: One isn't there; nothing was moved.
         AliasTaken: The alias is another's here; nothing was moved.
         UsageError: An alias for what is neither one model nor a pair.
-        NetworkError: The worker is away.
+        NetworkError: The worker is away, and nothing has moved; otherwise see ``Shipped.cut``.
     """
     groups = []
     for name in wish.names:
@@ -238,11 +269,17 @@ async def _each(
     one: Callable[[ModelId, Decide, Callable[[Progress], None]], Awaitable[Moved | Planned]],
     on_model: OnModel,
 ) -> Shipped:
-    """Move one after the other: each takes what the link gives."""
+    """Move one after the other: each takes what the link gives.
+
+    Raises:
+        NetworkError: The worker is away, and there is nothing else to tell.
+        Cancelled: Somebody doesn't want it any more.
+    """
     moved: list[Moved] = []
     plans: list[Planned] = []
     failed: list[Failed] = []
     clashes: dict[str, Clash] = {}
+    cut: NetworkError | None = None
     for number, (model, label) in enumerate(labels.items()):
 
         def tell(progress: Progress, number: int = number, label: str = label) -> None:
@@ -251,7 +288,14 @@ async def _each(
         on_model(number, len(labels), label, None)
         try:
             done = await one(model, wish.decide(model, clashes), tell)
-        except (NetworkError, Cancelled):
+        except NetworkError as error:
+            if not (moved or failed or plans):
+                raise
+            left = list(labels.items())[number:]
+            failed += [Failed(model=each, label=its, error=error) for each, its in left]
+            cut = error
+            break
+        except Cancelled:
             raise
         except SleapRtcError as error:
             failed.append(Failed(model=model, label=label, error=error))
@@ -260,7 +304,9 @@ async def _each(
             plans.append(done)
         else:
             moved.append(done)
-    return Shipped(moved=tuple(moved), failed=tuple(failed), clashes=clashes, plans=tuple(plans))
+    return Shipped(
+        moved=tuple(moved), failed=tuple(failed), cut=cut, clashes=clashes, plans=tuple(plans)
+    )
 
 
 # ── names ────────────────────────────────────────────────────────────────────

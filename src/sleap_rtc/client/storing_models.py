@@ -7,21 +7,18 @@ package's id: what is there isn't sent again, and what was cut goes on.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from sleap_rtc.client.parts import files_of, with_whole_paths
+from sleap_rtc.client.unwaited import unwaited
 from sleap_rtc.errors import Cancelled, NotFound
 from sleap_rtc.files.packing import Packed
 from sleap_rtc.transfer.progress import Progress
 
 if TYPE_CHECKING:
     from sleap_rtc.client.moving import Mover
-
-GIVE_UP_S: Final = 5.0
-"""Seconds that whoever gives up waits for what is being sent at that moment."""
 
 
 async def store_model(mover: Mover, packed: Packed, on_progress: Callable[[Progress], None]) -> int:
@@ -60,37 +57,13 @@ async def store_model(mover: Mover, packed: Packed, on_progress: Callable[[Progr
         loop.call_soon_threadsafe(on_progress, now)
 
     state = ways.uploads
-    storing: asyncio.Future[int] = loop.create_future()
 
-    def store_all() -> None:
-        sent, failure = 0, None
-        try:
-            whole = with_whole_paths(packed)
-            done = store_files(
-                store, whole, files_of(whole), state=state, limits=limits, on_progress=progress
-            )
-            sent = done.sent
-        except BaseException as error:  # noqa: BLE001 - whoever waits must be told
-            failure = error
-        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
-            loop.call_soon_threadsafe(_settle, storing, sent, failure)
+    def store_all() -> int:
+        whole = with_whole_paths(packed)
+        done = store_files(
+            store, whole, files_of(whole), state=state, limits=limits, on_progress=progress
+        )
+        return done.sent
 
-    # Not one that is waited for at the end of the program: the network may be dead.
-    threading.Thread(target=store_all, name="storing", daemon=True).start()
-    try:
-        return await asyncio.shield(storing)
-    finally:
-        # A thread can't be cancelled: it notices at its next report.
-        stop.set()
-        await asyncio.wait([storing], timeout=GIVE_UP_S)
-        if not storing.cancel() and not storing.cancelled():
-            storing.exception()  # seen, or it would be reported as lost
-
-
-def _settle(storing: asyncio.Future[int], sent: int, failure: BaseException | None) -> None:
-    if storing.done():
-        return
-    if failure is not None:
-        storing.set_exception(failure)
-    else:
-        storing.set_result(sent)
+    # A thread can't be cancelled: it notices at its next report.
+    return await unwaited(store_all, name="storing", stop=stop.set)

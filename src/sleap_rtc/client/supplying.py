@@ -18,8 +18,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -28,6 +28,7 @@ from loguru import logger
 
 from sleap_rtc.client.counting import CountedSources
 from sleap_rtc.client.room_storage import RoomStorage
+from sleap_rtc.client.unwaited import unwaited
 from sleap_rtc.config import Settings
 from sleap_rtc.domain.models import ModelFile
 from sleap_rtc.domain.packages import PackageRef
@@ -151,21 +152,36 @@ async def in_storage(ways: Ways, size: int, files: Sequence[ModelFile]) -> tuple
     if len(files) > MAX_STORED:
         return None, f"it is asked for {MAX_STORED} files at most"
     try:
-        return await asyncio.to_thread(_bytes_there, ways.storage, files), ""
+        storage = ways.storage
+        return await unwaited(lambda: _bytes_there(storage, files), name="storage"), ""
     except SleapRtcError as error:
         logger.bind(code=error.code).info("storage isn't used: {}", error)
         return None, _clause(error)
 
 
 def _bytes_there(storage: RoomStorage, files: Sequence[ModelFile]) -> int:
+    from sleap_rtc.storage.pausing import side_by_side  # noqa: PLC0415 - only where there is any
+
     store = storage.open()
+    left = iter([file for file in files if file.size])
+    lock, stopped, there = threading.Lock(), threading.Event(), 0
 
-    def size_of(file: ModelFile) -> int:
-        found = store.head(store.key(file.blake3)) if file.size else None
-        return file.size if found is not None and found.size == file.size else 0
+    def ask() -> None:
+        nonlocal there
+        while not stopped.is_set():
+            with lock:
+                file = next(left, None)
+            if file is None:
+                return
+            found = store.head(store.key(file.blake3))
+            if found is not None and found.size == file.size:
+                with lock:
+                    there += file.size
 
-    with ThreadPoolExecutor(_ASKED_AT_ONCE, thread_name_prefix="storage") as pool:
-        return sum(pool.map(size_of, files))
+    failure = side_by_side(ask, _ASKED_AT_ONCE, name="storage", stop=stopped.set, abort=stopped.set)
+    if failure is not None:
+        raise failure
+    return there
 
 
 def storage_source(
@@ -188,6 +204,7 @@ def storage_source(
         package.id,
         contents,
         links,
+        size=package.size,
         name="the room's storage",
     )
 
@@ -222,6 +239,12 @@ class Supply:
         self._waiting: asyncio.TimerHandle | None = None
         self.counted = CountedSources(*(() if alone else links))
         self.counted.on_failure = self._failed
+        self.counted.on_wrong = self._was_wrong
+
+    @property
+    def damaged(self) -> dict[str, str]:
+        """Contents that storage gave wrong; see `StorageSource`."""
+        return {} if self._stored is None else self._stored.damaged
 
     @contextlib.contextmanager
     def sources(self) -> Iterator[Sources]:
@@ -241,24 +264,31 @@ class Supply:
         if self._stored is not None:
             from sleap_rtc.transports import stored  # noqa: PLC0415 - behind an extra
 
-            beside = self._links and not self._alone
-            manner = stored.manner_beside(self._size) if beside else stored.MANNER
-            self.counted.add(self._stored, manner)
+            beside = bool(self._links) and not self._alone
+            self.counted.add(self._stored, stored.manner(self._size, beside=beside))
 
     def _failed(self, source: BlockSource, error: SleapRtcError) -> None:
         if source is not self._stored or self._failing:
             return
         self._failing = True
         if self._alone:
-            self._alone = False
             self._say(f"Storage fails, so it comes over the link: {_clause(error)}.")
-            for link in self._links:
-                self.counted.follow(link)
+            self._use_links()
         elif not isinstance(error, NetworkError):
             self._say(f"Storage isn't used any more: {_clause(error)}.")
         if isinstance(error, NetworkError):
             loop = asyncio.get_running_loop()
             self._waiting = loop.call_later(AGAIN_S, self._add_storage)
+
+    def _was_wrong(self, source: BlockSource) -> None:
+        if source is self._stored and self._alone:
+            self._say("Some of what storage has is damaged: it comes over the link as well.")
+            self._use_links()
+
+    def _use_links(self) -> None:
+        self._alone = False
+        for link in self._links:
+            self.counted.follow(link)
 
 
 def _clause(error: SleapRtcError) -> str:

@@ -10,7 +10,8 @@ from typing import TypeVar
 
 from sleap_rtc.auth.store import RoomEntry
 from sleap_rtc.client import rooms as rooms_
-from sleap_rtc.client.api import AsyncClient, Hashing, Paths
+from sleap_rtc.client.api import AsyncClient
+from sleap_rtc.client.api_jobs import Hashing, Paths
 from sleap_rtc.client.asking import RemoteModel, RemoteModels, WorkerLibrary
 from sleap_rtc.client.composing import Composed, Located
 from sleap_rtc.client.following import Follower, Update

@@ -169,7 +169,7 @@ class Going:
             if error is not None and self.transfer.state == "going":
                 # What isn't ours is Ctrl-C, or a fault: both leave what has arrived.
                 final = isinstance(error, SleapRtcError) and not isinstance(error, _GOES_ON)
-                why = " ".join(str(error).split())[:1_000] or "it was interrupted"
+                why = " ".join(str(error).split())[:1_000] or "interrupted"
                 self._write(state="failed" if final else "cut", why=why, done=self.done)
         except (SleapRtcError, OSError) as fault:
             logger.warning("a transfer's end was not written: {}", fault)
@@ -180,6 +180,7 @@ class Going:
         now = self._transfers.now()
         self.transfer = replace(self.transfer, changed_at=now, **changes)
         self._transfers.write(self.transfer)
+        _log(self.transfer)
 
 
 class Transfers:
@@ -214,16 +215,24 @@ class Transfers:
         identifier = known.id if known else _new_id()
         attempts = known.attempts + 1 if known else 1
         begun = known.begun_at if known else now
+        done = known.done if known else 0
         what = f"The {wanted.direction} of {wanted.label}"
         claim = Claim(self._root / identifier, what=what)
         transfer = replace(
-            wanted, id=identifier, begun_at=begun, changed_at=now, attempts=attempts, state="going"
+            wanted,
+            id=identifier,
+            begun_at=begun,
+            changed_at=now,
+            attempts=attempts,
+            state="going",
+            done=done,
         )
         try:
             self.write(transfer)
         except BaseException:
             claim.release()
             raise
+        _log(transfer)
         return Going(self, transfer, claim)
 
     def fulfilled(self, wanted: Transfer, result: ModelId) -> None:
@@ -325,6 +334,16 @@ class Transfers:
                 Claim(self._root / each.id, what=each.id) as claim,
             ):
                 claim.remove()
+
+
+def _log(transfer: Transfer) -> None:
+    about = {"package": transfer.package, "size": transfer.size, "done": transfer.done}
+    bound = logger.bind(transfer=transfer.id, worker=transfer.worker, model=transfer.model, **about)
+    bound.info(
+        "{} of {}: {}, attempt {}{}",
+        *(transfer.direction, transfer.label, transfer.state, transfer.attempts),
+        f": {transfer.why}" if transfer.why else "",
+    )
 
 
 def _new_id() -> str:
