@@ -127,7 +127,7 @@ async def test_a_listing_that_is_too_much_is_not_even_asked_for(
         inputs=package,
         room="a" * 32,
     )
-    asker = Asker(device="1" * 64, name="ada", role="member", session="s")
+    asker = Asker(device="1" * 64, name="ada", role="member", session="s", worker="f" * 64)
     with pytest.raises(UsageError, match=why):
         await answers._submit(asker, SubmitJob(spec=spec))
 

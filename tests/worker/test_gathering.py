@@ -47,6 +47,8 @@ class RoomStore:
         self.away: list[Exception] = []
         self.asked = 0
         self.can = True
+        self.reports: list[tuple[str, str]] = []
+        self.finds = "damaged"
 
     def open(self):
         return self
@@ -59,6 +61,10 @@ class RoomStore:
 
     def put(self, blake3: str, data: bytes) -> None:
         assert self.endpoint.store.create(self.key(blake3), data)
+
+    def report_damaged(self, blake3: str, etag: str) -> str:
+        self.reports.append((blake3, etag))
+        return self.finds
 
     def download_requests(self, keys):
         self.asked += 1
@@ -315,6 +321,39 @@ async def test_a_bad_block_is_fetched_again(case):
     case.store_all()
     case.store.endpoint.fault = lambda _method, number: "flip" if number == 3 else None
     case.check(await case.bring(case.datasets()))
+
+
+async def test_what_rotted_in_storage_is_reported_and_said(case):
+    case.store_all()
+    checksum = case.files[LABELS].checksum
+    path = case.folder / "store" / "objects" / case.store.key(checksum)
+    data = bytearray(path.read_bytes())
+    data[BLOCK + 7] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(Damaged) as failure:
+        await case.bring(case.datasets())
+    assert str(failure.value) == (
+        f"{LABELS} in the room's storage is damaged: it isn't any more what was stored there."
+    )
+    assert failure.value.hint_text.startswith("Submit the job again")
+    etag = case.store.endpoint.store.head(case.store.key(checksum)).etag
+    assert case.store.reports == [(checksum, etag)]
+    assert case.slept == []
+    # What the server finds is what is said.
+    case.store.finds = "good"
+    with pytest.raises(Damaged, match="wrong 3 times, and what the room's storage has is right"):
+        await case.bring(case.datasets())
+
+
+async def test_a_rotten_listing_is_reported(case):
+    case.store_all()
+    path = case.folder / "store" / "objects" / case.store.key(case.inputs.id)
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(Damaged, match="listing in the room's storage is damaged"):
+        await case.bring(case.datasets())
+    assert [blake3 for blake3, _ in case.store.reports] == [case.inputs.id]
 
 
 async def test_what_is_kept_and_rotten_is_fetched_anew(case):

@@ -36,9 +36,9 @@ from sleap_rtc.worker.runner import logfile
 from sleap_rtc.worker.runner.logfile import LogWriter
 from sleap_rtc.worker.waiting import Waiting
 
-ADA = Asker(device="1" * 64, name="ada", role="member", session="s")
-BOB = Asker(device="2" * 64, name="bob", role="member", session="t")
-OWNER = Asker(device="3" * 64, name="eve", role="owner", session="u")
+ADA = Asker(device="1" * 64, name="ada", role="member", session="s", worker="f" * 64)
+BOB = Asker(device="2" * 64, name="bob", role="member", session="t", worker="f" * 64)
+OWNER = Asker(device="3" * 64, name="eve", role="owner", session="u", worker="f" * 64)
 
 
 def now() -> datetime:
@@ -81,7 +81,7 @@ class Preparing:
 
     async def seen(self, *jobs: str) -> None:
         """Wait until these jobs, and no others, were prepared in this order."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while self.jobs != list(jobs):
                 self.begun.clear()
                 await self.begun.wait()
@@ -151,7 +151,7 @@ async def at_work(manager):
 async def until(manager, job_id, state):
     """The events of a job, until it is in this state."""
     events = []
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         async for event in manager.follow(job_id, 0):
             events.append(event)
             if isinstance(event.body, StateChanged) and event.body.state == state:
@@ -346,7 +346,7 @@ async def test_recovery_waits_for_a_killed_runner_to_let_go_and_tells_who_follow
         waiting = asyncio.ensure_future(anext(following))
         await asyncio.sleep(0)
         waits.set()
-        event = await asyncio.wait_for(waiting, 5)
+        event = await asyncio.wait_for(waiting, 60)
         assert event.body.state == "interrupted"
         await following.aclose()
     assert refusals == []
@@ -372,7 +372,7 @@ async def test_following_begins_behind_what_is_known(manager):
     following = manager.follow(job.id, 1)
     waiting = asyncio.ensure_future(anext(following))
     await manager.command(job.id, "c1", "cancel", ADA)
-    event = await asyncio.wait_for(waiting, 5)
+    event = await asyncio.wait_for(waiting, 60)
     assert event.n == 2
     await following.aclose()
 
@@ -626,7 +626,7 @@ async def test_a_job_whose_end_is_told_is_not_counted_while_its_runner_goes(
             assert manager.active == 2
             changed.clear()
             ending.set()
-            await asyncio.wait_for(changed.wait(), 5)  # the server is told at once
+            await asyncio.wait_for(changed.wait(), 60)  # the server is told at once
             assert manager.active == 1
             assert preparing.jobs == []
             gone.set()

@@ -26,7 +26,7 @@ async def test_who_asks_at_the_same_time_shares_one(tmp_path: Path) -> None:
     go = threading.Event()
 
     def make() -> ServedPackage:
-        go.wait(5)
+        go.wait(60)
         made.append(served(tmp_path))
         return made[-1]
 

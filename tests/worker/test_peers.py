@@ -49,6 +49,7 @@ def proven(session: str, purpose: str, device: str = "1" * 64) -> Authenticated:
     )
     return Authenticated(
         peer=member,
+        own="f" * 64,
         session=session,
         purpose=purpose,
         version=1,

@@ -13,7 +13,7 @@ import pytest
 
 from sleap_rtc.client.approvals import Approvals
 from sleap_rtc.domain.ids import make_uuid7
-from sleap_rtc.domain.models import ModelFile, ModelRecord
+from sleap_rtc.domain.models import Interruption, ModelFile, ModelRecord
 from sleap_rtc.domain.packages import PackageRef, ref
 from sleap_rtc.domain.values import decode
 from sleap_rtc.errors import (
@@ -28,7 +28,7 @@ from sleap_rtc.errors import (
 from sleap_rtc.files.packing import pack
 from sleap_rtc.jobs.datasets import NamedFile, linked, shared, stored
 from sleap_rtc.jobs.events import Logged
-from sleap_rtc.jobs.spec import JobSpec, ModelRef, TrackSpec
+from sleap_rtc.jobs.spec import JobSpec, ModelRef, TrackSpec, TrainSpec, TrainStage
 from sleap_rtc.library.registry import Registry
 from sleap_rtc.protocol.datasets import WeighData
 from sleap_rtc.storage.cache import FileCache
@@ -292,10 +292,49 @@ async def test_a_strange_checkpoint_from_elsewhere_is_never_run_without_a_yes(
     assert await make(video, model)(job, spec, Log(), lambda: None) == "ready"
 
 
-async def test_what_this_worker_trained_is_not_looked_into(make, registry, video, job, tmp_path):
+async def test_that_it_was_trained_here_is_not_believed(make, registry, video, job, tmp_path):
+    """A backup of another library brings records that say so too."""
     entry = in_library(registry, strange(tmp_path / "m"), source="worker-training")
     ref_ = ModelRef(id=entry.id, package=entry.record.package)
-    assert await make(video)(job, tracking(video, ref_), Log(), lambda: None) == "ready"
+    with pytest.raises(NotTrusted, match=r"best\.ckpt of model 0a1b2c3d .*eval"):
+        await make(video)(job, tracking(video, ref_), Log(), lambda: None)
+
+
+async def test_what_a_training_goes_on_from_is_looked_into(make, registry, job, tmp_path):
+    """An interrupted model may have been pushed by somebody; the trainer unpickles it."""
+    labels = tmp_path / "source" / "labels"
+    labels.mkdir(parents=True)
+    (labels / "a.slp").write_bytes(b"no labels")
+    package = packed(labels)
+    entry = in_library(
+        registry,
+        strange(tmp_path / "m"),
+        status="interrupted",
+        source="client-upload",
+        interruption=Interruption(epoch=3, checkpoint="best.ckpt"),
+    )
+
+    def training(resume):
+        stage = TrainStage(config="c.yaml", model_type="centroid", run_name="run", resume=resume)
+        work = TrainSpec(
+            labels="a.slp", stages=(stage,), dataset_name="a.slp", dataset_hash="0" * 64
+        )
+        return msgspec.structs.replace(tracking(package), work=work)
+
+    preparer = make(package)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sleap_rtc.worker.preparing.check_labels", _whatever)
+        with pytest.raises(NotTrusted, match=r"best\.ckpt of model 0a1b2c3d .*eval") as raised:
+            await preparer(job, training(entry.id), Log(), lambda: None)
+        assert "trust-model" in raised.value.hint_text
+        assert not job.plan.exists()
+        # One that isn't here is for whoever begins the training to tell.
+        assert await preparer(job, training("0badcafe"), Log(), lambda: None) == "ready"
+
+
+async def _whatever(inputs, name):
+    """Labels that nobody looks into."""
+    return inputs / name
 
 
 def test_the_disk_keeps_some_room(make, video, tmp_path, monkeypatch):

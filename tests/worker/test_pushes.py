@@ -30,7 +30,7 @@ from sleap_rtc.errors import (
     UsageError,
 )
 from sleap_rtc.files.hashcache import HashCache
-from sleap_rtc.files.nearby import marked
+from sleap_rtc.files.nearby import Ends, marked
 from sleap_rtc.files.packing import pack
 from sleap_rtc.library.registry import Registry
 from sleap_rtc.protocol.link import WantFiles
@@ -51,10 +51,11 @@ from sleap_rtc.worker.peers import Asker
 from sleap_rtc.worker.pushes import Pushes
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
-ADA = Asker(device="a" * 64, name="ada", role="member", session="1")
-BOB = Asker(device="b" * 64, name="bob", role="member", session="2")
-OWNER = Asker(device="c" * 64, name="olga", role="owner", session="3")
-GUEST = Asker(device="d" * 64, name="gus", role="viewer", session="4")
+WORKER = "f" * 64
+ADA = Asker(device="a" * 64, name="ada", role="member", session="1", worker=WORKER)
+BOB = Asker(device="b" * 64, name="bob", role="member", session="2", worker=WORKER)
+OWNER = Asker(device="c" * 64, name="olga", role="owner", session="3", worker=WORKER)
+GUEST = Asker(device="d" * 64, name="gus", role="viewer", session="4", worker=WORKER)
 
 
 class Evil:
@@ -83,11 +84,12 @@ class Channel:
 
 
 class Source(LocalSource):
-    """A peer that can be slow, and counts what is asked of it."""
+    """A peer that can be slow, and counts what is asked of it; or storage that is in order."""
 
     def __init__(self, packed) -> None:
         super().__init__(packed, name="ada")
         self.asked = 0
+        self.damaged: dict[str, str] = {}
         self.goes_on = asyncio.Event()
         self.goes_on.set()
 
@@ -455,7 +457,7 @@ async def test_files_of_this_user_are_read_where_they_are(lab) -> None:
     body, source = lab.model(best=b"1234567")
     folder = lab.root / "sender" / "run-1-centroid"
     weighed = await lab.weigh(body)
-    with marked(weighed.challenge, by="client") as mark:
+    with marked(weighed.challenge, Ends(reader=WORKER, holder=ADA.device)) as mark:
         near = Near(mark=str(mark), folder=str(folder))
         # Another link's challenge, or another model's, proves nothing here.
         await lab.push(replace(body, near=near), BOB)
@@ -466,20 +468,20 @@ async def test_files_of_this_user_are_read_where_they_are(lab) -> None:
     lab.pushes = lab.made()
     second, untouched = lab.model("second", best=b"1726354")
     weighed = await lab.weigh(second)
-    with marked(weighed.challenge, by="client") as mark:
+    with marked(weighed.challenge, Ends(reader=WORKER, holder=ADA.device)) as mark:
         near = Near(mark=str(mark), folder=str(lab.root / "sender" / "second-1-centroid"))
         pushed = await lab.push(replace(second, near=near))
     assert untouched.asked == 0
     assert [(came.way, came.source, came.size) for came in pushed.came] == [("local", "ada", 7)]
 
 
-async def test_a_mark_that_a_worker_made_proves_nothing_to_a_worker(lab) -> None:
+async def test_a_mark_that_the_worker_itself_made_proves_nothing_to_it(lab) -> None:
     """Who may fetch a model has the worker make one; it could say what the same worker asked."""
     body, source = lab.model(best=b"1234567")
     weighed = await lab.weigh(body)
     own = NearModels(SimpleNamespace(get=lambda _: SimpleNamespace(directory=lab.root)))
     told = await own.tell(
-        WantFiles(package=body.package, model="0a1b2c3d", challenge=weighed.challenge)
+        ADA, WantFiles(package=body.package, model="0a1b2c3d", challenge=weighed.challenge)
     )
     near = replace(told.near, folder=str(lab.root / "sender" / "run-1-centroid"))
     await lab.push(replace(body, near=near))

@@ -46,6 +46,7 @@ class Place:
         self.registry = registry
         self.store = JobStore(root / "jobs")
         self.later_s = 0.0
+        self.jobs_size = 10**9
         self.views = 0
 
     def job(self, number: int, way: str, *, model: int = 99):
@@ -85,6 +86,8 @@ class Place:
             view=self.view,
             keep_inputs=14,
             keep_partial=3,
+            keep_jobs=90,
+            keep_jobs_size=self.jobs_size,
             clock=lambda: time.time() + self.later_s,
         )
 
@@ -117,11 +120,14 @@ async def test_what_a_job_needs_stays_for_as_long_as_it_may_go_on(place, way):
     model = place.make("datasets", package(2), days=400)
     sealed = place.make("datasets", f"{package(1)}.sealed", days=400)
     partial = place.make("incoming", f"{package(1)}-0123456789abcdef", days=400)
-    place.later_s = 400 * DAY_S
-    await place.sweeper.sweep(set)
     lives = way not in ("completed", "failed", "cancelled")
+    place.later_s = 89 * DAY_S
+    await place.sweeper.sweep(set)
     assert [p.exists() for p in (data, model, sealed, partial, job.stages)] == [lives] * 5
     assert job.log.exists()
+    place.later_s = 400 * DAY_S
+    await place.sweeper.sweep(set)
+    assert job.root.exists() is lives
 
 
 async def test_what_attempts_left_stays_for_a_while(place):
@@ -132,6 +138,40 @@ async def test_what_attempts_left_stays_for_a_while(place):
     place.later_s = 3.1 * DAY_S
     await place.sweeper.sweep(set)
     assert not job.stages.exists()
+
+
+async def test_jobs_that_have_ended_go_when_they_are_old_or_take_too_much(place):
+    jobs = [place.job(number, "completed") for number in range(1, 5)]
+    waiting = place.job(5, "queued")
+    for job in jobs:
+        (job.root / "predictions").mkdir()
+        (job.root / "predictions" / "v.slp").write_bytes(bytes(1_000_000))
+    place.jobs_size = 0
+    place.later_s = 2 * DAY_S
+    await place.sweeper.sweep(set)
+    assert all(job.log.exists() for job in jobs)  # whoever asked for them may still be to come
+    place.later_s = 4 * DAY_S
+    place.jobs_size = 2_500_000
+    sweeper = place.sweeper
+    assert await sweeper.sweep(set) == 4  # what their attempts left
+    assert await sweeper.sweep(set) == 2
+    assert [job.root.exists() for job in jobs] == [False, False, True, True]
+    assert await sweeper.sweep(set) == 0
+    place.later_s = 91 * DAY_S
+    await place.sweeper.sweep(set)
+    assert [path.name for path in place.store.root.iterdir()] == [waiting.root.name]
+
+
+async def test_a_job_that_was_removed_and_is_submitted_once_more_is_another_one(place):
+    sweeper = place.sweeper
+    job = place.job(1, "completed")
+    place.later_s = 91 * DAY_S
+    await sweeper.sweep(set)
+    assert not job.root.exists()
+    again = place.job(1, "interrupted")
+    data = place.make("datasets", package(1), days=400)
+    await sweeper.sweep(set)
+    assert (again.root, again.stages.exists(), data.exists()) == (job.root, True, True)
 
 
 async def test_data_that_a_job_needs_since_a_moment_ago_stays(place):

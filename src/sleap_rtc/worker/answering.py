@@ -284,7 +284,7 @@ class Answers:
         else:
             served = await self._open.get(package, lambda: self._make(body))
             self.peers.grant(asker, package, served)
-            return await self._near.tell(body) or Accepted()
+            return await self._near.tell(asker, body) or Accepted()
         return Accepted()
 
     def _find(self, name: str) -> ModelTold:

@@ -184,6 +184,8 @@ class _Worker:
             view=self._jobs.view,
             keep_inputs=settings.working.keep_inputs,
             keep_partial=settings.working.keep_partial,
+            keep_jobs=settings.working.keep_jobs,
+            keep_jobs_size=settings.working.keep_jobs_size,
         )
         answers.jobs = self._jobs
         self._answers = answers

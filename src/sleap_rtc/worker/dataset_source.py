@@ -15,10 +15,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import threading
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -31,11 +34,13 @@ from sleap_rtc.errors import (
     Cancelled,
     Damaged,
     LinkLost,
+    NetworkError,
     SleapRtcError,
     SourceChanged,
     StorageUnreachable,
     UsageError,
 )
+from sleap_rtc.files import buffers
 from sleap_rtc.files.buffers import Content
 from sleap_rtc.files.hashcache import HashCache
 from sleap_rtc.files.hashing import FileHashes, hash_open, stamp_of
@@ -43,8 +48,10 @@ from sleap_rtc.jobs.datasets import Dataset, SharedFile, StoredFile, in_order
 from sleap_rtc.storage.cache import FileCache
 from sleap_rtc.storage.objects import SignedRequest
 from sleap_rtc.storage.pausing import Patience
-from sleap_rtc.transports.base import BlockSource, Sources
-from sleap_rtc.transports.stored import StorageSource
+from sleap_rtc.transfer.choice import Kind
+from sleap_rtc.transfer.machine import SourceId
+from sleap_rtc.transports.base import BlockSource, Keep, Place, Several, Sources
+from sleap_rtc.transports.stored import AT_ONCE, StorageSource
 from sleap_rtc.worker.shared import SharedFolders
 
 QUICKLY: Final = Patience(attempts=4, base=0.25, cap=5.0)
@@ -102,9 +109,14 @@ class DatasetSource:
         peers: Those who offer the package, as they come and go.
 
     Attributes:
+        at_once: Small blocks that one question may be for.
+        way: By which runs of blocks come.
         failure: Why it was lost, once it is.
         cached: Those of its files that were fetched before, as they are kept.
     """
+
+    at_once = AT_ONCE
+    way: Kind = "s3"
 
     def __init__(
         self,
@@ -121,6 +133,7 @@ class DatasetSource:
         self._datasets = in_order(datasets)
         self._places = places
         self._peers = peers
+        self._busy: Counter[SourceId] = Counter()
         self._undo = contextlib.ExitStack()
         self._readers: list[_OnDisk | None] = []
         self._known: list[FileEntry | None] = []
@@ -128,6 +141,7 @@ class DatasetSource:
             inputs.id,
             [each.checksum for each in self._datasets],
             self._links,
+            size=inputs.size,
             name="the room's storage",
             patience=QUICKLY,
         )
@@ -138,6 +152,16 @@ class DatasetSource:
     def name(self) -> str:
         """Names it in messages and logs."""
         return "the job's files"
+
+    @property
+    def damaged(self) -> dict[str, str]:
+        """Contents that storage gave wrong; see `StorageSource`."""
+        return self._stored.damaged
+
+    def was_wrong(self, file: int) -> None:
+        """Note that a block of a file wasn't what it should be, if storage gave it."""
+        if self._way(file) == "s3":
+            self._stored.was_wrong(file)
 
     @property
     def stores(self) -> bool:
@@ -154,7 +178,7 @@ class DatasetSource:
             return await self._in_thread(lambda: listing_of(package(known).files))
         if self.stores:
             return await self._noted(self._stored.listing(ref))
-        return await self._peer().listing(ref)
+        return await self._of_peer(lambda peer: peer.listing(ref))
 
     async def block(self, package: PackageId, file: int, block: int, size: int) -> Content:
         """The content of one block."""
@@ -164,7 +188,55 @@ class DatasetSource:
             return await self._in_thread(lambda: reader.read(block * BLOCK, size))
         if isinstance(self._datasets[file], StoredFile):
             return await self._noted(self._stored.block(package, file, block, size))
-        return await self._peer().block(package, file, block, size)
+        return await self._of_peer(lambda peer: peer.block(package, file, block, size))
+
+    async def several(
+        self, package: PackageId, blocks: Sequence[Place], sizes: Sequence[int]
+    ) -> tuple[Content, Kind]:
+        """The content of small blocks, one after the other, and the way by which the first came."""
+        await self._open()
+        ways = [self._way(file) for file, _ in blocks]
+        parts: list[Content] = []
+        for way, some in itertools.groupby(range(len(blocks)), key=ways.__getitem__):
+            run = [*some]
+            places, lengths = [blocks[n] for n in run], [sizes[n] for n in run]
+            match way:
+                case "local":
+                    part: Content = await self._in_thread(partial(self._read, places, lengths))
+                case "s3":
+                    part, _ = await self._noted(self._stored.several(package, places, lengths))
+                case _:
+                    ask = partial(_several_of, package=package, blocks=places, sizes=lengths)
+                    part = await self._of_peer(ask)
+            parts.append(part)
+        return _joined(parts), ways[0]
+
+    def run(self, file: int) -> int:
+        """Blocks of a file that one question may be for; 0 where it isn't stored."""
+        stored = isinstance(self._datasets[file], StoredFile)
+        return self._stored.run(file) if stored else 0
+
+    async def pour(
+        self, package: PackageId, file: int, first: int, sizes: Sequence[int], keep: Keep
+    ) -> None:
+        """Have neighbouring blocks of a file that is stored kept, in a thread."""
+        await self._open()
+        reader = self._readers[file]
+        if reader is None:
+            await self._noted(self._stored.pour(package, file, first, sizes, keep))
+            return
+        given_up = threading.Event()
+
+        def read() -> None:
+            for number, size in enumerate(sizes):
+                content = reader.read((first + number) * BLOCK, size)
+                if given_up.is_set() or not keep(number, content):
+                    return
+
+        try:
+            await self._in_thread(read)
+        finally:
+            given_up.set()
 
     async def close(self) -> None:
         """End what is being read, and close the files."""
@@ -249,17 +321,43 @@ class DatasetSource:
 
     # ── the rest ─────────────────────────────────────────────────────────────
 
-    def _peer(self) -> BlockSource:
-        """Somebody who offers the package.
+    def _way(self, file: int) -> Kind:
+        """How a file comes, once all are opened."""
+        if self._readers[file] is not None:
+            return "local"
+        return "s3" if isinstance(self._datasets[file], StoredFile) else "webrtc"
+
+    def _read(self, blocks: Sequence[Place], sizes: Sequence[int]) -> bytes:
+        """Blocks of files of this machine; in a thread."""
+        parts: list[bytes] = []
+        for (file, block), size in zip(blocks, sizes, strict=True):
+            reader = self._readers[file]
+            assert reader is not None  # noqa: S101 - it is one of them
+            parts.append(reader.read(block * BLOCK, size))
+        return b"".join(parts)
+
+    async def _of_peer(self, ask: Callable[[BlockSource], Awaitable[T]]) -> T:
+        """Ask somebody who offers the package; somebody else when that one goes.
 
         Raises:
-            LinkLost: Nobody does.
+            LinkLost: Nobody offers it any more.
         """
-        found = next(iter(self._peers.current.values()), None)
-        if found is None:
-            self.failure = LinkLost(peer="whoever submitted the job", why="it is away")
-            raise self.failure
-        return found
+        asked: set[SourceId] = set()
+        why = "it is away"
+        while True:
+            left = {key: peer for key, peer in self._peers.current.items() if key not in asked}
+            if not left:
+                self.failure = LinkLost(peer="whoever submitted the job", why=why)
+                raise self.failure
+            key = min(left, key=self._busy.__getitem__)  # of several connections each has a part
+            asked.add(key)
+            self._busy[key] += 1
+            try:
+                return await ask(left[key])
+            except NetworkError as error:
+                why = error.details.get("why", error.message)
+            finally:
+                self._busy[key] -= 1
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         """Do something that blocks."""
@@ -272,6 +370,26 @@ class DatasetSource:
         except SleapRtcError as error:
             self.failure = error
             raise
+
+
+async def _several_of(
+    source: BlockSource, *, package: PackageId, blocks: Sequence[Place], sizes: Sequence[int]
+) -> Content:
+    """Several blocks, with one question where the source knows such."""
+    if isinstance(source, Several) and source.at_once >= len(blocks):
+        return (await source.several(package, blocks, sizes))[0]
+    each = zip(blocks, sizes, strict=True)
+    return _joined([await source.block(package, *place, size) for place, size in each])
+
+
+def _joined(parts: Sequence[Content]) -> Content:
+    """One after the other; the parts' memory is given back, if it isn't the content's."""
+    if len(parts) == 1:
+        return parts[0]
+    content = b"".join(parts)
+    for part in parts:
+        buffers.give_back(part)
+    return content
 
 
 class _Gone(Exception):

@@ -26,15 +26,23 @@ from typing import Final
 
 from loguru import logger
 
+from sleap_rtc.client.doubting import explained, report
 from sleap_rtc.domain.packages import PackageRef
-from sleap_rtc.errors import Cancelled, Damaged, LinkLost, NetworkError, SleapRtcError
+from sleap_rtc.errors import (
+    Cancelled,
+    Damaged,
+    DataError,
+    LinkLost,
+    NetworkError,
+    SleapRtcError,
+)
 from sleap_rtc.files.hashing import hash_file
 from sleap_rtc.files.staged import Staged
 from sleap_rtc.jobs.datasets import Dataset, LinkedFile
 from sleap_rtc.net import backoff
 from sleap_rtc.transfer.progress import Progress
 from sleap_rtc.transports.base import Manner, Sources
-from sleap_rtc.transports.stored import MANNER
+from sleap_rtc.transports.stored import manner
 from sleap_rtc.worker.dataset_source import DatasetSource, Places
 from sleap_rtc.worker.peers import Peers
 
@@ -46,6 +54,8 @@ TAKEN_OVER_S: Final = 15.0
 FIRST_S: Final = 1.0
 MOST_S: Final = 30.0
 """Seconds that the first, and any, wait between two attempts may last."""
+
+_ANEW: Final = "Submit the job again where its files are: what is damaged is then stored anew."
 
 OnProgress = Callable[[Progress], None]
 Bring = Callable[[Sources, float, OnProgress], Awaitable[Staged]]
@@ -118,7 +128,7 @@ class Gathering:
             while True:
                 source = DatasetSource(inputs, datasets, places=self._places, peers=peers)
                 sources = Sources()
-                sources.add(source, MANNER if source.stores else Manner())
+                sources.add(source, manner(inputs.size) if source.stores else Manner())
                 try:
                     return await bring(sources, LOST_S, progress)
                 except SleapRtcError as error:
@@ -129,6 +139,9 @@ class Gathering:
                     logger.warning("what was kept is damaged: {}", failure)
                     await asyncio.to_thread(_remove, source.cached)
                     continue
+                if isinstance(failure, DataError) and source.damaged:
+                    found = await report(self._places.storage, source.damaged)
+                    raise explained(failure, found, anew=_ANEW)
                 if not isinstance(failure, NetworkError) or isinstance(failure, LinkLost):
                     raise failure
                 peer = self._peers.has_source(inputs.id)

@@ -33,12 +33,21 @@ MAX_OFFERED: Final = 1_024
 
 
 class Asker(msgspec.Struct, frozen=True):
-    """Who asks: proven by the handshake."""
+    """Who asks: proven by the handshake.
+
+    Attributes:
+        device: Its key.
+        name: What it is called in the room.
+        role: Its role now.
+        session: The link's id.
+        worker: The key by which this worker has proven itself to it.
+    """
 
     device: DeviceId
     name: str
     role: Role
     session: str
+    worker: DeviceId
 
     @property
     def called(self) -> str:
@@ -203,4 +212,10 @@ class Peers:
 def asker_of(proven: Authenticated) -> Asker:
     """Who is at the other end of a connection."""
     peer = proven.peer
-    return Asker(device=peer.device, name=peer.name, role=peer.role, session=proven.session)
+    return Asker(
+        device=peer.device,
+        name=peer.name,
+        role=peer.role,
+        session=proven.session,
+        worker=proven.own,
+    )

@@ -14,8 +14,8 @@ A model to track with is found by its content::
     in datasets/, from an earlier job                ──► used where it is
     offered with the job                             ──► fetched into datasets/
 
-It runs if this machine trained it, if nothing in it is out of the ordinary, or if
-a person of this machine said yes to it (``client/approvals.py``).
+It runs if nothing in it is out of the ordinary, or if a person of this machine said
+yes to it (``client/approvals.py``); so does what a training goes on from.
 """
 
 from __future__ import annotations
@@ -164,6 +164,9 @@ class Preparer:
                 for name in (spec.work.labels, spec.work.val_labels):
                     if name is not None:
                         labels[name] = str(await check_labels(inputs, name))
+                for stage in spec.work.stages:
+                    if stage.resume is not None:
+                        await asyncio.to_thread(self._check_resumed, stage.resume)
             wanted = spec.work.models if isinstance(spec.work, TrackSpec) else ()
             models = [await self._model(model, log, tell) for model in wanted]
         except LinkLost as error:
@@ -271,6 +274,8 @@ class Preparer:
             except SleapRtcError as error:
                 offered = self._peers.has_source(package.id)
                 if not offered and not isinstance(error, NotFound):
+                    if isinstance(error, DataError):
+                        self._discard(package.id)
                     raise
                 self._note(f"{error.message} The data has to come over the link.", log, tell)
                 if not offered:  # nothing is kept for ever: the job waits for who submitted it
@@ -292,7 +297,8 @@ class Preparer:
         async def bring(sources: Sources, patience: float, on_progress: OnProgress) -> Staged:
             return await self._staged(package, sources, on_progress, patience)
 
-        with self._placing(package) as place:
+        # What storage gave, and was right, stays for whoever has the rest.
+        with self._placing(package, discarding=False) as place:
             staged = await self._gathering.bring(
                 package,
                 datasets,
@@ -332,8 +338,12 @@ class Preparer:
         )
 
     @contextlib.contextmanager
-    def _placing(self, package: PackageRef) -> Iterator[Path]:
-        """Where a package goes; what has arrived of one that is damaged is removed.
+    def _placing(self, package: PackageRef, *, discarding: bool = True) -> Iterator[Path]:
+        """Where a package goes.
+
+        Args:
+            package: The package.
+            discarding: Whether what has arrived is removed, if it turns out to be damaged.
 
         Raises:
             OutOfSpace: There is no room for it.
@@ -343,7 +353,8 @@ class Preparer:
         try:
             yield self._place(package.id)
         except DataError:
-            self._discard(package.id)
+            if discarding:
+                self._discard(package.id)
             raise
 
     def _discard(self, package: PackageId) -> None:
@@ -394,17 +405,23 @@ class Preparer:
         return None
 
     def _check_entry(self, entry: Entry) -> None:
-        if entry.record.source != "worker-training":
-            self._approve(entry.id, entry.directory, [file.path for file in entry.record.files])
+        self._approve(entry.id, entry.directory, [file.path for file in entry.record.files])
+
+    def _check_resumed(self, model: str) -> None:
+        """Look into what a training would go on from: the trainer unpickles it."""
+        try:
+            entry = self._registry.get(model)
+        except (NotFound, DataError):
+            return  # whoever begins the training says so
+        self._check_entry(entry)
 
     def _check_fetched(self, ref: ModelRef, place: Path) -> None:
         files = [f.relative_to(place).as_posix() for f in place.rglob("*") if f.is_file()]
         self._approve(ref.id, place, files)
 
     def _approve(self, model: str, directory: Path, files: list[str]) -> None:
-        what = f"{model}, which was not trained here,"
         hint = _SAY_YES.replace("{worker}", self._worker)
-        self._approvals.check_files(what, directory, files, hint=hint)
+        self._approvals.check_files(model, directory, files, hint=hint)
 
     def _say(self, line: str, log: LogWriter, tell: Callable[[], None]) -> None:
         """Tell which model is meant: its name could be another one's elsewhere."""

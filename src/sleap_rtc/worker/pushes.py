@@ -37,6 +37,7 @@ from msgspec.structs import replace
 
 from sleap_rtc.client.approvals import Approvals
 from sleap_rtc.client.bringing import elsewhere, files_of, to_the_end
+from sleap_rtc.client.doubting import report_later, reporting
 from sleap_rtc.client.room_storage import RoomStorage
 from sleap_rtc.client.supplying import Supply, storage_source
 from sleap_rtc.domain.ids import DeviceId, ModelId, PackageId
@@ -56,7 +57,7 @@ from sleap_rtc.errors import (
     UsageError,
 )
 from sleap_rtc.files.hashcache import HashCache
-from sleap_rtc.files.nearby import is_near
+from sleap_rtc.files.nearby import Ends, is_near
 from sleap_rtc.files.partial import claim_partial, folder_of
 from sleap_rtc.files.space import free_space
 from sleap_rtc.files.staged import Staged
@@ -79,7 +80,7 @@ from sleap_rtc.protocol.moving import (
     PushMoved,
     WeighModel,
 )
-from sleap_rtc.transfer.progress import Progress
+from sleap_rtc.transfer.progress import OfFile, Progress
 from sleap_rtc.transports.channel import Channel
 from sleap_rtc.transports.fetch import fetch
 from sleap_rtc.transports.throttle import Throttle
@@ -99,6 +100,7 @@ SOURCE_S: Final = 10.0
 
 _SETTLED: Final = frozenset({"completed", "imported", "interrupted", "failed"})
 """What a model may be that is pushed: nobody works on it where it comes from."""
+_ANEW: Final = "The next push through storage stores it anew."
 _TRUST: Final = "The owner of that worker can allow it there: sleap-rtc trust-model {blake3}"
 
 
@@ -314,26 +316,28 @@ class Pushes:
         try:
             with self._peers.sources(package.id) as peers:
                 supply = Supply([peers], self._storage_of(body), size=package.size, say=logger.info)
-                with supply.sources() as sources:
-                    staged = await fetch(
-                        package,
-                        sources=sources,
-                        destination=destination,
-                        incoming=self._registry.incoming,
-                        held=(self._registry.models_dir,),
-                        near=near,
-                        on_near=partial(supply.counted.add_near, asker.name),
-                        cache=self._cache,
-                        on_progress=tell,
-                        throttle=self._throttle,
-                        patience=SOURCE_S,
-                    )
+                async with reporting(self._storage, supply, anew=_ANEW):
+                    with supply.sources() as sources:
+                        staged = await fetch(
+                            package,
+                            sources=sources,
+                            destination=destination,
+                            incoming=self._registry.incoming,
+                            held=(self._registry.models_dir,),
+                            near=near,
+                            on_near=partial(supply.counted.add_near, asker.name),
+                            cache=self._cache,
+                            on_progress=tell,
+                            throttle=self._throttle,
+                            patience=SOURCE_S,
+                        )
         except DataError:  # it will never be that package
             with contextlib.suppress(SleapRtcError):
                 claim_partial(self._registry.incoming, package.id, destination).remove()
             raise
         with staged:
             arrived = await to_the_end(self._take_in, asker, body.record, staged, body.if_exists)
+        await report_later(self._storage, supply)
         came = supply.counted.came.most_common(MAX_CAME)
         return arrived, tuple(CameBy(way=way, source=_line(who), size=n) for (way, who), n in came)
 
@@ -348,7 +352,8 @@ class Pushes:
         if near is None:
             return None
         challenge = self._challenge(asker, body.package.id)
-        found = is_near(near.mark, near.folder, challenge, by="client")
+        ends = Ends(reader=asker.worker, holder=asker.device)
+        found = is_near(near.mark, near.folder, challenge, ends)
         return Path(near.folder) if found else None
 
     def _storage_of(self, body: PushModel) -> StorageSource | None:
@@ -470,6 +475,22 @@ class Pushes:
                 del self._users[package], self._locks[package]
 
 
+def notice_of(package: PackageId, progress: Progress) -> PushMoved:
+    """What whoever pushes is told of how far it is."""
+    file = progress.file or OfFile("", done=0, size=0)
+    return PushMoved(
+        package=package,
+        phase=progress.phase,
+        done=progress.done,
+        total=progress.total,
+        rate=progress.rate,
+        eta_s=progress.eta_s,
+        file=file.path,
+        file_done=file.done,
+        file_size=file.size,
+    )
+
+
 @contextlib.asynccontextmanager
 async def _telling(
     channel: Channel, package: PackageRef
@@ -487,17 +508,7 @@ async def _telling(
             while True:
                 await new.wait()
                 new.clear()
-                now = newest[0]
-                await channel.tell(
-                    PushMoved(
-                        package=package.id,
-                        phase=now.phase,
-                        done=now.done,
-                        total=now.total,
-                        rate=now.rate,
-                        eta_s=now.eta_s,
-                    )
-                )
+                await channel.tell(notice_of(package.id, newest[0]))
 
     sending = asyncio.create_task(send())
     try:

@@ -7,6 +7,9 @@
     models/.incoming/…      the same, of models that were pushed here
     jobs/<job>/stages       what attempts left of a job that ended keep_partial days ago: its
                             models and checkpoints are in the library
+    jobs/<job>              of a job that ended keep_jobs days ago; and of those that ended
+                            keep_partial days ago the oldest, while all take more than
+                            keep_jobs_size
     jobs/.…                 jobs that never became whole
     models/                 what was deleted, as the registry says; its manifest is written
 
@@ -70,6 +73,8 @@ class Sweeper:
         view: Gives a job as it stands.
         keep_inputs: Days that data is kept which nobody needs.
         keep_partial: Days that unfinished things are kept which nobody needs.
+        keep_jobs: Days that a job is remembered which has ended.
+        keep_jobs_size: Bytes that such jobs may take, besides those of the last keep_partial days.
         clock: Seconds since 1970.
     """
 
@@ -82,6 +87,8 @@ class Sweeper:
         view: Callable[[JobDirectory], JobView],
         keep_inputs: float,
         keep_partial: float,
+        keep_jobs: float,
+        keep_jobs_size: int,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._datasets = root / DATASETS
@@ -92,8 +99,11 @@ class Sweeper:
         self._view = view
         self._keep_inputs_s = keep_inputs * DAY_S
         self._keep_partial_s = keep_partial * DAY_S
+        self._keep_jobs_s = keep_jobs * DAY_S
+        self._keep_jobs_size = keep_jobs_size
         self._clock = clock
-        self._ended: dict[JobId, float] = {}
+        self._ended: dict[tuple[JobId, int], float] = {}
+        self._sizes: dict[tuple[JobId, int], int] = {}
 
     async def sweep(self, needed: Callable[[], Collection[PackageId]]) -> int:
         """Sweep once.
@@ -117,17 +127,19 @@ class Sweeper:
     def look(self) -> Iterator[Leftover]:
         """What can go, as far as the disk says."""
         needed: set[PackageId] = set()
+        over: list[tuple[float, JobDirectory]] = []
         for job_id in self._store.ids():
             job = JobDirectory(root=self._store.root / job_id)
             try:
                 ended_at = self._ended_at(job)
                 if ended_at is None:
                     needed |= job.read_spec().needed
-                elif self._age(ended_at) > self._keep_partial_s and job.stages.is_dir():
-                    yield Leftover(job.stages)
+                elif self._age(ended_at) > self._keep_partial_s:
+                    over.append((ended_at, job))
             except SleapRtcError as error:
                 # It can't run; and what it had is for a person to look at.
                 logger.warning("job {} can't be read: {}", job_id, error)
+        yield from self._of_ended(over)
         for path in _entries(self._store.root):
             if path.name.startswith(TEMPORARY) and self._age(_changed(path)) > DAY_S:
                 yield Leftover(path)
@@ -146,6 +158,22 @@ class Sweeper:
                 elif self._age(_changed(path)) > keep_s:
                     yield Leftover(path, package=PackageId(package))
 
+    def _of_ended(self, over: Collection[tuple[float, JobDirectory]]) -> Iterator[Leftover]:
+        """What can go of jobs that have ended long enough ago, each with the time of its end."""
+        room = self._keep_jobs_size
+        for ended_at, job in sorted(over, key=lambda each: each[0], reverse=True):
+            if self._age(ended_at) <= self._keep_jobs_s:
+                if job.stages.is_dir():
+                    yield Leftover(job.stages)
+                    continue  # what is left then is counted the next time
+                known = _known_by(job)
+                if known not in self._sizes:
+                    self._sizes[known] = _size(job.root)
+                room -= self._sizes[known]
+                if room >= 0:
+                    continue
+            yield Leftover(job.root)
+
     def set_aside(self, found: Collection[Leftover], needed: Collection[PackageId]) -> list[Path]:
         """Take away by a rename what nobody needs now; to be called on the event loop."""
         aside = []
@@ -160,16 +188,33 @@ class Sweeper:
 
     def _ended_at(self, job: JobDirectory) -> float | None:
         """When a job ended for good, None if it may still go on."""
-        job_id = JobId(job.root.name)
-        if job_id not in self._ended:
+        known = _known_by(job)
+        if known not in self._ended:
             view = self._view(job)
             if view.state not in ENDED or view.changed_at is None:
                 return None
-            self._ended[job_id] = view.changed_at.timestamp()
-        return self._ended[job_id]
+            self._ended[known] = view.changed_at.timestamp()
+        return self._ended[known]
 
     def _age(self, at: float) -> float:
         return self._clock() - at
+
+
+def _known_by(job: JobDirectory) -> tuple[JobId, int]:
+    """A job's id, and when it was made: one that was removed may be submitted once more."""
+    made = 0
+    with contextlib.suppress(OSError):
+        made = job.spec.stat().st_mtime_ns
+    return JobId(job.root.name), made
+
+
+def _size(folder: Path) -> int:
+    """Bytes of what is in a folder, however deep."""
+    total = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(OSError):
+            total += path.stat(follow_symlinks=False).st_size
+    return total
 
 
 def _changed(path: Path) -> float:

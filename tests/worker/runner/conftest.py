@@ -37,7 +37,7 @@ from sleap_rtc.worker.runner.recovery import recover
 
 ENGINE = Path(__file__).with_name("stepwise.py")
 STEPWISE = (sys.executable, str(ENGINE))
-LIMIT_S = 60.0
+LIMIT_S = 120.0
 
 
 def now() -> datetime:
