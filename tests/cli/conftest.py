@@ -32,7 +32,7 @@ from sleap_rtc.library.entries import Entry
 from sleap_rtc.library.registry import Registry
 from sleap_rtc.media.synthetic import Dataset, SyntheticSpec, make_dataset
 
-LIMIT_S = 60.0
+LIMIT_S = 120.0
 
 
 class Stream(io.StringIO):

@@ -100,6 +100,17 @@ def test_a_turn_server(app, monkeypatch):
     assert look(app)["TURN"].status == "ok"
 
 
+def test_an_engine_that_may_not_be_looked_at_hides_nothing_else(app, monkeypatch):
+    def refuse(_):
+        raise PermissionError(13, "Permission denied", "/engines")  # root is refused nothing
+
+    monkeypatch.setattr(checks.engines, "engine", refuse)
+    found = look(app)
+    assert found["engine tiny"].status == "broken"
+    assert found["engine tiny"].message == "/engines: Permission denied."
+    assert found["WebRTC"].status == "ok"
+
+
 def test_packages_that_are_missing(app, monkeypatch):
     assert look(app)["WebRTC"].message == "its fast library can be loaded"
     for shell in (webrtc, portable):

@@ -75,6 +75,11 @@ def test_as_a_document_and_as_csv(cli, two):
     found = list(csv.reader(io.StringIO(cli("compare-models", *two, "--format", "csv").out)))
     assert found[0] == ["group", "name", *(model.id for model in read.models)]
     assert ["model", "best val loss", "0.1", "0.3"] in found
+    every = list(
+        csv.reader(io.StringIO(cli("compare-models", *two, "--all", "--format", "csv").out))
+    )
+    assert ["hyperparameters", "shape", "[1,2]", "[1,2]"] in every
+    assert ["model", "made", *["2026-03-01T12:00:00Z"] * 2] in every
 
 
 def test_a_pair_is_both_of_its_models(cli, home):

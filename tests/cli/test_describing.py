@@ -89,6 +89,15 @@ def test_files_that_are_not_as_recorded(cli, home, do, state):
     assert "1 not as recorded" in cli("model-info", model.id, "--verify").out
 
 
+def test_a_model_whose_files_are_all_gone_is_nowhere(cli, home):
+    model = home.model("a")
+    (model.directory / "best.ckpt").unlink()
+    done = cli("model-info", model.id, "--json")
+    (shown,) = done.document["models"]
+    assert shown["model"]["local"] is False
+    assert "nowhere" in cli("model-info", model.id).out
+
+
 def test_without_verify_sizes_are_compared_alone(cli, home):
     model = home.model("a")
     path = model.directory / "best.ckpt"

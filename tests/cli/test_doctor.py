@@ -42,5 +42,17 @@ def test_something_is_broken(cli, found):
     assert done.document["ok"] is False
 
 
+def test_long_lines_fit_the_terminal(cli, found):
+    path = "/home/ada/" + "x" * 70
+    found += [
+        CheckShown(name="clock", status="warning", message="it is off " * 12, hint="set it " * 20),
+        CheckShown(name="home", status="ok", message=f"it is {path} and well", hint=""),
+    ]
+    lines = cli("doctor", environment={"COLUMNS": "60"}).out.splitlines()
+    assert [line for line in lines if len(line) > 60] == [f"{' ' * 9}{path}"]
+    assert len(lines) > 6
+    assert all(line.startswith((" " * 9, "warning  ", "ok       ")) for line in lines)
+
+
 def test_styles():
     assert set(STYLES.values()) <= set(KNOWN)

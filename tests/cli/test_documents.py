@@ -87,7 +87,7 @@ def test_a_model_as_lists_show_it(tmp_path):
                 locations=(Location(kind="worker", name="gpu-1", last_seen=NOW),),
             ),
             alias="flies",
-            directory=tmp_path,
+            folder=str(tmp_path),
         )
     )
     plain = msgspec.to_builtins(shown)

@@ -10,7 +10,8 @@ import pytest
 from sleap_rtc.cli.care_documents import UpdateDocument
 from sleap_rtc.cli.model_documents import AliasesDocument, DeletedDocument, TagDocument
 from sleap_rtc.domain.models import Location
-from sleap_rtc.errors import UnknownModel
+from sleap_rtc.errors import Busy, UnknownModel
+from sleap_rtc.library.registry import Registry
 
 
 def owner(home, alias: str) -> tuple[str, ...]:
@@ -29,7 +30,7 @@ def test_an_alias_is_given(cli, home):
     assert owner(home, "fly") == (model.id,)
     assert "already" in cli("tag-model", model.id[:5], "fly").out
     done = cli("tag-model", "fly", "fly-v2")
-    assert f"{model.id} was called fly, and is no more." in done.err
+    assert f"{model.id} is no longer called fly." in done.err
     assert owner(home, "fly") == ()
 
 
@@ -146,6 +147,7 @@ def test_notes_and_tags_are_changed(cli, home):
         ("--add-tag", ""),
         ("--add-tag", "x" * 65),
         ("--add-tag", "a\nb"),
+        ("--add-tag", "a,b"),
         ("--tags", ",".join(f"t{n}" for n in range(101))),
     ],
     ids=lambda found: " ".join(found)[:20],
@@ -226,6 +228,64 @@ def test_an_unknown_one_among_several_deletes_none(cli, home, tmp_path):
     for other in ("nobody", tmp_path):
         assert cli("delete-model", model.id, other, "--yes").code == 3
     assert home.library.exists(model.id)
+
+
+def test_one_that_cannot_be_deleted_does_not_keep_the_others(cli, home, monkeypatch):
+    models = [home.model(name).id for name in "abc"]
+    delete = Registry.delete
+
+    def refuse(self, name, *, files=True):
+        if name == models[1]:
+            raise Busy(what="The model", by="")
+        return delete(self, name, files=files)
+
+    monkeypatch.setattr(Registry, "delete", refuse)
+    done = cli("delete-model", *models, "--yes", "--json")
+    assert done.code == 4
+    document = msgspec.convert(done.document, DeletedDocument)
+    assert [one.id for one in document.models] == [models[0], models[2]]
+    assert [one.name for one in document.failed] == [models[1]]
+    done = cli("delete-model", models[1], "--yes")
+    assert (done.code, done.out) == (4, "")
+
+
+@pytest.mark.parametrize(
+    ("command", "method", "told"),
+    [
+        (("delete-model", "--yes"), "delete", "1 model is deleted. sleap-rtc restore-model {0} "),
+        (("update-model", "--add-tag", "x"), "update", "1 model is changed, the others aren't."),
+    ],
+)
+def test_who_interrupts_hears_what_was_done(  # noqa: PLR0917 - fixtures
+    cli, home, monkeypatch, command, method, told
+):
+    models = [home.model(name).id for name in "ab"]
+    real = getattr(Registry, method)
+
+    def interrupt(self, name, *more, **given):
+        if name == models[1]:
+            raise KeyboardInterrupt
+        return real(self, name, *more, **given)
+
+    monkeypatch.setattr(Registry, method, interrupt)
+    done = cli(command[0], *models, *command[1:])
+    assert done.code == 130
+    assert f"Interrupted. {told.format(models[0])}" in done.err
+
+
+def test_quiet_prints_names_alone(cli, home):
+    one, two = home.model("a"), home.model("b")
+    for arguments, printed in (
+        (("tag-model", one.id, "fly"), "fly"),
+        (("model-info", "fly"), "fly"),
+        (("compare-models", "fly", two.id), f"fly\n{two.id}"),
+        (("update-model", "fly", two.id, "--add-tag", "x"), f"fly\n{two.id}"),
+        (("delete-model", "fly", "--yes"), one.id),
+        (("restore-model", one.id), "fly"),
+        (("tag-model", "fly", "--remove"), "fly"),
+    ):
+        done = cli("--quiet", *arguments)
+        assert (done.code, done.out, done.err) == (0, f"{printed}\n", "")
 
 
 def gpu() -> Location:

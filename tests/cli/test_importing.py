@@ -14,6 +14,8 @@ import pytest
 
 from sleap_rtc.cli import imports
 from sleap_rtc.client.approvals import Approvals
+from sleap_rtc.errors import OutOfSpace
+from sleap_rtc.library.importing import importer
 from sleap_rtc.testing import model_files
 
 
@@ -53,6 +55,48 @@ def test_json_tells_everything(cli, home, disk):
     assert (imported["way"], imported["safety"], imported["trusted"]) == ("link", "scanned", False)
     assert skipped["source"] == str(broken)
     assert skipped["error"]["code"] == "damaged"
+
+
+def test_a_path_that_was_named_and_gives_nothing_is_a_failure(cli, home, disk):
+    good, cut = model_files.folder(disk / "good"), model_files.folder(disk / "cut", seed=2)
+    (cut / "best.ckpt").write_bytes(b"PK\x03\x04 cut here, alas")
+    done = cli("import-model", good, disk / "nowhere")
+    assert done.code == 3
+    assert home.library.exists("good")
+    assert "There is no" in done.out
+    assert cli("import-model", good, cut, disk / "nowhere", "--json").code == 1
+    assert cli("import-model", disk, "--recursive").code == 0  # what a tree holds besides
+    quiet = cli("import-model", good, disk / "nowhere", "--quiet")
+    assert quiet.out == f"{home.library.get('good').id}\n"
+    assert f"{disk / 'nowhere'} is not imported: There is no" in quiet.err
+
+
+def test_what_was_imported_before_the_disk_was_full_is_shown(cli, home, disk, monkeypatch):
+    for number in (1, 2, 3):
+        model_files.folder(disk / f"m{number}", seed=number)
+    taken = []
+
+    def take(registry, examined, *, real=importer.take, **how):
+        if taken:
+            raise OutOfSpace(path="/disk", free="0 B", need="1 GB")
+        taken.append(real(registry, examined, **how))
+        return taken[0]
+
+    monkeypatch.setattr(importer, "take", take)
+    done = cli("import-model", disk, "--recursive", "--json")
+    assert done.code == 1
+    assert "/disk has 0 B free" in done.err
+    assert [each["model"]["alias"] for each in done.document["imported"]] == ["m1"]
+    assert cli("import-model", disk / "m2", "--json").document["error"]["code"] == "out_of_space"
+
+
+def test_in_a_tree_a_type_is_for_those_of_which_nothing_tells_it(cli, home, disk):
+    model_files.folder(disk / "told", seed=1)
+    (disk / "untold").mkdir()
+    (disk / "untold" / "net.onnx").write_bytes(model_files.onnx())
+    assert cli("import-model", disk, "--recursive", "--type", "bottomup").code == 0
+    listed = json.loads(cli("list-models", "--json").out)["models"]
+    assert sorted(model["model_type"] for model in listed) == ["bottomup", "centroid"]
 
 
 def test_a_tree_is_a_table_with_what_was_skipped_and_why(cli, home, disk):

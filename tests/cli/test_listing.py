@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import csv
 import io
+import time
 from datetime import UTC, datetime, timedelta
 
 import msgspec
+import pytest
 
 from sleap_rtc.cli.listing import day, when, where
 from sleap_rtc.cli.model_documents import ModelsDocument, ModelShown, model_shown
@@ -140,3 +142,39 @@ def test_a_room_is_told_as_one(home):
     lab = Location(kind="room", name="lab", last_seen=NOW)
     assert where(model_shown(home.model("a", files=False, locations=(lab,)))) == "room"
     assert where(model_shown(home.model("b", locations=(lab, GPU)))) == "local + room + gpu-1"
+
+
+@pytest.mark.parametrize("zone", ["Asia/Tokyo", "America/New_York"])
+@pytest.mark.parametrize(
+    "end", [datetime.max.replace(tzinfo=UTC), datetime.min.replace(tzinfo=UTC)]
+)
+def test_times_that_others_wrote_may_be_the_last_or_the_first_there_are(
+    end: datetime, zone: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", zone)
+        time.tzset()
+        assert day(end)
+        assert when(end)
+    time.tzset()
+
+
+def test_what_could_run_something_is_seen_however_narrow(cli, home):
+    record = home.model("a", model_type="centered_instance", locations=(GPU,)).record
+    narrow = {"COLUMNS": "80"}
+
+    def say(tier):
+        with home.library as library:
+            files = tuple(msgspec.structs.replace(f, safety=tier) for f in record.files)
+            library.update(record.id, lambda old: msgspec.structs.replace(old, files=files))
+        return cli("list-models", environment=narrow).out.splitlines()
+
+    assert "scanned" not in say("scanned")[1]
+    assert say("flagged")[0].endswith("safety")
+    flagged = say("flagged")[1]
+    assert flagged.endswith("flagged")
+    assert len(flagged) <= 80
+    assert "flagged" in cli("list-models", environment={"COLUMNS": "200"}).out
+    home.model("b", files=False)
+    first, second = cli("list-models", "--json", "--sort-by", "name").document["models"]
+    assert (first["safety"], second["safety"]) == ("flagged", None)

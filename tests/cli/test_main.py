@@ -16,7 +16,8 @@ import pytest
 from sleap_rtc import errors
 from sleap_rtc.cli import main as main_
 from sleap_rtc.cli.commands import cli
-from sleap_rtc.cli.main import EXTRAS, ROWS, SECTIONS
+from sleap_rtc.cli.main import EXTRAS
+from sleap_rtc.cli.table import ROWS, SECTIONS
 
 # What no command needs to explain itself.
 HEAVY = {
@@ -64,11 +65,12 @@ def unmeasured() -> dict[str, str]:
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_every_command_explains_itself(cli, command):
+def test_every_command_explains_itself(cli, command, capsys):
     done = cli(*command, "--help")
     assert done.code == 0
     assert done.err == ""
-    assert done.out.startswith("") or done.out
+    told = done.out or capsys.readouterr().out  # click prints by itself
+    assert told.startswith(" ".join(["Usage: sleap-rtc", *command]))
 
 
 @pytest.mark.parametrize("row", ROWS.values(), ids=lambda row: row.name)
@@ -251,3 +253,22 @@ def test_main_exits_with_the_code(capsys):
         main_.main(["--version"])
     assert ended.value.code == 0
     assert capsys.readouterr().out.startswith("sleap-rtc ")
+
+
+def test_whoever_interrupts_waits_for_no_thread():
+    program = """
+import threading
+from sleap_rtc.cli import main
+
+def interrupted(_):
+    threading.Thread(target=threading.Event().wait).start()
+    print("said")
+    return main.INTERRUPTED
+
+main.run = interrupted
+main.main([])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout) == (errors.Cancelled.exit_code, "said\n"), done.stderr

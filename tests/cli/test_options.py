@@ -7,8 +7,8 @@ import pytest
 
 from sleap_rtc.cli.app import App
 from sleap_rtc.cli.commands import cli
-from sleap_rtc.cli.main import ROWS
 from sleap_rtc.cli.options import LEVELS, PathType, read_secret
+from sleap_rtc.cli.table import ROWS
 from sleap_rtc.config import all_settings
 from sleap_rtc.errors import UsageError
 
@@ -69,6 +69,8 @@ def test_secrets_come_from_a_file_or_standard_input(make_output, tmp_path):
 
 def test_paths_are_checked(tmp_path):
     assert PathType().convert("a/b", None, None) == Path("a/b")
+    with pytest.raises(click.BadParameter, match="empty"):
+        PathType().convert("", None, None)  # and not for the folder where one is
     (tmp_path / "file").write_text("")
     with pytest.raises(click.BadParameter):
         PathType(file_okay=False).convert(str(tmp_path / "file"), None, None)

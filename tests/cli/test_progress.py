@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from sleap_rtc.cli.app import App
 from sleap_rtc.cli.progress import Progress
 
 
@@ -12,7 +11,7 @@ from sleap_rtc.cli.progress import Progress
 def told(make_output, clock):
     """What was said, and the progress that says it."""
     out = make_output(clock=clock)
-    return out.stderr, lambda form=None: Progress(App(out), "saving", form, clock=clock)
+    return out.stderr, lambda form=None: Progress(out, "saving", form, clock=clock)
 
 
 def test_what_takes_less_than_a_second_is_not_told(told, clock):

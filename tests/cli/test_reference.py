@@ -11,7 +11,7 @@ import pytest
 from sleap_rtc import errors
 from sleap_rtc.cli import reference
 from sleap_rtc.cli.commands import cli as cli_itself
-from sleap_rtc.cli.main import EPILOG, ROWS
+from sleap_rtc.cli.table import EPILOG, ROWS
 from sleap_rtc.domain.models import Location, Metrics
 
 FOLDER = Path(__file__).parents[2] / "docs" / "reference"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from datetime import UTC, datetime
 
 import msgspec
@@ -191,3 +192,25 @@ def test_a_pairs_alias_is_both_of_its_models(cli, home):
     home.alias("pair", one.id, two.id)
     document = msgspec.convert(cli("repair-model", "pair", "--json").document, RepairDocument)
     assert [model.id for model in document.models] == [one.id, two.id]
+
+
+def test_what_was_found_is_told_in_few_words(cli, home, tmp_path):
+    contents = {f"part-{number}.bin": b"%d" % number for number in range(5)}
+    model = home.model("a", extra=contents)
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(model.directory, elsewhere, ignore=shutil.ignore_patterns(".record"))
+    for name in contents:
+        (model.directory / name).unlink()
+    done = cli("repair-model", model.id)
+    assert "part-0.bin, part-1.bin, part-2.bin and 2 more are not there." in done.err
+    done = cli("repair-model", model.id, "--path", elsewhere)
+    assert f"part-0.bin, part-1.bin, part-2.bin and 2 more are in {elsewhere}." in done.err
+    assert done.code == 0
+
+
+def test_what_was_found_and_not_agreed_to_needs_a_yes(cli, linked):
+    model, theirs = linked
+    theirs.parent.rename(theirs.parent.with_name("elsewhere"))
+    done = cli("repair-model", model.id)
+    assert done.code == 3
+    assert "hint: Add --yes to use what there is." in done.err

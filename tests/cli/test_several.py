@@ -49,6 +49,19 @@ def test_the_only_one_is_the_commands_own_error(make_output):
         several.check()
 
 
+def test_what_the_system_refuses_of_one_does_not_keep_the_others(make_output):
+    several = Several(App(make_output()))
+    with several.one("x"):
+        raise PermissionError(13, "Permission denied", "/drive/best.ckpt")
+    with several.one("y"):
+        pass
+    (failed,) = several.failed
+    assert (failed.name, failed.error.code) == ("x", "not_permitted")
+    assert "/drive/best.ckpt: Permission denied." in failed.error.message
+    with pytest.raises(OSError, match="out of memory"), several.one("z"):
+        raise OSError("out of memory")
+
+
 @pytest.mark.parametrize("error", [Cancelled(what="It"), UsageError(message="no")])
 def test_a_no_and_a_mistake_end_all(make_output, error):
     several = Several(App(make_output()))

@@ -13,7 +13,8 @@ from sleap_rtc.client.moving import Came, Clash, Moved, Planned
 from sleap_rtc.client.shipping import Failed, Offer, Shipped
 from sleap_rtc.errors import AliasTaken, AlreadyExists, LinkLost
 from sleap_rtc.transfer.choice import Situation, plan
-from sleap_rtc.transfer.progress import Progress
+from sleap_rtc.transfer.progress import OfFile, Progress
+from sleap_rtc.transports.connection import Packets
 
 ID = "0a1b2c3d"
 
@@ -65,19 +66,25 @@ LINES = (
 @pytest.fixture
 def ships(monkeypatch, home):
     """What moving gives, one time after the other; and what it was asked."""
-    results, asked = [], []
+    results, asked, sent = [], [], Packets(sent=2_000, again=3)
 
     @contextlib.asynccontextmanager
-    async def mover(self, worker, *, room=None, beside=(), say=None):
+    async def mover(self, worker, *, room=None, beside=(), wanted=(), say=None):
         asked.append(worker)
         for other in beside:
-            say(f"{other} is left out: it is not online.")
-        yield SimpleNamespace(handshake_s=0.25, worker=worker)
+            say(f"{other} is left out. It is not online.")
+        why = f"no other worker has {wanted}" if worker is None else ""
+
+        async def packets():
+            return sent
+
+        link = SimpleNamespace(packets=packets)
+        yield SimpleNamespace(handshake_s=0.25, worker=worker or "gpu-9", why=why, link=link)
 
     async def ship(_mover, wish, *, on_model):
         asked.append(wish)
         on_model(0, 2, "fly", None)
-        for phase in ("waiting", "copying", "receiving", "verifying"):
+        for phase in ("storing", "waiting", "copying", "receiving", "verifying"):
             on_model(0, 2, "fly", Progress(phase, 1_000_000, 2_000_000, 1e6, 1.0))
         result = results.pop(0)
         if isinstance(result, Exception):
@@ -86,6 +93,7 @@ def ships(monkeypatch, home):
 
     monkeypatch.setattr(AsyncClient, "mover", mover)
     monkeypatch.setattr(AsyncClient, "room", lambda *_: SimpleNamespace(name="lab"))
+    monkeypatch.setattr(shipping, "check_known", lambda *_: None)
     monkeypatch.setattr(shipping, "push_models", ship)
     monkeypatch.setattr(shipping, "pull_models", ship)
     return SimpleNamespace(results=results, asked=asked)
@@ -123,9 +131,9 @@ def test_what_is_told(cli, ships) -> None:
     ]
     done = push(cli, "--benchmark")
     assert done.code == 0
-    assert "fly (0a1b2c3d): is on gpu-1, 2.0 MB\n" in done.out
-    assert f"{ID}: is on gpu-1 as {ID}-2" in done.out
-    assert "has its files on gpu-1, 2.0 MB, 0 B moved" in done.out
+    assert "fly (0a1b2c3d): is on gpu-1, 2.0 MB, by direct\n" in done.out
+    assert f"{ID}: is on gpu-1 as {ID}-2, 2.0 MB, by s3 and direct: its id is" in done.out
+    assert "has its files on gpu-1, 2.0 MB, 0 B moved, the rest was there" in done.out
     assert "in place of another model" in done.out
     assert "is on gpu-1 already, as 77aa01bc" in done.out
     assert "skipped, 0a1b2c3d on gpu-1 is another model" in done.out
@@ -137,6 +145,53 @@ def test_what_is_told(cli, ships) -> None:
     assert "'fly' is free on gpu-1: add --alias fly" in done.err
     assert "'bee' is another model's on gpu-1" in done.err
     assert "It is called 'ant' on gpu-1." in done.err
+
+
+def test_quiet_only_ids_of_what_is_there_are_told(cli, ships) -> None:
+    ships.results += [
+        Shipped(
+            moved=(moved("renamed", result=f"{ID}-2"), moved("known"), moved("skipped")),
+            failed=(REFUSED,),
+        )
+    ]
+    done = push(cli, "--quiet")
+    assert (done.code, done.out) == (4, f"{ID}-2\n{ID}\n")
+
+
+def test_storing_is_told_from_what_the_worker_fetches_then(cli, ships) -> None:
+    ships.results += [Shipped(moved=(moved(),))]
+    assert "fly to gpu-1 (1 of 2 models): storing, 1.0 MB of 2.0 MB, 1.0 MB/s" in push(cli).err
+
+
+def test_what_was_sent_again_is_told_as_far_as_it_is_known(cli, ships) -> None:
+    came = (Came(way="webrtc", source="ada", size=2_000_000),)
+    there = moved("known")
+    ships.results += [Shipped(moved=(moved(came=came, again=1), there))] * 2
+    assert "Sent again  3 of 2,000 packets over WebRTC, 1 block\n" in push(cli, "--benchmark").out
+    told = push(cli, "--benchmark", "--json").document["benchmark"]
+    assert (told["packets_sent"], told["packets_again"], told["blocks_again"]) == (2_000, 3, 1)
+
+    direct = (Came(way="direct", source="ada", size=2_000_000),)
+    ships.results += [Shipped(moved=(moved(came=direct), there))] * 2
+    assert "Sent again" not in push(cli, "--benchmark").out
+    told = push(cli, "--benchmark", "--json").document["benchmark"]
+    assert {told[each] for each in ("packets_sent", "packets_again", "blocks_again")} == {None}
+
+    pulled = moved(direction="pull", came=came, again=0)
+    ships.results += [Shipped(moved=(pulled,))]
+    pull = cli("pull-model", "fly", "--worker", "gpu-1", "--benchmark", "--json")
+    told = pull.document["benchmark"]
+    assert (told["packets_sent"], told["packets_again"], told["blocks_again"]) == (None, None, 0)
+
+
+def test_packets_of_both_connections_of_one_command_count(cli, ships) -> None:
+    came = (Came(way="webrtc", source="ada", size=2_000_000),)
+    ships.results += [
+        Shipped(moved=(moved(came=came),), failed=(REFUSED,), clashes={ID: clash()}),
+        Shipped(moved=(moved("replaced", came=came),)),
+    ]
+    done = push(cli, "--benchmark", terminal=True, stdin="o\n")
+    assert "6 of 4,000 packets" in done.out
 
 
 def test_a_document(cli, ships) -> None:
@@ -178,6 +233,17 @@ def test_a_person_is_asked(cli, ships, typed, choice) -> None:
     assert "the id 0a1b2c3d is another model's, theirs, made 2026-03-01" in done.err
     assert "bee (77aa01bc): is on gpu-1, 2.0 MB" in done.out
     assert ships.asked[-1].choices == {ID: choice}
+
+
+def test_a_terminal_shows_how_far_all_and_the_file_of_the_moment_are() -> None:
+    file = OfFile("best.ckpt", done=900_000, size=1_800_000)
+    progress = Progress("receiving", 1_000_000, 2_000_000, 1e6, 1.0, file)
+    first, second, third = shipping.drawn("fly to gpu-1 (1 of 2 models)", progress)
+    assert first.endswith("  fly to gpu-1 (1 of 2 models)")
+    assert second.strip() == "1.0 MB of 2.0 MB, 1.0 MB/s, 1.0 s left"
+    assert third.strip() == "best.ckpt: 900 KB of 1.8 MB"
+    assert len(third) - len(third.lstrip()) == len(second) - len(second.lstrip())
+    assert len(shipping.drawn("fly to gpu-1", Progress("waiting", 0, 10))) == 2
 
 
 def test_what_may_not_be_overwritten_is_not_offered(cli, ships) -> None:
@@ -224,10 +290,63 @@ def test_a_network_that_goes_away(cli, ships) -> None:
     assert push(cli).code == 5
 
 
-def test_it_needs_a_worker(cli, home) -> None:
-    done = cli("push-model", "fly")
-    assert done.code == 2
-    assert "--worker" in done.err
+def test_what_had_moved_before_the_network_failed_is_told(cli, ships) -> None:
+    lost = LinkLost(peer="gpu-1", why="it said goodbye")
+    left = [Failed(model=name, label=name, error=lost) for name in ("bee", "ant")]
+    ships.results += [Shipped(moved=(moved(),), failed=(REFUSED, *left), cut=lost)] * 2
+    done = push(cli)
+    assert (done.code, done.out.splitlines()[0][:19]) == (5, "fly (0a1b2c3d): is ")
+    assert "warning: fly: Another model with the id" in done.err
+    assert "1 model done before the network failed; not done: bee, ant. What has" in done.err
+    assert "the same command goes on from there." in done.err
+    assert "it said goodbye" in done.err
+    document = push(cli, "--json").document
+    assert [each["how"] for each in document["models"]] == ["added"]
+    assert [each["label"] for each in document["failed"]] == ["fly", "bee", "ant"]
+
+
+@pytest.mark.parametrize("connects", [True, False])
+def test_what_moved_before_a_question_is_told_when_the_network_fails_after_it(
+    cli, ships, connects
+) -> None:
+    lost = LinkLost(peer="gpu-1", why="it said goodbye")
+    first = moved(model="77aa01bc", label="bee")
+    both = [Failed(model=each, label=each, error=lost) for each in (ID, "77aa01bc")]
+    ships.results += [
+        Shipped(moved=(first,), failed=(REFUSED,), clashes={ID: clash()}),
+        Shipped(failed=tuple(both), cut=lost) if connects else lost,
+    ]
+    done = push(cli, terminal=True, stdin="o\n")
+    assert done.code == 5
+    assert "bee (77aa01bc): is on gpu-1" in done.out
+    assert "not done: fly." in done.err or f"not done: {ID}." in done.err
+
+
+@pytest.mark.parametrize(("command", "wanted"), [("push-model", "()"), ("pull-model", "('fly',)")])
+def test_a_worker_that_was_not_named_is_told(cli, ships, command, wanted) -> None:
+    direction = command.partition("-")[0]
+    first = moved("added", direction=direction)
+    ships.results += [
+        Shipped(moved=(first,), failed=(REFUSED,), clashes={ID: clash(where="gpu-9")}),
+        Shipped(moved=(moved("replaced", direction=direction),)),
+    ]
+    done = cli(command, "fly", terminal=True, stdin="o\n")
+    assert done.code == 0, done.err
+    assert f"Using worker gpu-9: no other worker has {wanted}." in done.err
+    # Asked again after a question, it is the same one.
+    assert [each for each in ships.asked if not hasattr(each, "names")] == [None, "gpu-9"]
+
+
+def test_what_isnt_here_is_said_before_anybody_is_asked(cli, home) -> None:
+    done = cli("push-model", "fly", "--worker", "gpu-1")
+    assert done.code == 3
+    assert "There is no model 'fly' here." in done.err
+
+
+def test_what_was_read_on_one_machine_has_moved(cli, ships) -> None:
+    came = (Came(way="local", source="ada", size=2_000_000),)
+    ships.results += [Shipped(moved=(moved(sent=0, came=came),))]
+    assert "fly (0a1b2c3d): is on gpu-1, 2.0 MB, by local\n" in push(cli).out
 
 
 def test_the_ways_are_explained_and_nothing_moves(cli, ships) -> None:

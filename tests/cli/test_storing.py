@@ -67,7 +67,7 @@ def test_who_may_not_is_told(cli, seaweed, by, monkeypatch):
 def test_policies_need_no_store(cli):
     done = cli("server-init-storage", "--policies")
     assert done.code == 0
-    assert set(json.loads(done.out)) == {"server", "worker", "setup", "tls"}
+    assert set(json.loads(done.out)) == {"server", "setup", "tls"}
     document = msgspec.convert(
         cli("server-init-storage", "--policies", "--json").document, InitStorageDocument
     )

@@ -12,6 +12,7 @@ from sleap_rtc.client.transfers import Transfer, Transfers
 from sleap_rtc.errors import LinkLost
 from sleap_rtc.files.packing import pack
 from sleap_rtc.files.partial import claim_partial
+from sleap_rtc.storage import upload
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -60,6 +61,7 @@ def test_none(cli, home) -> None:
     done = cli("transfers")
     assert (done.code, done.out) == (0, "")
     assert "No transfer is unfinished." in done.err
+    assert "No transfer is remembered." in cli("transfers", "list", "--all").err
     assert cli("transfers", "--json").document == {"transfers": []}
     assert "No transfer was cut." in cli("transfers", "resume").err
     assert "Every transfer is finished." in cli("transfers", "cancel", "--all").err
@@ -145,20 +147,23 @@ def cut_while_storing(known, path) -> Transfer:
         return going.transfer
 
 
-def test_what_a_job_brings_and_was_not_stored_yet(cli, home, known, tmp_path) -> None:
+def test_what_a_job_brings_and_was_not_stored_yet(cli, known, tmp_path, monkeypatch) -> None:
     path = tmp_path / "a.slp"
     path.write_bytes(b"content")
     cut = cut_while_storing(known, path)
     done = cli("transfers")
     assert "flies.pkg.slp" in done.out
-    assert "to the storage of" in done.out
+    assert "to storage" in done.out
     [one] = cli("transfers", "--json").document["transfers"]
     assert (one["direction"], one["state"], one["worker"]) == ("store", "cut", "")
     assert "flies.pkg.slp" in cli("transfers", "show", cut.short).out
     resumed = cli("transfers", "resume", cut.short)
     assert resumed.code == 3, resumed  # this machine is in no such room
+    forgotten = []
+    monkeypatch.setattr(upload, "forget_uploads", lambda state, files: forgotten.extend(files))
     gone = cli("transfers", "cancel", cut.short)
     assert gone.out == f"{cut.short}: the storing of flies.pkg.slp is given up\n"
+    assert forgotten == [path]
 
 
 def test_data_and_results_of_jobs(cli, home) -> None:

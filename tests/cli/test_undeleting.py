@@ -22,7 +22,7 @@ def test_deleted_models_are_listed_with_age_and_size(cli, home):
     assert first.split()[0] == "kept"
     assert second.split()[0] == gone.id
     assert "in the trash" in second
-    assert "29 days" in second
+    assert "30 days" in second
     assert "in the trash; sleap-rtc restore-model NAME" in done.err
     document = cli("list-models", "--deleted", "--json").document
     one, two = msgspec.convert(document, DeletedModelsDocument).models
@@ -30,6 +30,9 @@ def test_deleted_models_are_listed_with_age_and_size(cli, home):
     assert (two.files, two.size) == ("trash", gone.record.size)
 
 
-@pytest.mark.parametrize("more", [["word"], ["--tag", "x"], ["--format", "csv"]])
+@pytest.mark.parametrize(
+    "more",
+    [["word"], ["--tag", "x"], ["--source", "hub"], ["--location", "room"], ["--format", "csv"]],
+)
 def test_deleted_models_are_not_searched(cli, home, more):
     assert cli("list-models", "--deleted", *more).code == 2

@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import select
+import shutil
 import subprocess
 import sys
 import time
@@ -23,6 +24,7 @@ from sleap_rtc.cli.job_documents import (
     TrackDocument,
     TrainDocument,
 )
+from sleap_rtc.cli.model_documents import WorkerModelsDocument
 from sleap_rtc.cli.storage_documents import PlanDocument
 from sleap_rtc.testing import netns
 
@@ -141,6 +143,22 @@ def test_train_follow_and_track(lab, data, write_config, tmp_path):
     assert not list((lab.laptop / "predictions").glob("*"))
     refused = lab.typed(*track, "-o", here, "--remote", "--worker", "gpu-1", code=4)
     assert "--overwrite" in refused.err
+
+    # What is imported is pushed, and tracked with there.
+    for model in told.models:
+        copy = tmp_path / "copies" / f"my-{model.model_type}"
+        shutil.copytree(model.path, copy, ignore=shutil.ignore_patterns(".record", "model.json"))
+        (copy / "notes.txt").write_text("another model, with other content")
+    lab.typed("import-model", tmp_path / "copies", "--recursive")
+    lab.typed("tag-model", "my-centroid", "my-centered_instance", "mine")
+    lab.typed("push-model", "mine", "--worker", "gpu-1")
+    remote = ("track", "--model", "mine", data.video, "-o", tmp_path / "mine")
+    pushed = lab.document(TrackDocument, *remote, "--remote", "--worker", "gpu-1")
+    assert {model.package for model in pushed.models}.isdisjoint(m.package for m in local.models)
+    (again,) = pushed.predictions
+    assert Path(again.predictions).stat().st_size == Path(one.predictions).stat().st_size
+    theirs = lab.document(WorkerModelsDocument, "worker", "list-models").models
+    assert {model.package for model in pushed.models} < {model.package for model in theirs}
 
     # doctor sees it all.
     healthy = lab.typed("doctor")

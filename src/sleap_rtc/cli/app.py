@@ -71,12 +71,13 @@ class App:
             from sleap_rtc.library.migration import open_registry  # noqa: PLC0415
 
             self._library, taken_over = open_registry(
-                self._settings().home / "models", told=Progress(self, "going through the library")
+                self._settings().home / "models",
+                told=Progress(self.out, "going through the library"),
             )
             if taken_over:
-                from sleap_rtc.cli.keeping import tell_taken_over  # noqa: PLC0415 - once
+                from sleap_rtc.cli.taken_over import tell_taken_over  # noqa: PLC0415 - once
 
-                tell_taken_over(self, taken_over)
+                tell_taken_over(self.out, taken_over)
         return self._library
 
     def client(self) -> AsyncClient:

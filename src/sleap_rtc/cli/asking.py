@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 from msgspec.structs import replace
@@ -105,7 +104,7 @@ def show_remote_info(app: App, name: str, *, worker: str | None, room: str | Non
             hint = f"sleap-rtc worker list-models{named} shows what there is."
             raise from_wire(error.code, error.details, message=message, hint=hint) from None
         client.known.keep_model(of, at, name, model)
-    entry = Entry(record=model.record, alias=model.alias or None, directory=Path(model.path))
+    entry = Entry(record=model.record, alias=model.alias or None, folder=model.path)
     here = is_here(client.library, model.record.id, model.record.package)
     shown = replace(
         model_shown(entry),
@@ -131,6 +130,9 @@ def show_remote_info(app: App, name: str, *, worker: str | None, room: str | Non
     )
 
     def human() -> None:
+        if app.out.quiet:
+            app.out.data(entry.label)
+            return
         print_info(app, entry, info, right="all there, by their sizes")
         if model.cut:
             app.out.say("The record says more than one message could hold; some of it is left out.")
@@ -167,6 +169,7 @@ def _listed(model: ListedModel, worker: str, library: Registry) -> ModelShown:
         created_at=model.created_at,
         path=model.path,
         package=model.package,
+        tags=model.tags,
     )
 
 

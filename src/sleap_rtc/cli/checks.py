@@ -187,6 +187,8 @@ def _engines() -> Iterator[CheckShown]:
             yield _check(f"engine {name}", "note", words, error.hint_text)
         except SleapRtcError as error:
             yield _failed(f"engine {name}", error)
+        except OSError as error:  # its folder may not be read, say
+            yield _check(f"engine {name}", "broken", f"{error.filename}: {error.strerror}.")
         else:
             yield _check(f"engine {name}", "ok", f"{found.version}, {found.python}")
 

@@ -19,7 +19,7 @@ _TITLES: Final[dict[Kind, str]] = {
     "abandoned": "Models that were never finished",
     "trash": "Deleted more than 30 days ago",
     "records": "Records of models whose files are nowhere",
-    "broken-links": "Models that link to files which aren't there; is a drive unplugged?",
+    "broken-links": "Models of which no file is where they link to (is a drive unplugged?)",
     "files": "Folders that no library knows; sleap-rtc import-model takes one in",
 }
 _SHOWN: Final = 20
@@ -41,7 +41,7 @@ def clean(app: App, *, dry_run: bool, kinds: Sequence[str], yes: bool) -> None:
         client.library,
         (client.settings.home / "incoming",),
         now=now,
-        told=Progress(app, "looking at models", lambda number: f"{number:,}"),
+        told=Progress(app.out, "looking at models", lambda number: f"{number:,}"),
     )
     found = [one for one in found if not kinds or one.kind in kinds]
     done: list[Removed] = []
@@ -51,6 +51,7 @@ def clean(app: App, *, dry_run: bool, kinds: Sequence[str], yes: bool) -> None:
             if not app.out.as_json:
                 _show(app, kind, some)
             if not dry_run and _agreed(app, kind, some, named=kind in kinds, yes=yes):
+                app.goes_on = "What was removed so far stays so: the same command shows the rest."
                 done += cleaning.remove(
                     client.library,
                     some,
@@ -72,13 +73,22 @@ def _show(app: App, kind: Kind, some: list[Found]) -> None:
     app.out.table(
         columns,
         [
-            [Cell(one.what, "name"), format_bytes(one.size) if one.size else "-", str(one.path)]
+            [
+                Cell(one.label or one.what, "name"),
+                format_bytes(one.size) if one.size else "-",
+                str(one.path),
+            ]
             for one in some[:_SHOWN]
         ],
         name=2,
     )
     if len(some) > _SHOWN:
         app.out.say(f"{len(some) - _SHOWN:,} more.")
+    if kind == "broken-links":
+        app.out.say(
+            "Were they moved? sleap-rtc repair-model NAME looks for one, import-model FOLDER "
+            "--recursive for all in a folder."
+        )
 
 
 def _agreed(app: App, kind: Kind, some: list[Found], *, named: bool, yes: bool) -> bool:

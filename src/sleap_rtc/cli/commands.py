@@ -8,9 +8,9 @@ from typing import NoReturn
 
 import click
 
-from sleap_rtc.cli.main import ABOUT, COMPLETE, EPILOG, ROWS, SECTIONS
 from sleap_rtc.cli.options import add_everywhere, everywhere
 from sleap_rtc.cli.overview import OPTIONS
+from sleap_rtc.cli.table import ABOUT, COMPLETE, EPILOG, ROWS, SECTIONS
 
 
 class Commands(click.Group):

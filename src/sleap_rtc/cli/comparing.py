@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
+import msgspec
+
 from sleap_rtc.cli.app import App
 from sleap_rtc.cli.curves import Curve, draw_together, letter
 from sleap_rtc.cli.describing import curve_of, short, training, validation
@@ -71,9 +73,15 @@ def compare(app: App, names: Sequence[str], *, everything: bool, csv: bool) -> N
         return
 
     def human() -> None:
+        if app.out.quiet:
+            for entry in entries:
+                app.out.data(entry.label)
+            return
         with app.out.paged():
             _print(app, entries, shown)
             _print_curves(app, curves)
+        if any(line.best for line in shown):
+            app.out.say("* is the best.")
         hidden = len(lines) - len(shown)
         if hidden:
             app.out.say(f"{hidden} more are the same; --all shows them.")
@@ -186,8 +194,6 @@ def _print(app: App, entries: Sequence[Entry], lines: Sequence[ComparedShown]) -
                 group = line.group
             rows.append([Cell(line.name, "dim"), *(_cell(line, n) for n in numbers)])
         app.out.table(columns, rows)
-    if any(line.best for line in lines):
-        app.out.say("* is the best.")
 
 
 def _cell(line: ComparedShown, number: int) -> Cell:
@@ -215,5 +221,13 @@ def _csv(ids: Sequence[str], lines: Sequence[ComparedShown]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["group", "name", *ids])
     for line in lines:
-        writer.writerow([line.group, line.name, *("" if v is None else v for v in line.values)])
+        writer.writerow([line.group, line.name, *map(_plain, line.values)])
     return text.getvalue()
+
+
+def _plain(value: Any) -> Any:
+    """A value as other programs read it: times by ISO 8601, lists as JSON."""
+    plain = msgspec.to_builtins(value)
+    if isinstance(plain, (dict, list, tuple)):
+        return msgspec.json.encode(plain).decode()
+    return "" if plain is None else plain

@@ -29,7 +29,7 @@ def completion(app: App, shell: str | None) -> None:
     from click.shell_completion import get_completion_class  # noqa: PLC0415 - --help stays quick
 
     from sleap_rtc.cli.commands import cli  # noqa: PLC0415 - it imports this
-    from sleap_rtc.cli.main import COMPLETE  # noqa: PLC0415 - the same
+    from sleap_rtc.cli.table import COMPLETE  # noqa: PLC0415 - the same
 
     if shell is None:
         shell = os.path.basename(os.environ.get("SHELL", ""))  # noqa: PTH119 - --help stays quick

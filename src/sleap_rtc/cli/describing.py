@@ -9,9 +9,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from msgspec.structs import replace
+
 from sleap_rtc.cli.app import App
 from sleap_rtc.cli.curves import Curve, draw
-from sleap_rtc.cli.listing import LAST_SEEN, STATUS_STYLES, places_of, when
+from sleap_rtc.cli.listing import LAST_SEEN, SAFETY_STYLES, STATUS_STYLES, places_of, when
 from sleap_rtc.cli.model_documents import (
     EpochShown,
     FileShown,
@@ -66,6 +68,10 @@ def show_info(app: App, name: str, *, verify: bool, sha256: bool = False) -> Non
     document = ModelInfoDocument(models=tuple(infos))
 
     def human() -> None:
+        if app.out.quiet:
+            for entry in entries:
+                app.out.data(entry.label)
+            return
         right = "all as recorded" if verify else "all there (--verify reads them)"
         with app.out.paged():
             for number, (entry, info) in enumerate(zip(entries, infos, strict=True)):
@@ -94,9 +100,12 @@ def _info(app: App, entry: Entry, cache: HashCache | None, named: Entry | Group)
         files.append(FileShown(path=file.path, size=file.size, blake3=file.blake3, state=state))
     app.out.live.clear()
     broken = entry.label if any(file.state != "ok" for file in files) else ""
+    shown = model_shown(entry)
+    if files and all(file.state == "missing" for file in files):
+        shown = replace(shown, local=False)  # its record knows nothing of that yet
     safety = safety_of(entry.record)
     return ModelInfoShown(
-        model=model_shown(entry),
+        model=shown,
         record=plain_record(entry.record),
         files=tuple(files),
         verified=cache is not None,
@@ -282,10 +291,9 @@ def _where(model: ModelShown) -> str:
 def _safety(safety: SafetyShown | None) -> str | Cell:
     if safety is None:
         return ""
-    styles = {"safe": "good", "scanned": "good", "unknown": "warning", "flagged": "bad"}
     trusted = ", trusted all the same" if safety.trusted else ""
     why = f": {safety.why}" if safety.why else ""
-    return Cell(f"{safety.tier}{why}{trusted}", styles[safety.tier])
+    return Cell(f"{safety.tier}{why}{trusted}", SAFETY_STYLES[safety.tier])
 
 
 def _print_curve(app: App, curve: Sequence[EpochShown]) -> None:

@@ -11,6 +11,8 @@ from sleap_rtc.cli.app import App
 if TYPE_CHECKING:
     from sleap_rtc.cli.machine_documents import CheckShown
 
+_WORD = 7
+"""Columns of a check's word; two more follow before its text."""
 STYLES = {"ok": "good", "note": "dim", "warning": "warning", "broken": "bad"}
 
 
@@ -45,11 +47,24 @@ def _print(app: App, checks: list[CheckShown], broken: int) -> None:
     for check in checks:
         if app.out.quiet and check.status in ("ok", "note"):
             continue
-        word = Cell(pad(check.status, 7), STYLES[check.status])
-        app.out.cells([word, Cell(f"{check.name}: {check.message}")])
+        word = Cell(pad(check.status, _WORD), STYLES[check.status])
+        for line in _fitting(f"{check.name}: {check.message}", app.out.width()):
+            app.out.cells([word, Cell(line)])
+            word = Cell(" " * _WORD)
         if check.hint and check.status != "ok":
-            app.out.cells([Cell(" " * 7), Cell(check.hint, "dim")])
+            for line in _fitting(check.hint, app.out.width()):
+                app.out.cells([word, Cell(line, "dim")])
     if broken:
         app.out.say(f"{count(broken, 'thing')} to mend.", "bad")
     else:
         app.out.say("Nothing is broken.", "good")
+
+
+def _fitting(text: str, width: int) -> list[str]:
+    """Lines of a text that stand behind a check's word; a path or a command's word stays whole."""
+    import textwrap  # noqa: PLC0415 - --help stays quick
+
+    from sleap_rtc.cli.text import clean  # noqa: PLC0415
+
+    room = width - _WORD - 2
+    return textwrap.wrap(clean(text), room, break_long_words=False, break_on_hyphens=False)

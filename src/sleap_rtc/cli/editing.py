@@ -80,9 +80,9 @@ def tag(app: App, names: Sequence[str], *, take: bool) -> None:
         told = f"{alias} names {' and '.join(ids)} already."
     else:
         told = f"{alias} named {before}; it names {' and '.join(ids)} now."
-    app.out.show(document, lambda: app.out.data(told))
+    app.out.show(document, lambda: app.out.data(alias if app.out.quiet else told))
     if former is not None:
-        app.out.say(f"{ids[0]} was called {former}, and is no more.")
+        app.out.say(f"{ids[0]} is no longer called {former}.")
 
 
 def untag(app: App, name: str) -> None:
@@ -108,7 +108,7 @@ def untag(app: App, name: str) -> None:
     removed = library.remove_alias(name)
     document = TagDocument(alias=removed.name, before=removed.models, now=(), former=None)
     told = f"{removed.name} named {' and '.join(removed.models)}; it names no model now."
-    app.out.show(document, lambda: app.out.data(told))
+    app.out.show(document, lambda: app.out.data(removed.name if app.out.quiet else told))
 
 
 def aliases(app: App) -> None:
@@ -202,6 +202,8 @@ def update(
                     changed[entry.id] = _update(
                         library, entry, notes=notes, instead=instead, add=add, remove=remove
                     )
+                    done = count(len(changed), "model is", "models are")
+                    app.goes_on = f"{done} changed, the others aren't."
     several.check()
     document = UpdateDocument(models=tuple(changed.values()), failed=several.failed)
     app.out.show(document, lambda: _show_updated(app, document.models))
@@ -238,6 +240,9 @@ def _update(
 
 def _show_updated(app: App, models: Sequence[UpdatedShown]) -> None:
     for one in models:
+        if app.out.quiet:
+            app.out.data(one.alias or one.model)
+            continue
         app.out.title(f"{one.model} ({one.alias})" if one.alias else one.model)
         for what, old, new in (
             ("tags", ", ".join(one.before.tags), ", ".join(one.now.tags)),
@@ -250,9 +255,10 @@ def _show_updated(app: App, models: Sequence[UpdatedShown]) -> None:
 
 
 def _check_tag(tag: str) -> None:
-    if not tag.strip() or len(tag) > MAX_TAG or not tag.isprintable():
+    if not tag.strip() or len(tag) > MAX_TAG or not tag.isprintable() or "," in tag:
         raise UsageError(
-            message=f"{tag[:80]!r} is no tag: a tag has 1 to {MAX_TAG} characters in one line."
+            message=f"{tag[:80]!r} is no tag: a tag has 1 to {MAX_TAG} characters in one line, "
+            "and no comma."
         )
 
 
@@ -265,6 +271,8 @@ def _words(record: ModelRecord) -> WordsShown:
 
 def delete(app: App, names: Sequence[str], *, files: bool, yes: bool) -> None:
     """Delete models: their records, and with ``files`` what is in their directories.
+
+    One that can't be deleted doesn't keep the others.
 
     Args:
         app: The invocation.
@@ -281,6 +289,9 @@ def delete(app: App, names: Sequence[str], *, files: bool, yes: bool) -> None:
     entries = {entry.id: entry for name in names for entry in _all_of(library, name)}
     for entry in entries.values():
         _tell(app, library, entry, files=files)
+    for name in names:
+        if rules.fault(name) == "" and isinstance(library.resolve(name), Group):
+            app.out.say(f"The pair {name} ends with them.")
     if not yes:
         if not app.out.interactive:
             raise UsageError(
@@ -291,32 +302,43 @@ def delete(app: App, names: Sequence[str], *, files: bool, yes: bool) -> None:
         if not app.out.ask(f"Delete {what}?", default=False):
             raise Cancelled(what="The deletion", hint="Nothing was deleted.")
     owned = {str(entry.id): _own_size(entry.record) for entry in entries.values()}
-    deleted = []
+    deleted: list[DeletedShown] = []
+    several = Several(app)
     for entry in entries.values():
-        trash = library.delete(entry.id, files=files)
-        deleted.append(
-            DeletedShown(
-                id=entry.id,
-                alias=entry.alias,
-                size=entry.record.size,
-                trash=None if trash is None else str(trash),
-                path=str(entry.directory),
+        with several.one(entry.label):
+            trash = library.delete(entry.id, files=files)
+            deleted.append(
+                DeletedShown(
+                    id=entry.id,
+                    alias=entry.alias,
+                    size=entry.record.size,
+                    trash=None if trash is None else str(trash),
+                    path=str(entry.directory),
+                )
             )
-        )
+            gone = count(len(deleted), "model is", "models are")
+            app.goes_on = f"{gone} deleted. {_way_back(deleted)}"
+    several.check()
 
     def human() -> None:
         for one in deleted:
+            if app.out.quiet:
+                app.out.data(one.id)  # by which it can be brought back
+                continue
             own = one.trash and owned[one.id]
             place = f"its files are in {one.trash} for 30 days" if own else "its files stay"
             app.out.data(f"{one.alias or one.id} is deleted; {place}")
-        ids = " ".join(one.id for one in deleted)
-        app.out.say(f"sleap-rtc restore-model {ids} brings {_it(deleted)} back.")
+        if deleted:
+            app.out.say(_way_back(deleted))
 
-    app.out.show(DeletedDocument(models=tuple(deleted)), human)
+    document = DeletedDocument(models=tuple(deleted), failed=several.failed)
+    app.out.show(document, human)
+    several.end()
 
 
-def _it(things: Sequence[object]) -> str:
-    return "it" if len(things) == 1 else "them"
+def _way_back(deleted: Sequence[DeletedShown]) -> str:
+    ids = " ".join(one.id for one in deleted)
+    return f"sleap-rtc restore-model {ids} brings {'it' if len(deleted) == 1 else 'them'} back."
 
 
 def _own_size(record: ModelRecord) -> int:

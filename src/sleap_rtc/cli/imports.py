@@ -12,13 +12,14 @@ import click
 from sleap_rtc.cli.app import App
 from sleap_rtc.cli.documents import ErrorShown
 from sleap_rtc.cli.import_documents import ImportDocument, ImportedShown, NotImportedShown
+from sleap_rtc.cli.listing import SAFETY_STYLES
 from sleap_rtc.cli.model_documents import model_shown
 from sleap_rtc.cli.text import Cell, Column, bar, count
 from sleap_rtc.client.approvals import Approvals
 from sleap_rtc.domain import aliases
-from sleap_rtc.domain.models import Tier, safety_of
+from sleap_rtc.domain.models import Safety, safety_of
 from sleap_rtc.domain.units import format_bytes
-from sleap_rtc.errors import AliasTaken, SleapRtcError
+from sleap_rtc.errors import AliasTaken, OutOfSpace, SleapRtcError
 from sleap_rtc.library.entries import Entry
 from sleap_rtc.library.importing.examining import Examined
 from sleap_rtc.library.importing.finding import Skipped
@@ -40,12 +41,6 @@ _STAGES: Final[dict[Stage, str]] = {
     "unpacking": "unpacking",
     "reading": "reading",
     "copying": "copying",
-}
-_SAFETY: Final[dict[Tier, tuple[str, str]]] = {
-    "safe": ("safe", "good"),
-    "scanned": ("scanned", "good"),
-    "unknown": ("unknown", "warning"),
-    "flagged": ("flagged", "bad"),
 }
 
 
@@ -76,15 +71,23 @@ def import_all(app: App, paths: Sequence[Path], *, yes: bool, **wishes: Any) -> 
         questions=Person(app, many=many) if app.out.interactive and not yes else Questions(),
         progress=progress,
     )
-    for result in importer.run(paths):
+    try:
+        for result in importer.run(paths):
+            app.out.live.clear()
+            results.append(result)
+            done = sum(isinstance(each, Imported) for each in results)
+            progress.models = len(results)
+            if done:
+                there = count(done, "model is", "models are")
+                app.goes_on = f"{there} imported; nothing is half done."
+            if isinstance(result, Imported) and result.entry.record.trust is not None:
+                _approve(client.settings.home, result.entry)
+    except OutOfSpace as full:
+        if not results:
+            raise
         app.out.live.clear()
-        results.append(result)
-        done = sum(isinstance(each, Imported) for each in results)
-        progress.models = len(results)
-        if done:
-            app.goes_on = f"{count(done, 'model is', 'models are')} imported; nothing is half done."
-        if isinstance(result, Imported) and result.entry.record.trust is not None:
-            _approve(client.settings.home, result.entry)
+        _show(app, results, paths)
+        app.fail(full)
     app.out.live.clear()
     _tell(app, results, paths)
 
@@ -180,20 +183,39 @@ def _approve(home: Path, entry: Entry) -> None:
 def _tell(app: App, results: Sequence[Result], paths: Sequence[Path]) -> None:
     """Show the results, and end with the exit code that they have."""
     imported = [result for result in results if isinstance(result, Imported)]
-    skipped = [result for result in results if isinstance(result, Skipped)]
-    if len(results) == 1 and skipped:
-        raise skipped[0].error
+    if len(results) == 1 and isinstance(results[0], Skipped):
+        raise results[0].error
+    _show(app, results, paths)
+    failed = _failed(results, paths)
+    if not imported and failed:
+        app.out.failure(failed[0].message, failed[0].hint_text)
+    codes = {error.exit_code for error in failed}
+    codes |= {AliasTaken.exit_code for result in imported if result.wanted}
+    if codes:
+        raise click.exceptions.Exit(codes.pop() if len(codes) == 1 else 1)
+
+
+def _show(app: App, results: Sequence[Result], paths: Sequence[Path]) -> None:
+    """Show what became of each."""
+    imported = [result for result in results if isinstance(result, Imported)]
     document = ImportDocument(
         imported=tuple(_imported(result) for result in imported),
-        skipped=tuple(_skipped(result) for result in skipped),
+        skipped=tuple(_skipped(each) for each in results if isinstance(each, Skipped)),
     )
     app.out.show(document, lambda: _print(app, results, paths))
     for result in imported:
         _warn(app, result)
-    if not imported and skipped:
-        app.fail(skipped[0].error)
-    if any(result.wanted for result in imported):
-        raise click.exceptions.Exit(AliasTaken.exit_code)
+
+
+def _failed(results: Sequence[Result], paths: Sequence[Path]) -> list[SleapRtcError]:
+    """Why of paths that were named nothing came; what a tree holds besides models is no failure."""
+    errors = []
+    for path in dict.fromkeys(each.absolute() for each in paths):
+        of = [result for result in results if result.path.is_relative_to(path)]
+        skipped = [result.error for result in of if isinstance(result, Skipped)]
+        if skipped and len(skipped) == len(of):
+            errors.append(skipped[0])
+    return errors
 
 
 def _print(app: App, results: Sequence[Result], paths: Sequence[Path]) -> None:
@@ -202,6 +224,8 @@ def _print(app: App, results: Sequence[Result], paths: Sequence[Path]) -> None:
     if app.out.quiet:
         for result in imported:
             app.out.data(result.entry.id)
+        for one in skipped:
+            app.out.warn(f"{one.path} is not imported: {_why(one)}")
         return
     if len(results) == 1 and imported:
         _print_one(app, imported[0])
@@ -233,20 +257,25 @@ def _print_table(app: App, imported: Sequence[Imported], top: Path | None) -> No
                 Cell(result.entry.label, "name"),
                 record.model_type,
                 format_bytes(record.size),
-                Cell(*_SAFETY[safety_of(record).tier]),
+                _safety(safety_of(record)),
                 _what(result),
                 _below(result.path, top),
             ]
         )
+    different = len({_what(result) for result in imported}) > 1
     columns = [
         Column("model", least=16, last=True),
         Column("type"),
         Column("size", right=True, whole=True),
         Column("safety", whole=True, spare=True),
-        Column("what", whole=True, spare=True),
+        Column("what", whole=True, spare=not different),
         Column("from", least=16, spare=True),
     ]
     app.out.table(columns, rows)
+
+
+def _safety(safety: Safety, more: str = "") -> Cell:
+    return Cell(f"{safety.tier}{more}", SAFETY_STYLES[safety.tier])
 
 
 def _what(result: Imported) -> Cell:
@@ -279,8 +308,8 @@ def _print_one(app: App, result: Imported) -> None:
         "adopt": "they were in the library",
     }
     safety = safety_of(record)
-    word, style = _SAFETY[safety.tier]
     why = f": {safety.why}" if safety.why else ""
+    trusted = ", trusted by you" if safety.trusted else ""
     known = "Here already, nothing was added"
     if result.mended:
         known = f"Here already; files of it were mended: {result.mended}"
@@ -292,7 +321,7 @@ def _print_one(app: App, result: Imported) -> None:
             ("Type", record.model_type),
             ("Size", f"{format_bytes(record.size)}, {count(len(record.files), 'file')}"),
             ("Files", "" if result.known else ways[result.way]),
-            ("Safety", Cell(f"{word}{why}{', trusted by you' if safety.trusted else ''}", style)),
+            ("Safety", _safety(safety, f"{why}{trusted}")),
             ("Points", ", ".join(record.skeleton)),
             ("From", str(result.path)),
             ("Folder", str(result.entry.directory)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -54,7 +54,7 @@ def export(app: App, path: Path, *, replacing: bool) -> None:
             path,
             as_of=datetime.now(UTC),
             replacing=replacing,
-            told=Progress(app, "writing", _number),
+            told=Progress(app.out, "writing", _number),
         )
     left_out = _left_out(written.unreadable)
     document = ExportDocument(
@@ -68,10 +68,12 @@ def export(app: App, path: Path, *, replacing: bool) -> None:
 def import_(app: App, path: Path, *, revive: bool) -> None:
     """Merge a manifest, or a registry of the public sleap-rtc, into the library."""
     library = app.library()
-    progress = Progress(app, "taking in", _number)
+    app.goes_on = "The models that were taken in are whole; the same command goes on."
+    progress = Progress(app.out, "taking in", _number)
     with _missing(path):
         old = path.suffix in (".yaml", ".yml")
-        contents = None if old else manifest.read(path)
+        opening = Progress(app.out, "opening", format_bytes)
+        contents = None if old else manifest.read(path, told=opening)
         if contents is None or contents.version.partition(".")[0] in ("0", "1", ""):
             report = Report(str(path))
             migration.take_over(
@@ -79,7 +81,12 @@ def import_(app: App, path: Path, *, revive: bool) -> None:
             )
         else:
             report = portable.take_in(
-                library, contents, source=str(path), revive=revive, told=progress
+                library,
+                contents,
+                source=str(path),
+                revive=revive,
+                told=progress,
+                named=Progress(app.out, "naming", _number),
             )
     show_report(app, report)
     _tell_missing(app, library)
@@ -94,8 +101,8 @@ def back_up(app: App, path: Path, *, contents: bool, replacing: bool) -> None:
             now=datetime.now(UTC),
             contents=contents,
             replacing=replacing,
-            moved=Progress(app, "saving", format_bytes),
-            told=Progress(app, "reading", _number),
+            moved=Progress(app.out, "saving", format_bytes),
+            told=Progress(app.out, "reading", _number),
         )
     document = BackupDocument(
         path=str(path),
@@ -127,8 +134,11 @@ def restore(app: App, path: Path, *, revive: bool) -> None:
             library,
             path,
             revive=revive,
-            moved=Progress(app, "restoring", format_bytes),
-            told=Progress(app, "reading", _number),
+            opening=Progress(app.out, "opening", format_bytes),
+            told=Progress(app.out, "reading", _number),
+            moved=Progress(app.out, "restoring", format_bytes),
+            taken=Progress(app.out, "taking in", _number),
+            named=Progress(app.out, "naming", _number),
         )
     show_report(app, report)
     _tell_missing(app, library)
@@ -166,19 +176,6 @@ def _tell_missing(app: App, library: Registry) -> None:
             "list-models --status missing shows which. sleap-rtc repair-model NAME --path FOLDER "
             "takes them from where they are, --from-worker WORKER from a worker that has them."
         )
-
-
-def tell_taken_over(app: App, reports: Sequence[Report]) -> None:
-    """What became of models in registries of the public sleap-rtc; in words, beside any result."""
-    for report in reports:
-        new = report.count("model", "added", "renamed")
-        app.out.say(f"{count(new, 'model')} of the public sleap-rtc taken over.")
-        app.out.say(f"Its registry is kept as {report.source}.")
-        telling = [outcome for outcome in report.outcomes if outcome.why]
-        for outcome in telling[:_SHOWN]:
-            app.out.warn(f"{outcome.kind} {outcome.name}: {outcome.why}")
-        if len(telling) > _SHOWN:
-            app.out.warn(f"{len(telling) - _SHOWN:,} more.")
 
 
 def _table(app: App, report: Report) -> None:

@@ -15,6 +15,7 @@ from sleap_rtc.cli.app import App
 from sleap_rtc.cli.documents import Shown
 from sleap_rtc.cli.model_documents import ModelsDocument, ModelShown, model_shown
 from sleap_rtc.cli.text import Cell, Column, loss
+from sleap_rtc.domain.models import Tier
 from sleap_rtc.domain.units import format_bytes
 from sleap_rtc.library.entries import MAX_LIMIT, Query
 from sleap_rtc.library.layout import KNOWN_TYPES
@@ -36,6 +37,12 @@ STATUS_STYLES: Final = {
     "interrupted": "warning",
     "missing": "warning",
     "failed": "bad",
+}
+SAFETY_STYLES: Final[dict[Tier, str]] = {
+    "safe": "good",
+    "scanned": "good",
+    "unknown": "warning",
+    "flagged": "bad",
 }
 
 
@@ -133,14 +140,17 @@ def _table(app: App, models: Sequence[ModelShown], none: str) -> None:
     if not models:
         app.out.say(none)
         return
+    # What could run something is seen on the narrowest terminal; the rest where there is room.
+    flagged = any(model.safety == "flagged" for model in models)
     columns = [
         Column("model", least=16, last=True),
-        Column("type"),
+        Column("type", least=12),
         Column("status", least=6, spare=_alike(model.status for model in models)),
         Column("where", least=7, spare=_alike(where(model) for model in models)),
         Column("val loss", right=True, whole=True),
         Column("size", right=True, whole=True),
         Column("when", whole=True),
+        Column("safety", whole=True, spare=not flagged),
     ]
     rows: list[list[Cell | str]] = [
         [
@@ -151,9 +161,12 @@ def _table(app: App, models: Sequence[ModelShown], none: str) -> None:
             loss(model.best_val_loss),
             format_bytes(model.size) if model.size else "-",
             day(model.created_at),
+            Cell(model.safety, SAFETY_STYLES[model.safety]) if model.safety else "-",
         ]
         for model in models
     ]
+    if not any(model.safety for model in models):  # of a worker's it isn't told
+        columns, rows = columns[:-1], [row[:-1] for row in rows]
     with app.out.paged():
         app.out.table(columns, rows)
 
@@ -171,7 +184,7 @@ def _csv(shown: Sequence[ModelShown]) -> str:
     for one in shown:
         plain = msgspec.to_builtins(one)
         writer.writerow(
-            [" ".join(v) if isinstance(v, (list, tuple)) else v for v in (plain[n] for n in names)]
+            [",".join(v) if isinstance(v, (list, tuple)) else v for v in (plain[n] for n in names)]
         )
     return text.getvalue()
 
@@ -189,11 +202,19 @@ def places_of(model: ModelShown) -> list[tuple[str, str]]:
 
 def when(moment: datetime) -> str:
     """A time, by this machine's clock."""
-    return f"{moment.astimezone():%Y-%m-%d %H:%M}"
+    return f"{_here(moment):%Y-%m-%d %H:%M}"
 
 
 def day(moment: datetime) -> str:
     """A day, or of today the time."""
-    local = moment.astimezone()
+    local = _here(moment)
     today = local.date() == datetime.now().astimezone().date()
     return f"today {local:%H:%M}" if today else f"{local:%Y-%m-%d}"
+
+
+def _here(moment: datetime) -> datetime:
+    """A time by this machine's clock; as it is at the ends of time, which others may write."""
+    try:
+        return moment.astimezone()
+    except (OverflowError, ValueError):
+        return moment

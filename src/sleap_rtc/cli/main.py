@@ -1,8 +1,8 @@
-"""``sleap-rtc``: the table of commands, and what becomes of their errors.
+"""``sleap-rtc``: a command is run, and what becomes of its errors.
 
 A command's module is imported when the command is run or helped with::
 
-    sleap-rtc --help          this file and cli/overview.py, without click
+    sleap-rtc --help          cli/table.py and cli/overview.py, without click
     sleap-rtc train --help    and cli/train.py
     sleap-rtc train …         and everything that trains
 
@@ -14,12 +14,14 @@ Exit codes::
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from sleap_rtc.cli.app import App
+from sleap_rtc.cli.table import COMPLETE
 
 if TYPE_CHECKING:
     import click
@@ -27,78 +29,11 @@ if TYPE_CHECKING:
     from sleap_rtc.errors import SleapRtcError
 
 
-class Row(NamedTuple):
-    """A command: its name, its module's, and its line in the help.
-
-    The module has an object of the command's name, with ``_`` for ``-``.
-    """
-
-    name: str
-    module: str
-    help: str
-    hidden: bool = False
-
-
-SECTIONS: Final[dict[str, tuple[Row, ...]]] = {
-    "Set up": (
-        Row("login", "login", "Sign in at a server."),
-        Row("room", "room", "Make, share, join and list rooms, and see who is in them."),
-        Row("engine", "engine", "List and install what trains and tracks."),
-        Row("doctor", "doctor", "Check the set-up, and say how to mend it."),
-        Row("completion", "completion", "Let bash, zsh or fish complete commands and names."),
-        Row("demo", "demo", "Train, bring home, and track: the whole way on one machine."),
-    ),
-    "Train": (
-        Row("train", "train", "Train on a worker, and bring the models home."),
-        Row("client-train", "train", "The same as train.", hidden=True),
-        Row("jobs", "jobs", "List, follow and command jobs."),
-        Row("workers", "workers", "List the workers that are online."),
-    ),
-    "Models": (
-        Row("list-models", "models", "List the models of this machine's library."),
-        Row("model-info", "models", "Everything about one model."),
-        Row("compare-models", "models", "Show models side by side, and which is best."),
-        Row("tag-model", "models", "Give a model an alias, or take it away."),
-        Row("list-aliases", "models", "List the aliases, and the models that they name."),
-        Row("update-model", "models", "Change the notes and tags of models."),
-        Row("delete-model", "models", "Delete models; files stay unless --files is given."),
-        Row("restore-model", "restoring", "Bring deleted models back."),
-        Row("import-model", "importing", "Import models into this machine's library."),
-        Row("push-model", "moving", "Push models of this library to a worker."),
-        Row("pull-model", "moving", "Pull models of a worker into this library."),
-        Row("transfers", "transfers", "List what is on its way, and go on with what was cut."),
-        Row("sync", "sync", "Compare this library with what workers have."),
-        Row("repair-model", "repair", "Mend models: their records, their aliases, their files."),
-        Row("clean-models", "clean", "Remove what the library doesn't need."),
-        Row("export-registry", "registry", "Write every record and alias to a JSON file."),
-        Row("import-registry", "registry", "Merge records and aliases from another library."),
-        Row("backup", "registry", "Save the whole library to one archive."),
-        Row("restore", "registry", "Bring back what backup saved."),
-        Row("track", "track", "Run models over videos, here or on a worker."),
-    ),
-    "Machines": (
-        Row("worker", "worker", "Make this machine a worker of a room, or ask another one."),
-        Row("trust-model", "trusting", "Let a checkpoint that looks odd run on this machine."),
-        Row("server", "server", "Run a server."),
-        Row("server-code", "server", "Make a set-up code for one more device."),
-        Row("server-init-storage", "storing", "Set up the buckets for rooms' files."),
-    ),
-}
-
-ROWS: Final = {row.name: row for rows in SECTIONS.values() for row in rows}
-
-ABOUT: Final = "Train SLEAP models on any machine you can reach, and keep every model."
-
-EPILOG: Final = (
-    "Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 conflict, 5 network, "
-    "6 not permitted, 130 interrupted or cancelled."
-)
-
 HELP_WIDTH: Final = 100
 """Columns of the help at most: longer lines are hard to read."""
 
-COMPLETE: Final = "_SLEAP_RTC_COMPLETE"
-"""Environment variable by which a shell asks what may come next."""
+INTERRUPTED: Final = 130
+"""Exit code of a command that was interrupted; as of `sleap_rtc.errors.Cancelled`."""
 
 _HELP: Final = (["--help"], ["-h"])
 
@@ -118,7 +53,14 @@ EXTRAS: Final = {
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """The program: run a command and exit with its code."""
-    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+    code = run(sys.argv[1:] if arguments is None else arguments)
+    if code == INTERRUPTED:
+        # Python would wait for threads, and they for a server that may never answer.
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def run(arguments: Sequence[str], app: App | None = None) -> int:
@@ -133,13 +75,13 @@ def run(arguments: Sequence[str], app: App | None = None) -> int:
     """
     app = app or App()
     if list(arguments) in _HELP and COMPLETE not in os.environ:
-        from sleap_rtc.cli.overview import overview  # noqa: PLC0415 - it imports this
+        from sleap_rtc.cli.overview import overview  # noqa: PLC0415 - only here
 
         return _printed(app, overview(min(app.out.width(), HELP_WIDTH)))
     try:
         import click  # noqa: PLC0415 - most of the time that --help would take
 
-        from sleap_rtc.cli.commands import cli  # noqa: PLC0415 - it imports this
+        from sleap_rtc.cli.commands import cli  # noqa: PLC0415 - it imports click
     except KeyboardInterrupt:
         return _interrupted(app)
     try:
@@ -204,9 +146,21 @@ def _from_click(error: click.ClickException) -> SleapRtcError:
     return UsageError(message=error.format_message(), hint=hint)
 
 
+def of_system(error: OSError) -> SleapRtcError:
+    """What the system refused, as an error of ours; it names the file."""
+    from sleap_rtc.errors import NotFound, NotPermitted, SleapRtcError  # noqa: PLC0415
+
+    message = f"{os.fsdecode(error.filename)}: {error.strerror}."
+    if isinstance(error, PermissionError):
+        hint = "This user may not do that there: change the permissions, or name another place."
+        return NotPermitted(message=message, hint=hint)
+    kind = NotFound if isinstance(error, FileNotFoundError) else SleapRtcError
+    return kind(message=message)
+
+
 def _sentence(app: App, error: Exception) -> SleapRtcError:
     """What went wrong, as an error of ours; a bug leaves its traceback in the log."""
-    from sleap_rtc.errors import NotFound, NotPermitted, SleapRtcError  # noqa: PLC0415
+    from sleap_rtc.errors import SleapRtcError  # noqa: PLC0415 - only for a mistake
 
     if isinstance(error, SleapRtcError):
         return error
@@ -218,12 +172,7 @@ def _sentence(app: App, error: Exception) -> SleapRtcError:
                 hint=f"pip install 'sleap-rtc[{EXTRAS[package]}]'",
             )
     if isinstance(error, OSError) and error.filename is not None:
-        message = f"{os.fsdecode(error.filename)}: {error.strerror}."
-        if isinstance(error, PermissionError):
-            hint = "This user may not do that there: change the permissions, or name another place."
-            return NotPermitted(message=message, hint=hint)
-        kind = NotFound if isinstance(error, FileNotFoundError) else SleapRtcError
-        return kind(message=message)
+        return of_system(error)
     if app.logs is not None:
         from loguru import logger  # noqa: PLC0415 - only for a bug
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Final, Literal
 
-from sleap_rtc.cli.documents import Shown
-from sleap_rtc.domain.models import ModelRecord, Tier
+from sleap_rtc.cli.documents import FailedShown, Shown
+from sleap_rtc.domain.models import ModelRecord, Tier, safety_of
 from sleap_rtc.domain.values import to_plain
 from sleap_rtc.library.entries import Entry
 
@@ -29,6 +29,7 @@ class ModelShown(Shown, frozen=True):
         path: Its directory here.
         package: Id of its content: the same id is the same content, wherever it is.
         tags: Sorted.
+        safety: How far its files may be trusted; null where it has none here, and of workers.
     """
 
     id: str
@@ -45,6 +46,7 @@ class ModelShown(Shown, frozen=True):
     path: str
     package: str | None
     tags: tuple[str, ...] = ()
+    safety: Tier | None = None
 
 
 class ModelsDocument(Shown, frozen=True):
@@ -220,9 +222,10 @@ class DeletedShown(Shown, frozen=True):
 
 
 class DeletedDocument(Shown, frozen=True):
-    """``delete-model``."""
+    """``delete-model``: the models that were deleted, and what failed."""
 
     models: tuple[DeletedShown, ...]
+    failed: tuple[FailedShown, ...]
 
 
 MODELS: Final[dict[str, type[Shown]]] = {
@@ -256,6 +259,7 @@ def model_shown(entry: Entry) -> ModelShown:
         path=str(entry.directory),
         package=record.package,
         tags=record.tags,
+        safety=safety_of(record).tier if record.files else None,
     )
 
 

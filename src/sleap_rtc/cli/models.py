@@ -101,9 +101,11 @@ def list_models(app: App, /, form: str, deleted: bool, **filters: object) -> Non
     if deleted:
         from sleap_rtc.cli.undeleting import list_deleted  # noqa: PLC0415 - --help stays quick
 
-        narrowed = any(filters[name] for name in ("search", "statuses", "types", "tags", "at"))
+        asked = ("search", "statuses", "types", "sources", "tags", "at", "reverse")
+        narrowed = any(filters[name] for name in asked) or filters["location"] != "any"
         if narrowed or form == "csv":
-            raise click.UsageError("--deleted lists every deleted model: it takes no search.")
+            why = "--deleted lists every deleted model: it takes no search, no filter and no CSV."
+            raise click.UsageError(why)
         list_deleted(app)
         return
     from sleap_rtc.cli.listing import list_all  # noqa: PLC0415 - --help stays quick

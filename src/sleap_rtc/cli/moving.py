@@ -22,7 +22,7 @@ def _moving(function: F) -> F:
         click.option(
             "--benchmark",
             is_flag=True,
-            help="Show throughput, by which ways, handshake time and processor time.",
+            help="Show throughput, ways, what was sent again, handshake and processor time.",
         ),
         options.limit_rate,
         options.explain,
@@ -44,10 +44,10 @@ def _moving(function: F) -> F:
 
 @click.command()
 @click.argument("names", nargs=-1, required=True, type=MODEL, metavar="MODEL...")
-@click.option("--worker", metavar="WORKER", required=True, help="Name of the worker in the room.")
+@options.worker
 @_moving
 @click.pass_obj
-def push_model(app: App, /, names: tuple[str, ...], worker: str, **wishes: Any) -> None:
+def push_model(app: App, /, names: tuple[str, ...], worker: str | None, **wishes: Any) -> None:
     """Push models of this library to a worker.
 
     MODEL is an id, 4 or more characters of one, or an alias; the alias of a pair
@@ -60,13 +60,13 @@ def push_model(app: App, /, names: tuple[str, ...], worker: str, **wishes: Any) 
     With --transport s3 it goes to the room's storage, and the worker fetches it there.
 
     \b
-    sleap-rtc push-model flies --worker gpu-1
+    sleap-rtc push-model flies
     sleap-rtc push-model 3f2a9c01 77aa01bc --worker gpu-1 --if-exists keep-both
     sleap-rtc push-model flies --worker gpu-1 --alias flies --limit-rate 20MB
     """  # noqa: D301 - click reads the backspace, which keeps lines as they are
     from sleap_rtc.cli.shipping import move  # noqa: PLC0415 - --help stays quick
 
-    move(app, "push", names, workers=(worker,), **wishes)
+    move(app, "push", names, workers=() if worker is None else (worker,), **wishes)
 
 
 @click.command()
@@ -75,9 +75,8 @@ def push_model(app: App, /, names: tuple[str, ...], worker: str, **wishes: Any) 
     "--worker",
     "workers",
     metavar="WORKER",
-    required=True,
     multiple=True,
-    help="Name of a worker in the room that has them; may be repeated.",
+    help="Name of a worker that has them; needed if several have; may be repeated.",
 )
 @_moving
 @click.option(
@@ -91,11 +90,12 @@ def pull_model(app: App, /, names: tuple[str, ...], **wishes: Any) -> None:
     alias of a pair pulls both. What is here, under whatever name, isn't fetched
     again. Ctrl-C keeps what has arrived: the same command goes on from there.
 
-    Several workers that have the same content share the download; the first says which
-    models there are. What is large comes from the room's storage as well, if it is there.
+    Without --worker it is the only one that is online, or the only one that has them.
+    Several that have the same content share the download; the first says which models
+    there are. What is large comes from the room's storage as well, if it is there.
 
     \b
-    sleap-rtc pull-model flies --worker gpu-1
+    sleap-rtc pull-model flies
     sleap-rtc pull-model 3f2a9c01 --worker gpu-1 --alias flies
     sleap-rtc pull-model flies --worker gpu-1 --worker gpu-2 --benchmark
     """  # noqa: D301 - click reads the backspace, which keeps lines as they are

@@ -107,6 +107,13 @@ class MoveBenchmarkShown(Shown, frozen=True):
         moving_s: While content moved, checked and placed.
         sent: Bytes that travelled.
         rate: Bytes per second of these, 0 where none did.
+        packets_sent: Packets that this machine sent over WebRTC, with those that were sent again.
+            Only who sends content can count them: null for a pull, where none came by ``webrtc``,
+            and without the fast WebRTC library. Other ways tell none.
+        packets_again: How many of these carried something a second time.
+        blocks_again: Blocks that were under way more than once: what came was wrong, a connection
+            was lost, or another source was asked as well. A push counts what the worker read from
+            this machine block by block; null where it read nothing so, and where nothing moved.
         cpu_s: Processor seconds of this process, all in all.
     """
 
@@ -114,6 +121,9 @@ class MoveBenchmarkShown(Shown, frozen=True):
     moving_s: float
     sent: int
     rate: float
+    packets_sent: int | None
+    packets_again: int | None
+    blocks_again: int | None
     cpu_s: float
 
 
@@ -151,7 +161,8 @@ class TransferShown(Shown, frozen=True):
             ``cancelled``.
         size: Bytes of its files; 0 for what a job made.
         done: Bytes that were there when it was last written down.
-        kept: Bytes of what has arrived that are kept on this machine.
+        kept: Bytes of this machine's disk that it holds: what has arrived, and the room that is
+            held for the rest.
         begun_at: When it was asked for first.
         changed_at: When its state was written.
         attempts: How often it was begun.

@@ -33,6 +33,8 @@ class PathType(click.Path):
         ctx: click.Context | None,
     ) -> Any:
         """Check it."""
+        if not os.fspath(value):  # a variable of the shell that is not set; pathlib takes it for .
+            self.fail("The path is empty.", param, ctx)
         from pathlib import Path  # noqa: PLC0415 - see above
 
         return Path(os.fsdecode(super().convert(value, param, ctx)))
@@ -63,6 +65,13 @@ def _set_debug(ctx: click.Context, _param: click.Parameter, given: bool) -> None
 def _set_flag(ctx: click.Context, param: click.Parameter, given: object) -> None:
     if given is not None and param.name is not None:
         _app(ctx).flags[param.name] = given
+
+
+def _set_benchmark(ctx: click.Context, _param: click.Parameter, given: bool) -> None:
+    if given:
+        from sleap_rtc.cli.latencies import tell  # noqa: PLC0415 - rare
+
+        ctx.call_on_close(lambda: tell(_app(ctx)))
 
 
 def _everywhere(*, hidden: bool) -> list[click.Option]:
@@ -114,6 +123,14 @@ def _everywhere(*, hidden: bool) -> list[click.Option]:
             callback=_set_flag,
             hidden=hidden,
             help=OPTIONS["--offline"][1],
+        ),
+        click.Option(
+            ["--benchmark"],
+            is_flag=True,
+            expose_value=False,
+            callback=_set_benchmark,
+            hidden=hidden,
+            help=OPTIONS["--benchmark"][1],
         ),
         click.Option(
             ["--debug"],

@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from sleap_rtc.cli.main import ABOUT, EPILOG, SECTIONS
+from sleap_rtc.cli.table import ABOUT, EPILOG, SECTIONS
 
 OPTIONS: Final = {
     "--json": ("--json", "Print the result as JSON, alone, on standard output."),
@@ -26,6 +26,7 @@ OPTIONS: Final = {
         "--offline",
         "Ask nobody: what is known here is shown, the rest fails at once.",
     ),
+    "--benchmark": ("--benchmark", "Say how long the library's operations took."),
     "--debug": ("--debug", "Log everything."),
     "--version": ("--version", "Show the version and exit."),
     "--help": ("-h, --help", "Show this message and exit."),

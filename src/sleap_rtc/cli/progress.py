@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from sleap_rtc.cli.app import App
+    from sleap_rtc.cli.output import Output
 
 QUIET_S: Final = 1.0
 """Seconds of which nobody needs to be told."""
@@ -17,7 +17,7 @@ class Progress:
     """Shows how far something is, once it has taken a second; it may begin again after its end.
 
     Args:
-        app: The invocation.
+        out: Where it is shown.
         doing: What is done, as ``saving``.
         form: Writes a number of steps; None for those that say nothing to people: then a share of
             all is shown.
@@ -26,13 +26,13 @@ class Progress:
 
     def __init__(
         self,
-        app: App,
+        out: Output,
         doing: str,
         form: Callable[[int], str] | None = None,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._live = app.out.live
+        self._live = out.live
         self._doing = doing
         self._form = form
         self._clock = clock

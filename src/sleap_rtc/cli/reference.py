@@ -29,11 +29,11 @@ from sleap_rtc.cli.import_documents import IMPORTS
 from sleap_rtc.cli.job_documents import JOBS
 from sleap_rtc.cli.keep_documents import KEEPING
 from sleap_rtc.cli.machine_documents import MACHINES
-from sleap_rtc.cli.main import SECTIONS
 from sleap_rtc.cli.model_documents import MODELS, ComparedShown, ModelShown
 from sleap_rtc.cli.moving_documents import MOVING
 from sleap_rtc.cli.room_documents import ROOMS
 from sleap_rtc.cli.storage_documents import STORAGE
+from sleap_rtc.cli.table import SECTIONS
 from sleap_rtc.library.rows import MAX_RANKED
 from sleap_rtc.library.search import conditions
 
@@ -136,7 +136,7 @@ def json_page() -> str:
         "## CSV",
         "",
         "`--format csv` prints a line of headings, and a line of each model or fact. Several",
-        "values in one are joined by blanks, and what isn't known is empty. New columns come last;",
+        "values in one are joined by commas, and what isn't known is empty. New columns come last;",
         "none is renamed, moved or taken away. `compare-models` has one of each model besides,",
         "under its id; its lines are those of `compare-models --json`.",
         "",
@@ -228,7 +228,7 @@ _ATTRIBUTE: Final = re.compile(r"^    (\w+): (.*(?:\n        .*)*)", re.MULTILIN
 
 
 def _table_type(plain: dict[str, Any]) -> str:
-    """What a value of a JSON Schema is in a table: lists are joined by blanks."""
+    """What a value of a JSON Schema is in a table: lists are joined by commas."""
     kinds = [each for each in plain.get("anyOf", [plain]) if each.get("type") != "null"]
     (kind,) = kinds
     if kind.get("format") == "date-time":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -18,7 +18,13 @@ from sleap_rtc.library.entries import Entry
 from sleap_rtc.library.repair import Fault
 from sleap_rtc.transfer.progress import Progress
 
-_WORDS: Final = {"missing": "is not there", "changed": "is another", "broken-link": "leads nowhere"}
+_WORDS: Final = {
+    "missing": ("is not there", "are not there"),
+    "changed": ("is another", "are others"),
+    "broken-link": ("leads nowhere", "lead nowhere"),
+}
+_SHOWN: Final = 3
+"""Files that a line names."""
 _BAR: Final = 24
 
 
@@ -49,6 +55,7 @@ def repair(
         raise NotFound(message=f"There is nothing at {path}.")
     several = Several(app)
     chosen = _chosen(app, names, several)
+    app.goes_on = "What was mended so far stays so: the same command goes on."
     done: list[_Repair] = []
     for directory in chosen:
         with several.one(directory.name):
@@ -91,6 +98,26 @@ def _print(app: App, seen: Sequence[_Repair], *, brief: bool) -> None:
         app.out.say(f"{count(good, 'model')} of {len(seen):,}: nothing was wrong.")
 
 
+def _named(paths: Sequence[str]) -> str:
+    more = len(paths) - _SHOWN
+    if more > 0:
+        return f"{', '.join(paths[:_SHOWN])} and {more:,} more"
+    return " and ".join(filter(None, (", ".join(paths[:-1]), paths[-1])))
+
+
+def _where(found: Mapping[str, Path]) -> Iterator[str]:
+    """Where files were found: in one folder, or each by itself."""
+    folders = {str(place).removesuffix(f"/{path}") for path, place in found.items()}
+    folder = folders.pop() if len(folders) == 1 and len(found) > 1 else ""
+    if folder and all(str(place) == f"{folder}/{path}" for path, place in found.items()):
+        yield f"{_named(list(found))} are in {folder}."
+        return
+    for path, place in list(found.items())[:_SHOWN]:
+        yield f"{path} is at {place}."
+    if len(found) > _SHOWN:
+        yield f"{len(found) - _SHOWN:,} more were found."
+
+
 class _Repair:
     """Mends one model.
 
@@ -104,6 +131,7 @@ class _Repair:
         self._library = self._client.library
         self._directory = directory
         self._came: dict[str, str] = {}
+        self._found_more = False
         self.seen: RepairedShown | None = None
 
     def run(self, path: Path | None, worker: str | None, room: str | None) -> None:
@@ -123,8 +151,10 @@ class _Repair:
         faults = self._examine()
         if faults:
             self._app.out.say(f"{entry.label}:", "name")
-        for fault in faults:
-            self._say(f"{fault.file.path} {_WORDS[fault.state]}.")
+        for state, (one, many) in _WORDS.items():
+            paths = [fault.file.path for fault in faults if fault.state == state]
+            if paths:
+                self._say(f"{_named(paths)} {one if len(paths) == 1 else many}.")
         left = faults
         if left:
             left = self._from_here(left, path)
@@ -138,6 +168,8 @@ class _Repair:
         if left:
             files = ", ".join(fault.file.path for fault in left)
             hint = "Say where they are with --path, or --from-worker WORKER."
+            if self._found_more:
+                hint = "Add --yes to use what there is."
             raise FilesMissing(name=entry.label, files=files, hint=hint)
 
     def _entry(self) -> Entry:
@@ -188,8 +220,8 @@ class _Repair:
             self._say(f"None of them is at {near}: nothing there has their content.")
         if not found:
             return faults
-        for path, place in found.items():
-            self._say(f"{path} is at {place}.")
+        for sentence in _where(found):
+            self._say(sentence)
         if asked and not self._agree("Use that?" if len(found) == 1 else "Use those?"):
             return faults
         links = {
@@ -260,6 +292,7 @@ class _Repair:
             return True
         if not self._app.out.interactive:
             self._say(f"{question} Add --yes to do so.")
+            self._found_more = True
             return False
         return self._app.out.ask(question, default=True)
 

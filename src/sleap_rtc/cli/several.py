@@ -9,6 +9,7 @@ import click
 
 from sleap_rtc.cli.app import App
 from sleap_rtc.cli.documents import ErrorShown, FailedShown
+from sleap_rtc.cli.main import of_system
 from sleap_rtc.errors import Cancelled, SleapRtcError, UsageError
 
 
@@ -57,6 +58,10 @@ class Several:
             raise
         except SleapRtcError as error:
             self._failed.append((name, error))
+        except OSError as error:
+            if error.filename is None:  # nothing that could be told of one thing
+                raise
+            self._failed.append((name, of_system(error)))
         else:
             self._done += 1
 

@@ -24,7 +24,7 @@ from sleap_rtc.cli.moving_documents import (
     OfferShown,
     WayShown,
 )
-from sleap_rtc.cli.text import bar
+from sleap_rtc.cli.text import bar, count
 from sleap_rtc.client.api import AsyncClient
 from sleap_rtc.client.moving import Choice, Clash, Moved, Planned
 from sleap_rtc.client.pushing import call_there
@@ -34,14 +34,17 @@ from sleap_rtc.client.shipping import (
     Shipped,
     Wish,
     call_here,
+    check_known,
     pull_models,
     push_models,
 )
 from sleap_rtc.client.transfers import IfExistsWish
 from sleap_rtc.config import Transport
+from sleap_rtc.domain import aliases
 from sleap_rtc.domain.units import format_bytes, format_duration, format_rate
-from sleap_rtc.errors import Conflict, SleapRtcError
+from sleap_rtc.errors import Conflict, NetworkError, SleapRtcError
 from sleap_rtc.transfer.progress import Progress
+from sleap_rtc.transports.connection import Packets
 
 GOES_ON: Final = "What has arrived is kept: the same command goes on from there."
 BAR: Final = 24
@@ -73,7 +76,8 @@ def move(
         app: The invocation.
         direction: Which way.
         names: The models, as they are called where they come from.
-        workers: The worker; for a pull perhaps several.
+        workers: The worker; for a pull perhaps several. None for the only one that is online, or
+            that has the models.
         room: The room; by default the only one.
         if_exists: What becomes of other models with their ids.
         alias: What they are called on the other side.
@@ -92,7 +96,12 @@ def move(
 
 
 def tell(app: App, document: MovesDocument) -> None:
-    """Print what became of the models of one command."""
+    """Print what became of the models of one command; with ``--quiet`` where they are alone."""
+    if app.out.quiet:
+        for one in document.models:
+            if one.how != "skipped":
+                app.out.data(one.result)
+        return
     for one in document.models:
         _tell_model(app, one, document.worker)
     for planned in document.plans:
@@ -108,6 +117,7 @@ def tell(app: App, document: MovesDocument) -> None:
                 ("Throughput", f"{rate}, {format_bytes(measured.sent)} moved"),
                 *(("By way" if not number else "", each) for number, each in enumerate(came)),
                 ("Handshake", f"{measured.handshake_s * 1e3:.0f} ms"),
+                ("Sent again", _again(measured)),
                 ("Moving", f"{measured.moving_s:.2f} s, with checking and placing"),
                 ("Processor", f"{measured.cpu_s:.2f} s of this process"),
             ]
@@ -116,8 +126,15 @@ def tell(app: App, document: MovesDocument) -> None:
 
 def end(app: App, shipped: Shipped) -> None:
     """Say what wasn't moved, and end with the first error if there is one."""
-    for failed in shipped.failed[1:]:
-        app.out.warn(f"{failed.label}: {failed.error.message}")
+    cut = shipped.cut
+    for failed in shipped.failed[0 if cut else 1 :]:
+        if failed.error is not cut:
+            app.out.warn(f"{failed.label}: {failed.error.message}")
+    if cut is not None:
+        left = ", ".join(each.label for each in shipped.failed if each.error is cut)
+        done = f"{count(len(shipped.moved), 'model')} done before the network failed"
+        app.out.warn(f"{done}; not done: {left or 'the alias'}. {GOES_ON}")
+        app.fail(cut)
     if shipped.failed:
         app.fail(shipped.failed[0].error)
     for offer in shipped.offers:
@@ -132,7 +149,8 @@ class _Move:
         app: The invocation.
         client: The API.
         direction: Which way.
-        workers: The workers; the first is the one that is asked what there is.
+        workers: The workers; the first is the one that is asked what there is. None for the only
+            one that is online, or that has the models.
         room: The room.
     """
 
@@ -146,23 +164,34 @@ class _Move:
     ) -> None:
         self._app, self._client = app, client
         self._direction: Literal["push", "pull"] = direction
-        self._worker, *self._beside = workers
+        self._worker = workers[0] if workers else ""
+        self._beside = workers[1:]
         self._room = room
         self._handshake_s = 0.0
+        self._packets: Packets | None = None
 
     def all(self, wish: Wish, *, benchmark: bool = False) -> tuple[MovesDocument, Shipped]:
         """Move everything that can be, asking where there is somebody to ask."""
+        if wish.alias is not None:
+            aliases.check(wish.alias)
+        if self._direction == "push":
+            check_known(self._client.library, wish.names)
         self._app.goes_on = GOES_ON
         cpu = time.process_time()
         shipped = self._app.run(self._ship(wish))
-        if shipped.clashes and self._app.out.interactive:
+        if shipped.clashes and shipped.cut is None and self._app.out.interactive:
             choices = {model: self._ask(clash) for model, clash in shipped.clashes.items()}
-            again = self._app.run(self._ship(replace(wish, choices=choices)))
+            try:
+                again = self._app.run(self._ship(replace(wish, choices=choices)))
+            except NetworkError as error:
+                left = tuple(replace(each, error=error) for each in shipped.failed)
+                again = Shipped(failed=left, cut=error)
             shipped = _both(shipped, again)
         cpu = time.process_time() - cpu
         shipped = replace(shipped, offers=tuple(self._name(wish, o) for o in shipped.offers))
         seconds = sum(each.seconds for each in shipped.moved)
         sent = sum(max(each.sent, sum(c.size for c in each.came)) for each in shipped.moved)
+        blocks = [each.again for each in shipped.moved if each.again is not None]
         document = MovesDocument(
             worker=self._worker,
             room=self._client.room(self._room).name,
@@ -193,6 +222,9 @@ class _Move:
                 moving_s=seconds,
                 sent=sent,
                 rate=sent / seconds if sent and seconds else 0.0,
+                packets_sent=None if self._packets is None else self._packets.sent,
+                packets_again=None if self._packets is None else self._packets.again,
+                blocks_again=sum(blocks) if blocks else None,
                 cpu_s=cpu,
             )
             if benchmark
@@ -202,15 +234,25 @@ class _Move:
 
     async def _ship(self, wish: Wish) -> Shipped:
         live = self._app.out.live
-        live.update([f"connecting to {self._worker}"])
+        live.update([f"connecting to {self._worker or 'a worker'}"])
         try:
             async with self._client.mover(
-                self._worker, room=self._room, beside=self._beside, say=self._app.out.warn
+                self._worker or None,
+                room=self._room,
+                beside=self._beside,
+                wanted=wish.names if self._direction == "pull" else (),
+                say=self._app.out.warn,
             ) as mover:
+                if mover.why:
+                    self._app.out.say(f"Using worker {mover.worker}: {mover.why}.")
                 self._worker = mover.worker
                 self._handshake_s = mover.handshake_s
                 ship = push_models if self._direction == "push" else pull_models
-                return await ship(mover, wish, on_model=self._watch())
+                shipped = await ship(mover, wish, on_model=self._watch())
+                if self._direction == "push" and "webrtc" in _ways_of(shipped):
+                    sent = await mover.link.packets()
+                    self._packets = sent + self._packets if sent and self._packets else sent
+                return shipped
         finally:
             live.clear()
 
@@ -223,14 +265,8 @@ class _Move:
             if progress is None:
                 live.update([f"{label}{which}: reading and comparing"])
                 return
-            moved = _words(progress)
-            live.update(
-                [
-                    f"{bar(progress.percent / 100, BAR)}  {label} {way}{which}",
-                    f"{'':{BAR}}  {moved}",
-                ],
-                plain=f"{label} {way}{which}: {moved}",
-            )
+            head = f"{label} {way}{which}"
+            live.update(drawn(head, progress), plain=f"{head}: {_words(progress)}")
 
         return on_model
 
@@ -295,19 +331,41 @@ def move_again(
 def _both(first: Shipped, again: Shipped) -> Shipped:
     """What became of it all, when a part was tried again: what moved first was there then."""
     moved = {each.model: each for each in first.moved}
+    told = {each.model for each in again.moved}
     return replace(
         again,
-        moved=tuple(
-            moved.get(each.model, each) if each.how == "known" else each for each in again.moved
+        moved=(
+            *(moved.get(each.model, each) if each.how == "known" else each for each in again.moved),
+            # It was cut before it came to these.
+            *(each for each in first.moved if each.model not in told),
         ),
+        failed=tuple(each for each in again.failed if each.model not in moved),
     )
+
+
+def _ways_of(shipped: Shipped) -> set[str]:
+    return {came.way for each in shipped.moved for came in each.came}
+
+
+def drawn(head: str, progress: Progress) -> list[str]:
+    """The lines of a model that moves, on a terminal: all of it, and the file of the moment."""
+    lines = [f"{bar(progress.percent / 100, BAR)}  {head}", f"{'':{BAR}}  {_words(progress)}"]
+    if (file := progress.file) is not None:
+        lines.append(f"{'':{BAR}}  {file.path}: {_of(file.done, file.size)}")
+    return lines
+
+
+def _of(done: int, total: int) -> str:
+    return f"{format_bytes(done)} of {format_bytes(total)}"
 
 
 def _words(progress: Progress) -> str:
     phase = _PHASES.get(progress.phase, "")
-    text = f"{format_bytes(progress.done)} of {format_bytes(progress.total)}"
+    text = _of(progress.done, progress.total)
     if phase:
         return f"{phase}, {text}"
+    if progress.phase == "storing":  # the worker fetches it afterwards, from nothing on
+        text = f"storing, {text}"
     if progress.rate >= 1:
         text += f", {format_rate(progress.rate)}"
     if progress.eta_s is not None and progress.done < progress.total:
@@ -338,6 +396,16 @@ def _tell_plan(app: App, planned: MovePlanShown) -> None:
             app.out.data(f"  -  {way.way}: not used, {way.why}")
 
 
+def _again(measured: MoveBenchmarkShown) -> str:
+    """What was sent again, as far as this side knows; empty if it knows nothing."""
+    told = []
+    if measured.packets_sent is not None and measured.packets_again is not None:
+        told.append(f"{measured.packets_again:,} of {measured.packets_sent:,} packets over WebRTC")
+    if measured.blocks_again is not None:
+        told.append(count(measured.blocks_again, "block"))
+    return ", ".join(told)
+
+
 def _by_way(document: MovesDocument) -> list[str]:
     """How much came by which way and from whom, the most first."""
     came: Counter[tuple[str, str]] = Counter()
@@ -349,6 +417,14 @@ def _by_way(document: MovesDocument) -> list[str]:
     ]
 
 
+def _ways(one: MovedShown) -> str:
+    """By which ways a model came, the one that brought most first; nothing where none is known."""
+    came: Counter[str] = Counter()
+    for each in one.came:
+        came[each.way] += each.size
+    return f", by {' and '.join(way for way, _ in came.most_common())}" if came else ""
+
+
 def _tell_model(app: App, one: MovedShown, worker: str) -> None:
     there = f"on {worker}" if one.direction == "push" else "here"
     size = format_bytes(one.size)
@@ -356,12 +432,16 @@ def _tell_model(app: App, one: MovedShown, worker: str) -> None:
     if one.how == "skipped":
         app.out.data(f"{label}: skipped, {one.result} {there} is another model")
         return
-    saved = "" if one.sent >= one.size else f", {format_bytes(one.sent)} moved"
+    moved = max(one.sent, sum(each.size for each in one.came))
+    saved = f", {format_bytes(moved)} moved, the rest was there"
+    if moved >= one.size or format_bytes(moved) == size:
+        saved = ""
+    came = f"{size}{_ways(one)}{saved}"
     what = {
-        "added": f"is {there}, {size}{saved}",
-        "renamed": f"is {there} as {one.result}, {size}{saved}: its id is another model's there",
-        "completed": f"has its files {there}, {size}{saved}",
-        "replaced": f"is {there}, {size}{saved}, in place of another model",
+        "added": f"is {there}, {came}",
+        "renamed": f"is {there} as {one.result}, {came}: its id is another model's there",
+        "completed": f"has its files {there}, {came}",
+        "replaced": f"is {there}, {came}, in place of another model",
         "known": f"is {there} already, {size}: nothing moved",
     }[one.how]
     if one.how == "known" and one.result != one.model:

@@ -61,8 +61,8 @@ def server_init_storage(
     Credentials come from the places that every tool of S3 knows: AWS_ACCESS_KEY_ID,
     a role, ~/.aws/credentials. With --budget and --budget-email it has AWS Budgets send
     mails, if the program aws is installed and may do that; else it prints the command
-    that does. With --policies it prints what rights the server, a
-    worker and this command need; clients need none.
+    that does. With --policies it prints what rights the server and
+    this command need; workers and clients need none.
 
     \b
     sleap-rtc server-init-storage
@@ -181,4 +181,4 @@ def _show(app: App, document: InitStorageDocument) -> None:
             "This store doesn't notice that an object was replaced while it is read. Downloads "
             "find out at their end."
         )
-    app.out.say("Rights for the server and workers: sleap-rtc server-init-storage --policies")
+    app.out.say("Rights for the server: sleap-rtc server-init-storage --policies")

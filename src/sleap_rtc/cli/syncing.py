@@ -73,6 +73,7 @@ async def _sync(
                 if not workers and name not in there:
                     unreached.append(_unreached(name, "it is not online.", known.get(name)))
                     continue
+                app.goes_on = "What was compared so far is noted: the same command goes on."
                 done.append(_shown(await _one(app, online, room, name)))
             except SleapRtcError as error:
                 errors.append(error)

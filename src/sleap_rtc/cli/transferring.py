@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 from sleap_rtc.cli.app import App
@@ -30,6 +31,7 @@ from sleap_rtc.errors import Conflict, NotFound, SleapRtcError, UnknownJob, Usag
 from sleap_rtc.library.cleaning import measure
 
 STYLES: Final = {"going": "good", "done": "", "cut": "warning", "failed": "bad", "cancelled": "dim"}
+FAILED: Final = "What failed is tried again by its ID: sleap-rtc transfers resume ID."
 STORED: Final = (
     "What the job brings is stored. The same train or track command submits it, with nothing of "
     "that left to send."
@@ -49,7 +51,7 @@ def list_transfers(app: App, *, everything: bool) -> None:
     shown += [_shown_job(app, each) for each in of_jobs(client.submitted.all())]
     shown.sort(key=lambda one: one.id, reverse=True)
     document = TransfersDocument(transfers=tuple(shown))
-    app.out.show(document, lambda: _print(app, document))
+    app.out.show(document, lambda: _print(app, document, everything=everything))
 
 
 def show_transfer(app: App, name: str) -> None:
@@ -79,7 +81,7 @@ def show_transfer(app: App, name: str) -> None:
                 ("Why", one.why),
                 ("Size", format_bytes(one.size) if one.size else ""),
                 ("Done", format_bytes(one.done) if one.done else ""),
-                ("Kept here", format_bytes(one.kept) if one.kept else ""),
+                ("Disk here", format_bytes(one.kept) if one.kept else ""),
                 ("Begun", when(one.begun_at)),
                 ("Last", last),
                 ("There as", one.result or ""),
@@ -150,6 +152,8 @@ def cancel_transfers(app: App, names: Sequence[str]) -> None:
         Busy: A process is at one; nothing happens to it.
         Conflict: One is finished, or a job's.
     """
+    from sleap_rtc.storage.upload import forget_uploads  # noqa: PLC0415 - HTTP, for few commands
+
     client = app.client()
     known = client.transfers
     chosen: list[Transfer] = []
@@ -170,6 +174,9 @@ def cancel_transfers(app: App, names: Sequence[str]) -> None:
         with known.claimed(transfer):
             if transfer.direction == "pull":
                 drop_arrived(client.library, transfer)
+            if transfer.direction == "store":
+                files = map(Path, transfer.files.values())
+                forget_uploads(client.settings.home / "uploads", files)
             given_up.append(known.cancel(transfer))
     document = TransfersDocument(transfers=tuple(_shown(app, each) for each in given_up))
 
@@ -244,6 +251,8 @@ def _say_what_waits(app: App, *, nothing: bool) -> None:
         app.out.say(f"Job {name} goes on by itself: sleap-rtc jobs attach {name}")
     if nothing and not waiting:
         app.out.say("No transfer was cut.")
+    if any(each.state == "failed" for each in app.client().transfers.all()):
+        app.out.say(FAILED)
 
 
 def _shown(app: App, transfer: Transfer) -> TransferShown:
@@ -309,17 +318,20 @@ def _room(app: App, room: RoomId) -> str:
     return names.get(room, room)
 
 
-def _way(one: TransferShown) -> str:
+def _way(one: TransferShown, *, room: bool = True) -> str:
+    """Where one goes, or comes from; with the room, if that has to be said."""
     if one.direction == "store":
-        return f"to the storage of {one.room}"
+        return f"to the storage of {one.room}" if room else "to storage"
     way = "to" if one.direction in ("push", "send") else "from"
-    return f"{way} {' and '.join((one.worker, *one.beside))} in {one.room}"
+    where = f"{way} {' and '.join((one.worker, *one.beside))}"
+    return f"{where} in {one.room}" if room else where
 
 
-def _print(app: App, document: TransfersDocument) -> None:
+def _print(app: App, document: TransfersDocument, *, everything: bool) -> None:
     if not document.transfers:
-        app.out.say("No transfer is unfinished.")
+        app.out.say("No transfer is remembered." if everything else "No transfer is unfinished.")
         return
+    one_room = len({one.room for one in document.transfers}) == 1
     app.out.table(
         [
             Column("id", whole=True),
@@ -334,7 +346,7 @@ def _print(app: App, document: TransfersDocument) -> None:
             [
                 one.id[-8:],
                 Cell(one.label, "name"),
-                _way(one),
+                _way(one, room=not one_room),
                 Cell(one.state, STYLES[one.state]),
                 format_bytes(one.size) if one.size else "-",
                 when(one.changed_at),
@@ -343,5 +355,7 @@ def _print(app: App, document: TransfersDocument) -> None:
             for one in document.transfers
         ],
     )
-    if any(one.resume and one.state != "going" for one in document.transfers):
+    if any(one.state == "cut" and one.resume for one in document.transfers):
         app.out.say("sleap-rtc transfers resume goes on with what was cut.")
+    if any(one.state == "failed" for one in document.transfers):
+        app.out.say(FAILED)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from sleap_rtc.cli.app import App
@@ -61,17 +61,20 @@ def list_deleted(app: App) -> None:
 
     app.out.show(document, human)
     if found and not app.out.as_json:
-        size = format_bytes(sum(one.size for one in found if one.where == "trash"))
-        app.out.say(f"{size} in the trash; sleap-rtc restore-model NAME brings a model back.")
+        size = sum(one.size for one in found if one.where == "trash")
+        trash = f"{format_bytes(size)} in the trash; " if size else ""
+        app.out.say(f"{trash}sleap-rtc restore-model NAME brings a model back.")
 
 
 def _row(one: Deleted, now: datetime) -> list[Cell | str]:
     deleted, until = one.record.deleted_at, one.until
-    left = max((until - now).days, 0) if until is not None else None
+    # Rounded up: of what was deleted just now, all 30 days are left.
+    left = None if until is None else max(-((now - until) // timedelta(days=1)), 0)
     return [
         Cell(one.aliases[0][0] if one.aliases else one.record.id, "name"),
         one.record.model_type,
-        _PLACES[one.where],
+        # Of a model that was imported by link, the links alone are in the trash.
+        _PLACES["kept" if one.where == "trash" and not one.size else one.where],
         format_bytes(one.size) if one.size else "-",
         "-" if deleted is None else day(deleted),
         "-" if left is None else count(left, "day"),
@@ -96,6 +99,8 @@ def restore(app: App, names: Sequence[str]) -> None:
                 if one.directory not in chosen:
                     chosen[one.directory] = one
                     done.append((one, restoring.restore(library, one, client.cache)))
+                    back = count(len(done), "model is", "models are")
+                    app.goes_on = f"{back} back, without a name; the others aren't."
     several.check()
     _, refused = restoring.name_again(library, [(one, restored.entry) for one, restored in done])
     models = tuple(_shown(library.get(restored.entry.id), restored) for _, restored in done)
@@ -105,6 +110,9 @@ def restore(app: App, names: Sequence[str]) -> None:
 
     def human() -> None:
         for model in models:
+            if app.out.quiet:
+                app.out.data(model.alias or model.id)
+                continue
             name = f"{model.id} ({model.alias})" if model.alias else model.id
             files = f" with {format_bytes(model.size)}" if model.size and not model.lacking else ""
             app.out.data(f"{name} is back{files}")
