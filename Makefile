@@ -26,7 +26,9 @@ demo: ## Run the main job on this machine (ENGINE=sleap-nn|tiny, DEMO_DIR=folder
 
 # Trainers get one thread: threads of several that wait for each other burn what the others need.
 TESTING := OMP_NUM_THREADS=1 HYPOTHESIS_PROFILE=ci
-SIDE_BY_SIDE := -n 3 --dist loadgroup
+# Two cores are busy with five: half of the time that tests take they wait, for each other's
+# processes or for a cut to be noticed. With three the cores did nothing for a third of the time.
+SIDE_BY_SIDE := -n 5 --dist loadgroup
 
 # What is covered is counted by slipcover, which takes its marks out of code that ran: tracing every
 # line for ever, as coverage.py does before Python 3.12, doubles the time of tests that only compute.
@@ -68,7 +70,7 @@ docs: setup ## Write the generated parts of the documents anew
 	@$(BIN)/python tools/docs.py
 
 .PHONY: setup
-setup: ## Make the environment .venv with all that developing needs
+setup: ## Make .venv with what developing needs (programs that are optional: CONTRIBUTING.md)
 	@tools/environment demo,dev
 
 .PHONY: engine

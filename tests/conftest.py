@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import signal
 import socket
 import sys
 import tempfile
@@ -22,7 +23,7 @@ from loguru import logger
 # Where the trainer's environment and pip's cache are is asked before the home moves below.
 from sleap_rtc.config import load
 
-# Two cores are shared by two test processes: how long an example takes says nothing.
+# Test processes share the cores: how long an example takes says nothing.
 _COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("fast", max_examples=60, **_COMMON)
 settings.register_profile("ci", max_examples=150, print_blob=True, **_COMMON)
@@ -36,6 +37,7 @@ _HERE = Path(__file__).parent
 _LONGEST = (
     "endtoend/test_demo.py",
     "engines/sleap_nn/test_engine.py",
+    "endtoend/test_real_recording.py",
     "endtoend/test_training.py",
     "endtoend/test_network.py",
     "transports/test_fetch_processes.py",
@@ -87,6 +89,9 @@ def _move_home(home: Path) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Before anything is imported: guard the network and leave the user's home alone."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A shell has its jobs in the background ignore it, and so would programs that tests start.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     # Tests run side by side: with a thread for each core in each of them they'd stand in line.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     kept = {"SLEAP_RTC_NETNS", "SLEAP_RTC_ENGINES"}

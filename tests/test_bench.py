@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from bench import cost, network
 from bench.copying import Load, cp
 from bench.goals import goals
 from bench.kills_transfer import run as run_kills
@@ -21,8 +23,12 @@ from bench.ways import ROWS, chosen
 from bench.wire import MB
 
 from sleap_rtc.domain.packages import BLOCK
+from sleap_rtc.errors import NotPermitted
+from sleap_rtc.observe.metrics import render
+from sleap_rtc.server.metrics import ServerMetrics
 from sleap_rtc.testing import netns
 from sleap_rtc.testing.seaweed import find_weed
+from sleap_rtc.testing.turn import find_coturn
 
 ROOT = Path(__file__).parent.parent
 
@@ -123,6 +129,123 @@ def test_goals_compare_within_rounds() -> None:
     assert (cpu.value, cpu.met) == (0.125, True)
     assert (memory.value, memory.met) == (21.0, False)
     assert str(memory).endswith("| 21.00 MB | at most 20 | not met |")
+
+
+def _paid(passed: float) -> dict[str, int]:
+    return {"moved": MB, "passed": int(passed * MB)}
+
+
+PAID = {
+    "one network": _paid(0),
+    "home routers": _paid(0.05),
+    "symmetric NAT": _paid(1.2),
+    "no UDP": _paid(1.1),
+    "all relayed": _paid(1.1),
+    "data, first job": _paid(1.0),
+    "data, next job": _paid(0.001),
+    "data, other worker": _paid(1.0),
+}
+
+
+def test_what_servers_are_spared_depends_on_the_mix() -> None:
+    assert cost.saved(PAID, {"one network": 1.0}) == 100
+    assert cost.saved(PAID, {"all relayed": 1.0}) == 0
+    assert cost.saved(PAID, {"one network": 0.5, "no UDP": 0.5}) == pytest.approx(50)
+    for mix in cost.MIXES.values():
+        assert mix.keys() < PAID.keys()
+        assert sum(mix.values()) == pytest.approx(1)
+
+
+def test_what_a_server_gave_out_is_read_from_its_metrics() -> None:
+    metrics = ServerMetrics()
+    assert cost.given_out(render(metrics.registry)[1].decode()) == 0
+    metrics.stored_bytes.labels(direction="in").inc(7)
+    metrics.stored_bytes.labels(direction="out").inc(12_345_678)
+    assert cost.given_out(render(metrics.registry)[1].decode()) == 12_345_678
+
+
+@pytest.mark.slow
+@pytest.mark.webrtc
+def test_what_a_relay_sends_is_counted(tmp_path: Path) -> None:
+    if netns.inside() is None:
+        pytest.skip("routers need a network of their own; `make test` makes one")
+    if find_coturn() is None or shutil.which("nft") is None:
+        pytest.skip("coturn or nftables is not installed")
+    try:
+        told = cost.linked(tmp_path, size=MB, name=cost.RELAYED, say=lambda _: None)
+    except NotPermitted as error:
+        pytest.skip(error.message)
+    assert told["moved"] == MB
+    assert MB < told["passed"] < 2 * MB
+
+
+def test_goals_of_bad_and_long_lines() -> None:
+    line = {"udp": 30.0, "tcp, cubic": 50.0, "bare, one connection": 2.0, "connections": 8}
+    cpu = {"sender_cpu_s_per_gb": 20.0, "receiver_cpu_s_per_gb": 15.0}
+    direct = {"ours, direct": 30.0, "direct / bbr": 0.75}
+    no_bbr = {"tcp, bbr": 0.0, "direct / bbr": 0.0}
+    many = {"transfers": 100, "median_s": 1.3, "longest_s": 9.0, "sent_twice": 0.03}
+    measured = {
+        "far_size": 200 * MB,
+        "load": 0.5,
+        "loss": {**many, "ended_well": 99, "disconnects": 40},
+        "near": {**many, "ended_well": 100, "stalled": 0},
+        "sends": {**many, "ended_well": 100, "disconnects": 7},
+        "stored": {"40 ms": {"upload": 20.0, "download": 30.5, "link": 25.0}},
+        "speed": {
+            "40 ms": {**line, **cpu, "ours": 26.0, **direct, "tcp, bbr": 40.0},
+            "40 ms, 0.5 % loss": {**line, **cpu, "ours": 6.0, **direct, **no_bbr},
+        },
+        "turn": {
+            "udp": {**cpu, "ours": 20.0, "relay_cpu_s_per_gb": 11.0, **line},
+        },
+        "cost": PAID,
+        "missing": {},
+    }
+    found = {goal.text: (goal.value, goal.met) for goal in network.goals(measured)}
+    assert found == {
+        "of 100 transfers with loss and 40 cuts end well": (99.0, False),
+        "of 100 uploads with loss and 7 cuts end well": (100.0, True),
+        "of 100 between near peers, those over 4 s": (0, True),
+        "of these, those that fail": (0, True),
+        "a line of 40 ms": (26.0, True),
+        "a line of 40 ms, 0.5 % loss": (6.0, False),
+        "direct / bare TCP with BBR, 40 ms": (0.75, False),  # on the other one there is no BBR
+        "through TURN, udp": (20.0, True),
+        "less by servers than if all were relayed, a lab's mix": (
+            pytest.approx(72.2, abs=0.1),
+            True,
+        ),
+    }
+    shown = network.show_network(measured)
+    assert "| 1 % loss, cuts, 8 MB | 100 | 99 | 1.30 | 9.0 | 3.0 |" in shown
+    assert "| through TURN, udp | 20.00 MB/s | at least 20 | met |" in shown
+    assert "| no UDP | 1.0 | 110.0 | 6 |" in shown
+    assert "| at worst | 0 |" in shown
+    nothing = {"far_size": MB, "load": 0.5, "missing": {"turn": "coturn: isn't there"}}
+    assert network.goals(nothing) == []
+    shown = network.show_network(nothing)
+    assert "turn: not measured, coturn: isn't there" in shown
+    assert "goals in MB/s tell nothing" in shown
+
+
+@pytest.mark.slow
+@pytest.mark.webrtc
+def test_what_bad_lines_leave_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if netns.inside() is None:
+        pytest.skip("WebRTC needs an interface besides loopback; `make test` makes one")
+    monkeypatch.setattr(network, "NEAR_SIZE", 1)
+
+    def missing(*_: object, **__: object) -> None:
+        raise FileNotFoundError("turnserver: install the system's package coturn")
+
+    monkeypatch.setattr(network.loss, "relayed", missing)
+    wanted = {**network.QUICK, "transfers": 2, "network": ("near", "turn")}
+    measured = network.measure(tmp_path, argparse.Namespace(**wanted), say=lambda _: None)
+    assert measured["near"]["ended_well"] == 2
+    assert measured["missing"] == {"turn": "turnserver: install the system's package coturn"}
+    assert "of these, those that fail | 0.00 | at most 0 | met" in network.show_network(measured)
+    assert not list(tmp_path.iterdir())
 
 
 def test_programs_are_watched_with_what_they_start(tmp_path: Path) -> None:

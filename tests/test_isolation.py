@@ -28,7 +28,7 @@ def test_nothing_leaves_this_machine() -> None:
 
 def test_this_machine_can_be_reached() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        socket.create_connection(server.getsockname(), timeout=5).close()
+        socket.create_connection(server.getsockname(), timeout=60).close()
 
 
 def test_the_home_is_the_tests_own(own_home: Path) -> None:

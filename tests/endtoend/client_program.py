@@ -140,8 +140,9 @@ async def move(client: AsyncClient) -> None:
             say("moving", label=label, phase=progress.phase, done=progress.done)
 
     async with client.mover(
-        asked["worker"],
+        asked.get("worker"),
         beside=asked.get("beside", ()),
+        wanted=wish.names if asked["do"] == "pull" else (),
         say=lambda text: say("said", text=text),
     ) as mover:
         ship = push_models if asked["do"] == "push" else pull_models

@@ -48,7 +48,7 @@ from sleap_rtc.worker.runner.logfile import LogReader
 from sleap_rtc.worker.runner.plan import TrainerFile
 
 HERE = Path(__file__).parent
-LIMIT_S = 60.0
+LIMIT_S = 120.0
 LARGE = 32 * 1024 * 1024
 """Bytes of a label file that takes long enough to send to be interrupted, if read slowly."""
 
@@ -460,7 +460,7 @@ class Lab:
         path.touch()
         return path
 
-    def see(self, what: Callable[[], object], *, within: float = 15.0) -> None:
+    def see(self, what: Callable[[], object], *, within: float = LIMIT_S) -> None:
         """Wait until something is so that no process tells."""
         end = time.monotonic() + within
         while not what():

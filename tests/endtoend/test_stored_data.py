@@ -175,3 +175,32 @@ def test_storage_that_takes_no_more(lab, data, tmp_path) -> None:
     assert (code, error["code"]) == (1, "quota_exceeded")
     assert "Nothing was queued" in error["hint"]
     assert jobs_of(lab.worker) == before
+
+
+def test_labels_that_rotted_in_storage_are_named_and_stored_anew(lab, labels) -> None:
+    first = train(lab, labels, env=STORED, die_at="stored")
+    assert first.ended() == -signal.SIGKILL
+    size = labels.stat().st_size
+    stored = lab.host.root / "server" / "storage" / "objects"
+    files = [path for path in stored.rglob("*") if path.is_file() and path.stat().st_size == size]
+    [rotten] = [path for path in files if path.read_bytes() == labels.read_bytes()]
+    with rotten.open("r+b") as file:
+        file.seek(size // 2)
+        byte = file.read(1)
+        file.seek(size // 2)
+        file.write(bytes([byte[0] ^ 1]))
+
+    # It is there already, so that nothing is sent; whoever submitted it is there, too.
+    client = train(lab, labels, env=STORED)
+    end = client.done()
+    assert end["state"] == "completed"
+    assert client.of("stored")[0]["sent"] == 0
+    assert 0 < end["sent"] < size  # by the link: what storage had of it, and was right, stays
+    said = f"{labels.name} in the room's storage is damaged: it isn't any more what was stored"
+    assert said in lab.worker.job(client.of("job")[0]["job"]).log.read_text(errors="replace")
+
+    # Whoever stores it the next time sends it anew.
+    again = train(lab, labels, env=STORED, die_at="stored")
+    assert again.ended() == -signal.SIGKILL
+    assert again.of("stored")[0]["sent"] == size
+    assert rotten.read_bytes() == labels.read_bytes()

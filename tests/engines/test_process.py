@@ -50,7 +50,7 @@ class Watch:
 
 async def _until(is_so: Callable[[], bool]) -> None:
     """Wait for something that only the system knows, and tells nobody."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not is_so():  # noqa: ASYNC110 - see above
             await asyncio.sleep(0.01)
 

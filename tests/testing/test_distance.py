@@ -92,6 +92,7 @@ def namespace():
 
 
 @pytest.mark.webrtc
+@pytest.mark.xdist_group("line")  # there is one in the namespace, at one address
 async def test_tcp_over_it_takes_its_time(namespace):
     content = os.urandom(100_000)
 
@@ -109,7 +110,7 @@ async def test_tcp_over_it_takes_its_time(namespace):
     try:
         server = await asyncio.start_server(serve, NEAR, 0)
         begun = time.monotonic()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             reader, writer = await asyncio.open_connection(FAR, server.sockets[0].getsockname()[1])
             # The line's first packet has waited for its process to start.
             connected = time.monotonic() - begun

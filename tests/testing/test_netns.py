@@ -18,7 +18,7 @@ import os, socket
 from sleap_rtc.testing import netns
 address = netns.inside()
 with socket.create_server((address, 0)) as server:
-    socket.create_connection(server.getsockname(), timeout=5).close()
+    socket.create_connection(server.getsockname(), timeout=60).close()
 with socket.socket() as outwards:
     outwards.settimeout(5)
     print(address, outwards.connect_ex(("192.0.2.1", 9)))

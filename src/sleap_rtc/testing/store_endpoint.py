@@ -8,6 +8,7 @@ before each request; what it returns is done instead:
 ``"cut"``      the connection is closed in the middle
 ``"lie"``      200, and nothing is kept
 ``"flip"``     one byte of what goes out is another
+``"half"``     half of what was to go out does, and the connection is closed
 =============  ====================================================
 """
 
@@ -100,7 +101,7 @@ class StoreEndpoint:
                 elif request.command == "PUT":
                     self._put(request, ticket)
                 else:
-                    self._get(request, ticket.key, flip=fault == "flip")
+                    self._get(request, ticket.key, fault)
             except AlreadyExists as error:
                 _say(request, 412, {}, _xml(error.code))
             except SleapRtcError as error:
@@ -119,7 +120,7 @@ class StoreEndpoint:
             raise
         _say(request, 200, {"etag": f'"{stored.etag}"'})
 
-    def _get(self, request: BaseHTTPRequestHandler, key: str, *, flip: bool) -> None:
+    def _get(self, request: BaseHTTPRequestHandler, key: str, fault: str | None) -> None:
         try:
             found = self.store.open(key)
         except FileNotFoundError:
@@ -133,19 +134,26 @@ class StoreEndpoint:
             first, _, last = request.headers.get("range", "bytes=0-")[6:].partition("-")
             start, end = int(first), min(int(last) + 1 if last else about.size, about.size)
             data = bytearray(os.pread(found.fd, end - start, start))
-            if flip:
+            if fault == "flip":
                 data[0] ^= 1
             where = f"bytes {start}-{end - 1}/{about.size}"
-            _say(request, 206, {"etag": f'"{about.etag}"', "content-range": where}, bytes(data))
+            sent = data[: len(data) // 2] if fault == "half" else data
+            headers = {"etag": f'"{about.etag}"', "content-range": where}
+            _say(request, 206, headers, bytes(sent), length=len(data))
 
 
 def _say(
-    request: BaseHTTPRequestHandler, status: int, headers: dict[str, str], body: bytes = b""
+    request: BaseHTTPRequestHandler,
+    status: int,
+    headers: dict[str, str],
+    body: bytes = b"",
+    *,
+    length: int | None = None,
 ) -> None:
     request.send_response(status)
     for name, value in headers.items():
         request.send_header(name, value)
-    request.send_header("content-length", str(len(body)))
+    request.send_header("content-length", str(len(body) if length is None else length))
     request.send_header("connection", "close")
     request.end_headers()
     request.wfile.write(body)

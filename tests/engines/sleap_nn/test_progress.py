@@ -97,7 +97,7 @@ async def test_messages_come_and_commands_go_over_the_loopback() -> None:
     heard: asyncio.Queue[object] = asyncio.Queue()
     channel.listen(heard.put_nowait)
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while heard.empty():  # what is said before both are connected is lost
                 await publish.send(json.dumps({"event": "train_begin"}).encode())
                 await asyncio.sleep(0.01)
