@@ -1,9 +1,10 @@
 """All benchmarks, one after the other: ``python -m bench``, or ``make bench``.
 
-``--only`` chooses the main job's (``transfer``, with control and start-up) or the
-library's; each of their parts can be started alone too, and ``--quick`` is a look
-at all of them. The figures go to ``bench/results/<time>.json``, which git ignores,
-and tables to standard output; ``bench/README.md`` keeps the ones worth keeping.
+``--only`` chooses the main job's (``transfer``, with control and start-up), those of
+bad and long lines (``network``) or the library's; each of their parts can be started
+alone too, and ``--quick`` is a look at all of them. The figures and goals go to
+``bench/results/<time>.json``, which git ignores, and tables to standard output;
+``bench/README.md`` keeps the ones worth keeping.
 """
 
 from __future__ import annotations
@@ -14,19 +15,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from loguru import logger
 
-from bench import control, library, startup, transfer
+from bench import control, goals, library, network, startup, transfer
 from bench.keeping import beginning, keep
 from bench.library_report import show_library
+from bench.network import show_network
 from bench.pairs import enter_namespace
 from bench.report import show_control, show_startup, show_transfer
 from bench.transfer import scratch
 from bench.ways import chosen
 from bench.wire import MB
 
-PARTS = ("transfer", "library")
-QUICK = {**transfer.QUICK, "models": 1_000, "file": 200, "kills": 100}
+PARTS = ("transfer", "network", "library")
+QUICK = {**transfer.QUICK, **network.QUICK, "models": 1_000, "file": 200, "kills": 100}
 _SATURATING = 500 * MB
 
 
@@ -36,6 +39,7 @@ def main() -> None:
     parser.add_argument("--only", choices=PARTS, help="measure only these")
     parser.add_argument("--quick", action="store_true", help="small sizes, and once each")
     transfer.add_options(parser)
+    network.add_options(parser)
     library.add_options(parser)
     given = parser.parse_args()
     if given.quick:  # what was said beside it counts
@@ -59,19 +63,34 @@ def main() -> None:
     with scratch(given.dir) as folder:
         if "transfer" in wanted:
             measured |= _main_job(folder, given, say)
+        if "network" in wanted:
+            measured["network"] = network.measure(folder, given, say=say)
         if "library" in wanted:
             logger.remove()
             measured["library"] = library.measure(folder, given, say=say)
+    measured["goals"] = _goals(measured)
     path = keep(measured)
     for show, part in (
         (show_transfer, "transfer"),
         (show_control, "control"),
         (show_startup, "startup"),
+        (show_network, "network"),
         (show_library, "library"),
     ):
         if part in measured:
             print(f"\n{show(measured[part])}")
     say(f"\nkept in {path}")
+
+
+def _goals(measured: dict[str, Any]) -> list[dict[str, Any]]:
+    """The goals of all that was measured, and whether they are met."""
+    reached = [
+        goal
+        for judge, part in ((goals.goals, "transfer"), (network.goals, "network"))
+        if part in measured
+        for goal in judge(measured[part])
+    ]
+    return [{**msgspec.structs.asdict(goal), "met": goal.met} for goal in reached]
 
 
 def _main_job(

@@ -52,6 +52,7 @@ from sleap_rtc.transports.link import Link
 from sleap_rtc.transports.peer import Peer
 from sleap_rtc.transports.serving import ServedPackage
 
+_PIECE: Final = 1 << 26
 WITHIN_S: Final = 120.0
 """Seconds that one transfer may take without a source."""
 _NEWNET: Final = 0x40000000
@@ -114,7 +115,7 @@ async def _send(wire: Wire, options: dict[str, Any]) -> dict[str, Any]:
     failures: list[str] = []
     sent, cpu = 0, Usage()
     for number in range(options["count"]):
-        path.write_bytes(random.Random(number).randbytes(options["size"]))
+        _fill(path, options["size"], random.Random(number))
         served = _Counted(await asyncio.to_thread(pack, {"file.bin": path}))
         link = Link(end.switchboard, room=end.room, locate=lambda: end.presence, name=NAME)
         with contextlib.closing(served):
@@ -122,6 +123,13 @@ async def _send(wire: Wire, options: dict[str, Any]) -> dict[str, Any]:
         sent += served.bytes
     await end.close()
     return {"sent": sent, "connections": connections, "failures": failures, **cpu.stop()}
+
+
+def _fill(path: Path, size: int, chance: random.Random) -> None:
+    """Make a file by chance, in pieces: one number of more than 256 MiB is refused."""
+    with path.open("wb") as file:
+        for at in range(0, size, _PIECE):
+            file.write(chance.randbytes(min(_PIECE, size - at)))
 
 
 async def _offer(wire: Wire, link: Link, served: _Counted, failures: list[str]) -> int:

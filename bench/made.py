@@ -64,6 +64,11 @@ def another(number: int) -> dict[str, Any]:
     }
 
 
+def word(number: int) -> str:
+    """A word of one model in 100, another one each time; :data:`WORD` is one of them."""
+    return f"rig{number * 7 % 100:02d}"
+
+
 def alias(number: int) -> str:
     """The alias of a model that has one."""
     return f"best-{number:06d}"

@@ -196,7 +196,7 @@ async def transfer_sender(wire: Wire, options: dict[str, Any]) -> dict[str, Any]
 
 
 async def transfer_receiver(wire: Wire, options: dict[str, Any]) -> dict[str, Any]:
-    """Fetch the file when told: received, hashed, written, read and hashed again, synced."""
+    """Fetch the file when told: received, hashed, written, read back, synced."""
     end = End(wire, "worker", options)
     wanted = msgspec.convert(await wire.expect("package"), PackageRef)
     channel = await end.blocks.get()

@@ -19,8 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from bench.lab import lab, set_epochs
 from bench.pairs import enter_namespace
 from bench.report import show_startup
 from sleap_rtc.demo.configs import write_configs
@@ -28,8 +27,6 @@ from sleap_rtc.demo.machines import Machine
 from sleap_rtc.jobs.eventlog import HEAD
 from sleap_rtc.media.synthetic import NODES, make_dataset
 
-URL = "http://127.0.0.1:8764"
-"""Of the server; in a namespace every port is free."""
 LOGS = "jobs/[!.]*/events.jsonl"
 """Below the worker's folder; a job whose name begins with a dot is not whole yet."""
 POLL_S = 0.005
@@ -71,39 +68,20 @@ def _children_cpu() -> float:
 
 
 def _trainings(folder: Path, rounds: int, say: Callable[[str], None]) -> list[dict[str, float]]:
-    logs = folder / "logs"
-    host, box, laptop = (Machine(folder / name, logs) for name in ("server", "box", "laptop"))
     data = make_dataset(folder / "data")
     configs = write_configs(folder / "configs", "tiny", NODES)
     for config in configs:
-        _one_epoch(config)
-    serving = ("server", "--data-dir", str(folder / "server" / "data"), "--port", URL[-4:])
-    running = [host.start("server", *serving, "--stun-port", "0", until=URL)]
-    try:
-        code = host.run("server-code", *serving[1:3])
-        laptop.run("login", URL, "--code-file", "-", secret=code)
-        laptop.run("room", "create", "lab", "--server", URL)
-        invite = laptop.run("room", "invite", "lab", "--role", "worker").strip()
-        working = ("worker", "--room", invite, "--name", "box", "--dir", str(box.home))
-        running.append(box.start("worker", *working, until="online"))
-        found = []
+        set_epochs(config, 1)  # what comes after the first step is no part of this
+    found = []
+    with lab(folder, workers=("box",)) as there:
         for turn in range(rounds):
             command = ["train", str(data.package), "--engine", "tiny", "--alias", f"bench-{turn}"]
             for config in configs:
                 command += ["--config", str(config)]
-            found.append(_one(laptop, box.home, [*command, "--yes", "--json"]))
+            home = there.workers["box"].home
+            found.append(_one(there.laptop, home, [*command, "--yes", "--json"]))
             say(f"  {turn + 1}/{rounds}  first step after {found[-1]['first training step']:.2f} s")
-    finally:
-        for background in reversed(running):
-            background.stop()
     return found
-
-
-def _one_epoch(config: Path) -> None:
-    """What comes after the first step is no part of this."""
-    document = yaml.safe_load(config.read_text(encoding="utf-8"))
-    document["trainer_config"]["max_epochs"] = 1
-    config.write_text(yaml.safe_dump(document), encoding="utf-8")
 
 
 def _one(laptop: Machine, worker: Path, command: list[str]) -> dict[str, float]:

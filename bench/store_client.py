@@ -10,7 +10,7 @@ way            ``up`` or ``down``
 endpoint       of the store, with ``bucket``, ``key`` and the names in `LOGIN`
 path           the file or folder to send, or the place where the file or folder is to be
 names          of a folder's files
-hashes, sizes  by key, for our download: hex of the blocks' BLAKE3, and bytes
+hashes, sizes  by name, for our download: hex of the blocks' BLAKE3, and bytes
 state          ours: the folder where unfinished uploads are noted
 =============  ========================================================================
 """
@@ -53,10 +53,9 @@ class Moves(NamedTuple):
 
 
 def ours(options: dict[str, Any]) -> Moves:
-    """The product's uploader and downloader: checked on both ways, and synced on the way down."""
+    """The product's uploader, and what a worker fetches with: see :mod:`bench.fetched`."""
+    from bench.fetched import bring
     from sleap_rtc.domain.packages import FileEntry
-    from sleap_rtc.storage.download import download_file
-    from sleap_rtc.storage.download_many import WantedFile, download_contents
     from sleap_rtc.storage.s3 import Bucket, S3Store
     from sleap_rtc.storage.signing import Credentials
     from sleap_rtc.storage.upload import upload_file
@@ -66,37 +65,23 @@ def ours(options: dict[str, Any]) -> Moves:
     bucket = Bucket(name=options["bucket"], region=region, endpoint=options["endpoint"])
     store = S3Store(bucket, lambda: Credentials(access_key=access, secret_key=secret))
 
-    def entry_of(key: str) -> FileEntry:
-        hashes = bytes.fromhex(options["hashes"][key])
-        return FileEntry(path=key, size=options["sizes"][key], hashes=hashes)
-
     def send(path: Path, key: str) -> None:
         upload_file(store, path, key, state=Path(options["state"]))
 
     def send_all(pairs: Pairs) -> None:
         upload_contents(store, [SmallFile(path=path, key=key) for path, key in pairs])
 
-    def fetch(path: Path, key: str) -> None:
-        entry = entry_of(key)
-        partial = path.with_name(f"{path.name}.partial")
-        download_file(
-            lambda: store.download_request(key),
-            path,
-            partial=partial,
-            size=entry.size,
-            name=key,
-            entry=entry,
-        )
+    def entry(path: Path) -> FileEntry:
+        hashes, sizes = options["hashes"], options["sizes"]
+        known = bytes.fromhex(hashes[path.name])
+        return FileEntry(path=path.name, size=sizes[path.name], hashes=known)
 
-    def fetch_all(pairs: Pairs) -> None:
-        wanted = [
-            WantedFile(key=key, target=path, size=options["sizes"][key], entry=entry_of(key))
-            for path, key in pairs
-        ]
-        partial = Path(options["path"]).with_name("partial")
-        download_contents(store.download_requests, wanted, partial=partial)
+    def bring_all(pairs: Pairs) -> None:
+        bring(store, {key: entry(path) for path, key in pairs}, Path(options["path"]))
 
-    return Moves(send, send_all) if options["way"] == "up" else Moves(fetch, fetch_all)
+    if options["way"] == "up":
+        return Moves(send, send_all)
+    return Moves(lambda path, key: bring_all([(path, key)]), bring_all)
 
 
 def boto3(options: dict[str, Any]) -> Moves:

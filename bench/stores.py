@@ -133,7 +133,7 @@ def _move(store: Store, load: Load, *, client: str, way: str, path: Path, key: s
     }
     given = load.into / "options.json"
     if client == "ours" and way == "down":
-        options |= _known(load.path)
+        options |= _known(load)
     given.write_text(json.dumps(options), "utf-8")
     command = [python, "-m", "bench.store_client", given]
     with Program(command, cwd=ROOT, env=env) as moving:
@@ -188,12 +188,13 @@ def _names(path: Path) -> list[str]:
     return sorted(each.name for each in path.iterdir()) if path.is_dir() else []
 
 
-def _known(path: Path) -> dict[str, Any]:
-    """Size and blocks' hashes of what was sent, by key: as a package's listing has them."""
-    files = {f"{_KEY}/{name}": path / name for name in _names(path)} or {_KEY: path}
+def _known(load: Load) -> dict[str, Any]:
+    """Size and blocks' hashes of what was sent, by name: as a package's listing has them."""
+    path = load.path
+    files = {name: path / name for name in _names(path)} or {load.target.name: path}
     hashes: dict[str, str] = {}
-    for key, file in files.items():
+    for name, file in files.items():
         with file.open("rb", buffering=0) as opened:
             blocks = iter(lambda opened=opened: opened.read(BLOCK), b"")
-            hashes[key] = "".join(blake3(block).hexdigest() for block in blocks)
-    return {"hashes": hashes, "sizes": {key: file.stat().st_size for key, file in files.items()}}
+            hashes[name] = "".join(blake3(block).hexdigest() for block in blocks)
+    return {"hashes": hashes, "sizes": {name: file.stat().st_size for name, file in files.items()}}

@@ -71,6 +71,7 @@ class Subject:
             "list filtered": lambda _: partial(self._search, chosen),
             "list after a change": self._list_after_a_change,
             "search a word": lambda _: partial(self._search, word),
+            "search another word": lambda n: partial(self._finds, f"name LIKE '%{made.word(n)}%'"),
             "search a name": lambda n: partial(
                 self._search, f"name LIKE '%run{n * 7919 % self._count:06d}%'"
             ),
@@ -83,6 +84,9 @@ class Subject:
                 filter_string=chosen, max_results=made.PAGE, order_by=order
             )
         )
+
+    def _finds(self, chosen: str) -> int:
+        return self._search(chosen) > 0
 
     def _register(self, number: int) -> Callable[[], int]:
         # A version of a model that is there: less than ours does, which makes a model.

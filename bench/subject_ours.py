@@ -91,6 +91,7 @@ class Subject:
             "list filtered": lambda _: partial(self._list, filtered),
             "list after a change": self._list_after_a_change,
             "search a word": lambda _: partial(self._list, word),
+            "search another word": lambda n: partial(self._finds, replace(word, text=made.word(n))),
             "search a name": self._search_a_name,
             "search a prefix, newest": lambda _: partial(self._list, newest),
             "search a prefix, best": lambda _: partial(self._list, replace(newest, sort="rank")),
@@ -108,6 +109,10 @@ class Subject:
 
     def _list(self, query: Query) -> int:
         return len(self._open.list(query).entries)
+
+    def _finds(self, query: Query) -> int:
+        """Whether it finds any: how many they are differs from word to word."""
+        return self._list(query) > 0
 
     def _get(self, name: str) -> int:
         return bool(self._open.get(name).record.name)

@@ -69,6 +69,7 @@ class Subject:
             "list filtered": lambda _: partial(self._page, filtered, *wanted),
             "list after a change": self._list_after_a_change,
             "search a word": lambda _: partial(self._page, best, f'"{made.WORD}"*'),
+            "search another word": lambda n: partial(self._finds, best, f'"{made.word(n)}"*'),
             "search a name": lambda n: partial(
                 self._page, best, f'"run{n * 7919 % self._count:06d}"*'
             ),
@@ -103,6 +104,9 @@ class Subject:
 
     def _page(self, question: str, *given: object) -> int:
         return len([json.loads(record) for (record,) in self._db.execute(question, given)])
+
+    def _finds(self, question: str, given: str) -> int:
+        return self._page(question, given) > 0
 
     def _register(self, number: int) -> Callable[[], int]:
         return partial(self._insert, [(f"n{number:08x}", made.another(number))])
