@@ -13,6 +13,7 @@ from sleap_rtc.library.importing.importer import Imported, Importer
 from sleap_rtc.library.importing.wishes import Wishes
 from sleap_rtc.library.registry import Registry
 from sleap_rtc.testing import model_files, netns
+from sleap_rtc.testing.programs import running
 
 pytestmark = [
     pytest.mark.slow,
@@ -24,19 +25,20 @@ pytestmark = [
 
 def run_demo(folder, engine):
     command = [sys.executable, "-m", "sleap_rtc", "demo", "--engine", engine, "--dir", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-4000:]
-    return json.loads((folder / "summary.json").read_text("utf-8")), done.stderr
+    with running(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as demo:
+        _, said = demo.communicate(timeout=840)
+    assert demo.returncode == 0, said[-4000:]
+    return json.loads((folder / "summary.json").read_text("utf-8")), said
 
 
 def interrupt_demo(folder, engine, *, at):
     command = [sys.executable, "-m", "sleap_rtc", "demo", "--engine", engine, "--dir", str(folder)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as demo:
+    with running(command, stderr=subprocess.PIPE) as demo:
         for line in demo.stderr:
             if line.startswith(at):
                 break
         demo.send_signal(signal.SIGINT)
-        rest = demo.stderr.read()
+        _, rest = demo.communicate(timeout=240)
     assert demo.returncode == 130, rest
     assert not (folder / "predictions").exists()
 

@@ -12,6 +12,7 @@ import pytest
 
 from sleap_rtc.errors import Busy
 from sleap_rtc.files.claim import LOCK, Claim
+from sleap_rtc.testing.programs import running
 
 HOLD = """
 import sys
@@ -35,11 +36,10 @@ def test_one_at_a_time(tmp_path: Path) -> None:
 
 
 def test_a_killed_process_holds_nothing(tmp_path: Path) -> None:
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as process:
+    command = [sys.executable, "-c", HOLD, str(tmp_path)]
+    with running(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
-        assert process.stdout.readline() == b"held\n"
+        assert process.stdout.readline() == "held\n"
         with pytest.raises(Busy, match=str(process.pid)):
             Claim(tmp_path, what="it")
         process.kill()

@@ -38,6 +38,7 @@ from sleap_rtc.storage.objects import (
 from sleap_rtc.storage.pausing import Patience
 from sleap_rtc.storage.upload import unfinished, upload_file
 from sleap_rtc.storage.wire import Answer, Connections
+from sleap_rtc.testing.programs import running
 from sleap_rtc.testing.seaweed import SeaweedServer
 from sleap_rtc.testing.store_conformance import forged, send
 from sleap_rtc.testing.store_endpoint import StoreEndpoint
@@ -479,7 +480,7 @@ except KeyboardInterrupt:
 @pytest.mark.slow
 def test_who_gives_up_needn_t_wait_for_a_dead_network(big_file: Path) -> None:
     command = [sys.executable, "-c", STALLED, str(big_file.parent)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with running(command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "now\n"
         process.send_signal(signal.SIGINT)

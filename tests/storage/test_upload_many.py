@@ -31,6 +31,7 @@ from sleap_rtc.storage.objects import MAX_WHOLE, Content, SignedRequest
 from sleap_rtc.storage.pausing import Patience
 from sleap_rtc.storage.upload_many import Placed, SmallFile, upload_contents
 from sleap_rtc.storage.wire import Connections
+from sleap_rtc.testing.programs import running
 from sleap_rtc.testing.seaweed import SeaweedServer
 from sleap_rtc.testing.store_endpoint import StoreEndpoint
 
@@ -402,7 +403,7 @@ def test_killed_and_gone_on_with_on_a_real_store(seaweed: SeaweedServer, tmp_pat
     store = seaweed.make_bucket("many")
     folder = Folder(tmp_path / "files", 400)
     command = [sys.executable, "-c", SCRIPT, str(folder.root), seaweed.endpoint]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    with running(command, stderr=subprocess.PIPE) as process:
         assert process.stderr is not None
         for _ in range(150):
             process.stderr.readline()

@@ -27,6 +27,7 @@ from sleap_rtc.files.packing import pack
 from sleap_rtc.files.partial import folder_of
 from sleap_rtc.storage.objects import SignedRequest
 from sleap_rtc.storage.pausing import Patience
+from sleap_rtc.testing.programs import running
 from sleap_rtc.testing.store_endpoint import StoreEndpoint
 from sleap_rtc.transports.base import Manner, Sources
 from sleap_rtc.transports.fetch import fetch
@@ -328,7 +329,7 @@ def test_a_process_that_ends_in_the_middle_is_taken_up(case: Case, how: signal.S
             go_on.wait(30)
 
     case.endpoint.fault = stall
-    with subprocess.Popen(command(case), stdout=subprocess.PIPE, text=True) as process:
+    with running(command(case), stdout=subprocess.PIPE) as process:
         assert reached.wait(30)
         process.send_signal(how)
         said, _ = process.communicate(timeout=20)
