@@ -219,18 +219,24 @@ async def test_several_sources_share(make_place: MakePlace) -> None:
 
 async def test_a_slow_source_doesnt_hold_up_the_end(make_place: MakePlace) -> None:
     place = make_place({"a": 12 * BLOCK})
-    never = asyncio.Event()
+    never, enough = asyncio.Event(), asyncio.Event()
     given_up: list[int] = []
 
     async def get_stuck(file: int, block: int) -> None:
         if slow.asked.total() > 2:
+            if slow.asked.total() == 5:
+                enough.set()
             try:
                 await never.wait()
             except asyncio.CancelledError:
                 given_up.append(block)
                 raise
 
-    slow, quick = Meddled(place.packed, get_stuck, name="slow"), Meddled(place.packed)
+    async def begin_later(file: int, block: int) -> None:
+        await enough.wait()
+
+    slow = Meddled(place.packed, get_stuck, name="slow")
+    quick = Meddled(place.packed, begin_later)
     place.check(await place.fetch(slow, quick, window=4 * BLOCK))
     # What the slow one owes is taken from it as soon as it came from the other one.
     assert sorted(given_up) == sorted(block for _, block in slow.asked)[-len(given_up) :]
