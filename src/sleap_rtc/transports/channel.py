@@ -334,8 +334,8 @@ class Channel:
             raise FeatureMissing(peer=self.peer_name, what=CANNOT[feature])
         future: asyncio.Future[AnyReply] = asyncio.get_running_loop().create_future()
         self._asked[id] = future
-        self._carry_out(self._session.ask(body, id=id, now=time.monotonic(), within_s=within_s))
         try:
+            self._carry_out(self._session.ask(body, id=id, now=time.monotonic(), within_s=within_s))
             return await future
         finally:
             if self._asked.get(id) is future:
@@ -473,6 +473,8 @@ class Channel:
                 future.set_exception(lost)
 
     def _lost(self) -> LinkLost:
+        if isinstance(self._why, LinkLost):
+            return self._why
         why = self._why.message if self._why is not None else "the connection ended"
         return LinkLost(peer=self.peer_name, why=why)
 

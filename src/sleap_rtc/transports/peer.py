@@ -328,7 +328,7 @@ class Peer(ABC):
             self._queued += len(data)
             self._moved += len(data)
         except (RuntimeError, ValueError) as error:
-            self.abandon(str(error))
+            self.abandon(str(error).rstrip("."))
             raise self._lost() from None
 
     def when_unsettled(self, callback: Callable[[bool], None]) -> None:
