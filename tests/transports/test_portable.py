@@ -65,6 +65,19 @@ async def test_silence_unsettles_and_then_ends_it(ends, monkeypatch):
 
 
 @PORTABLE_DIALS
+async def test_what_came_of_a_long_message_is_a_sign_of_life(ends, monkeypatch):
+    monkeypatch.setattr(portable, "TICK_S", 0.05)
+    told = asyncio.Queue()
+    ends.offerer.when_unsettled(told.put_nowait)
+    await ends.open()
+    async with asyncio.timeout(60):
+        assert await told.get() is True
+        ends.offerer._connection.sctp._last_received_tsn += 1
+        assert await told.get() is False
+    assert "nothing came from it" in await until_closed(ends.offerer)
+
+
+@PORTABLE_DIALS
 async def test_a_cut_in_mid_link_is_lost_and_the_link_built_anew(rig, address, monkeypatch):
     monkeypatch.setattr(portable, "TICK_S", 0.1)
     rig.network = ImpairedNetwork(address, Weather())

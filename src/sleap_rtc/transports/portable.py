@@ -34,7 +34,7 @@ MOST_QUEUED: Final = 1024 * 1024
 """Bytes queued above which a sender of content waits; at this speed more would only wait."""
 TICK_S: Final = 1.0
 UNSETTLED_AFTER: Final = 4
-"""Seconds without a message after which the network path counts as broken; both sides of a link
+"""Seconds without a sign of life after which the path counts as broken; both sides of a link
 ping every second. They are counted in ticks: a pause of this process is no silence of the peer."""
 LOST_AFTER: Final = 10
 """The same, until the connection ends."""
@@ -72,6 +72,7 @@ class PortableWebRtc(Peer):
         self._gathering: asyncio.Future[None] | None = None
         self._ticking: asyncio.TimerHandle | None = None
         self._silence = 0
+        self._heard: tuple[int | None, int] | None = None
         super().__init__(**given)
 
     # ── what a shell does ────────────────────────────────────────────────────
@@ -226,6 +227,9 @@ class PortableWebRtc(Peer):
             return
         self._arrived(Arrived(data, binary))
         self._had_arrived()
+        self._lives()
+
+    def _lives(self) -> None:
         if self._silence >= UNSETTLED_AFTER:
             self._unsettled(False)
         self._silence = 0
@@ -234,6 +238,12 @@ class PortableWebRtc(Peer):
         if self.closed:
             return
         self._ticking = self._loop.call_later(TICK_S, self._tick)
+        sctp = self._connection.sctp
+        # A long message takes its time on a slow line: what has come of it, or was taken, is heard.
+        heard = (sctp._last_received_tsn, sctp._last_sacked_tsn)
+        if heard != self._heard:
+            self._heard = heard
+            self._lives()
         self._silence += 1
         if self._silence == UNSETTLED_AFTER:
             self._unsettled(True)
@@ -241,7 +251,7 @@ class PortableWebRtc(Peer):
             self.abandon(f"nothing came from it for {LOST_AFTER * TICK_S:g} s")
         # What the peer may send goes down to 0 while a message is incomplete. The library doesn't
         # hold it to that: one that never completes its message would fill the memory.
-        elif self._connection.sctp._advertised_rwnd < -MAX_MESSAGE:
+        elif sctp._advertised_rwnd < -MAX_MESSAGE:
             self.abandon("it sends more than it may")
 
 
