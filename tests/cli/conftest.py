@@ -31,6 +31,7 @@ from sleap_rtc.jobs.spec import JobSpec, ModelRef, TrackSpec, TrainSpec, TrainSt
 from sleap_rtc.library.entries import Entry
 from sleap_rtc.library.registry import Registry
 from sleap_rtc.media.synthetic import Dataset, SyntheticSpec, make_dataset
+from sleap_rtc.testing import programs
 
 LIMIT_S = 120.0
 
@@ -177,13 +178,7 @@ class Process:
         return Result(code, out, "".join(self.said))
 
     def close(self) -> None:
-        if self.popen.poll() is None:
-            self.popen.kill()
-            self.popen.wait(LIMIT_S)
-        self._listener.join(LIMIT_S)
-        for pipe in (self.popen.stdin, self.popen.stdout, self.popen.stderr):
-            if not pipe.closed:
-                pipe.close()
+        programs.close(self.popen, self._listener, within_s=LIMIT_S)
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ from sleap_rtc.jobs.lifecycle import JobView, replay
 from sleap_rtc.library.registry import Registry
 from sleap_rtc.media.synthetic import Dataset, SyntheticSpec, make_dataset
 from sleap_rtc.server.app import new_code
-from sleap_rtc.testing import netns
+from sleap_rtc.testing import netns, programs
 from sleap_rtc.testing.server import ServerProcess
 from sleap_rtc.worker.job_directory import JobDirectory, JobStore
 from sleap_rtc.worker.runner.client import attach
@@ -137,11 +137,7 @@ class Program:
     def close(self) -> None:
         if self.process.poll() is None:
             self.kill()
-        self._reader.join(LIMIT_S)
-        for pipe in (self.process.stdin, self.process.stdout):
-            assert pipe is not None
-            with contextlib.suppress(BrokenPipeError):
-                pipe.close()
+        programs.close(self.process, self._reader, within_s=LIMIT_S)
 
     def _read(self) -> None:
         assert self.process.stdout is not None
