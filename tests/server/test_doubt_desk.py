@@ -16,17 +16,17 @@ from msgspec.structs import replace
 
 from sleap_rtc.auth.certificates import Member
 from sleap_rtc.domain.ids import DeviceId, RoomId
-from sleap_rtc.errors import NotFound, NotTrusted, SourceChanged, StorageUnreachable
+from sleap_rtc.errors import NotFound, NotTrusted, QuotaExceeded, SourceChanged, StorageUnreachable
 from sleap_rtc.server.comparing import GoingOn, digest_in_folder
 from sleap_rtc.server.content_table import ContentTable
 from sleap_rtc.server.doubt_desk import GOOD_FOR, DoubtDesk
 from sleap_rtc.server.doubt_table import Doubt, DoubtTable
 from sleap_rtc.server.sound_store import SoundStore
-from sleap_rtc.server.storage_desk import StorageDesk
+from sleap_rtc.server.storage_desk import QUIET, StorageDesk
 from sleap_rtc.server.storage_rules import MustCompare
 from sleap_rtc.server.store import Store, prepare_data_dir
 from sleap_rtc.server.upload_table import UploadTable
-from sleap_rtc.server.usage import Quota
+from sleap_rtc.server.usage import Quota, Usage
 from sleap_rtc.storage.folder import FolderStore
 from sleap_rtc.storage.objects import MIN_PART, Part, StoredObject
 from sleap_rtc.storage.service import (
@@ -69,6 +69,7 @@ class Lab:
     """
 
     def __init__(self, folder: Path, *, bucket: bool) -> None:
+        self.quota = Quota()
         self.now = datetime.now(UTC)
         prepare_data_dir(folder / "data")
         self.store = Store(folder / "data")
@@ -94,7 +95,7 @@ class Lab:
             UploadTable(self.store.database),
             ContentTable(self.store.database),
             People(),
-            quota=Quota(),
+            quota=self.quota,
             largest_parts=100 << 20,
             now=lambda: self.now,
             digest=None if self.bucket else lambda key: digest_in_folder(self.objects, key),
@@ -119,13 +120,15 @@ class Lab:
         if silently:
             os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
-    def store_small(self, data: bytes = SMALL, area: Area = "rooms") -> bool:
-        """Store a content in one piece; whether it had to be sent."""
+    def store_small(self, data: bytes = SMALL, area: Area = "rooms", *, sent: bool = True) -> bool:
+        """Store a content in one piece, or get the link to do so; whether it had to be sent."""
         named = NamedContent(
             blake3=blake3(data).hexdigest(), size=len(data), sha256=hashlib.sha256(data).digest()
         )
         offer = OfferContents(room=ROOM, area=area, contents=(named,))
         (request,) = self.desk.offer_contents(OWNER, offer).requests
+        if not sent:
+            return request is not None
         if request is not None:
             ticket = self.objects.ticket(request.url.rpartition("/")[2], method="PUT")
             with self.objects.receive(ticket) as writer:
@@ -136,18 +139,18 @@ class Lab:
         assert told is not None
         return request is not None
 
+    def wanting(self, data: bytes, area: Area = "rooms") -> RequestUpload:
+        digest = blake3(data).hexdigest()
+        return RequestUpload(
+            room=ROOM, area=area, blake3=digest, size=len(data), part_size=MIN_PART
+        )
+
+    def used(self) -> Usage:
+        return UploadTable(self.store.database).used(ROOM)
+
     def store_large(self, data: bytes = LARGE, area: Area = "rooms") -> bool:
         """Store a content in parts; whether it had to be sent."""
-        told = self.desk.request_upload(
-            OWNER,
-            RequestUpload(
-                room=ROOM,
-                area=area,
-                blake3=blake3(data).hexdigest(),
-                size=len(data),
-                part_size=MIN_PART,
-            ),
-        )
+        told = self.desk.request_upload(OWNER, self.wanting(data, area))
         if told.state == "there":
             return False
         upload = UploadTable(self.store.database).get(told.upload_id)
@@ -224,6 +227,31 @@ def test_what_rotted_is_sent_anew_by_the_next_who_stores_it(lab: Lab, area: Area
         assert not store(data, area)
         assert lab.desk.request_download(OWNER, wanted).size == len(data)
     assert len(lab.compared) == 2
+
+
+def test_a_room_that_is_full_has_it_mended(lab: Lab) -> None:
+    for store, data in ((lab.store_small, SMALL), (lab.store_large, LARGE)):
+        store(data)
+    lab.quota = Quota(size=len(SMALL) + len(LARGE), files=2)
+    lab.open()
+    with pytest.raises(QuotaExceeded):
+        lab.store_small(b"")
+    for data in (SMALL, LARGE):
+        lab.rot(data)
+        assert lab.report(data) == "damaged"
+    # All of it at once, and what is begun and never sent counts as what is there does.
+    lab.store_small(sent=False)
+    lab.desk.request_upload(OWNER, lab.wanting(LARGE))
+    assert lab.used() == Usage(size=lab.quota.size, files=lab.quota.files)
+    # But a second one that is on its way at the same time is too much.
+    with pytest.raises(QuotaExceeded):
+        lab.store_large()
+    lab.now += QUIET
+    assert lab.store_large()
+    assert lab.store_small()
+    assert lab.used() == Usage(size=lab.quota.size, files=lab.quota.files)
+    assert lab.read(SMALL) == SMALL
+    assert lab.read(LARGE) == LARGE
 
 
 def test_it_is_known_after_a_restart(lab: Lab) -> None:

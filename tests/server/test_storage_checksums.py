@@ -100,7 +100,10 @@ def test_an_upload_from_before_the_upgrade_ends_well(tmp_path: Path) -> None:
     with contextlib.closing(sqlite3.connect(path)) as before:
         for (name,) in before.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'"):
             before.execute(f"DROP TRIGGER {name}")
-        before.execute("DROP TABLE usage")
+        for view in ("coming", "recount"):
+            before.execute(f"DROP VIEW {view}")
+        for table in ("usage", "replaced"):
+            before.execute(f"DROP TABLE {table}")
         before.execute("DROP TABLE doubts")
         before.execute("ALTER TABLE uploads DROP COLUMN checksum")
         before.execute("PRAGMA user_version = 4")

@@ -151,6 +151,11 @@ class ContentTable:
         if not rows:
             return
         with self._database.write() as writer:
+            # First, or each would for a moment be one in whose place something is on its way.
+            writer.executemany(
+                "DELETE FROM expected WHERE key = ? AND device = ? AND size <= ?",
+                [(row.key, row.device, row.size) for row in rows],
+            )
             writer.executemany(
                 "INSERT INTO objects VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO UPDATE "
                 "SET size = excluded.size, device = excluded.device, stored = excluded.stored",
@@ -158,10 +163,6 @@ class ContentTable:
                     (row.key, row.room, row.area, row.size, row.device, now.timestamp())
                     for row in rows
                 ],
-            )
-            writer.executemany(
-                "DELETE FROM expected WHERE key = ? AND device = ? AND size <= ?",
-                [(row.key, row.device, row.size) for row in rows],
             )
 
     def drop(self, rows: Sequence[ExpectedRow]) -> None:

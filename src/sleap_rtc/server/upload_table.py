@@ -10,7 +10,7 @@ import msgspec
 
 from sleap_rtc.domain.ids import DeviceId, RoomId
 from sleap_rtc.errors import TooManyRequests
-from sleap_rtc.server.usage import Quota, Usage, check_quota, used_by
+from sleap_rtc.server.usage import Quota, Usage, check_quota, growth, used_by
 from sleap_rtc.storage.objects import Checksum, Upload
 from sleap_rtc.storage.service import Area
 from sleap_rtc.storage.sqlite import Database
@@ -271,5 +271,5 @@ def _check_room(connection: sqlite3.Connection, row: UploadRow, quota: Quota) ->
             who="This device",
             hint=f"It has {count} uploads open in the room; complete them or give them up.",
         )
-    more = Usage(size=row.size, files=1)
+    more = growth(connection, row.key, row.size)
     check_quota(row.room, quota, used=used_by(connection, row.room), more=more)

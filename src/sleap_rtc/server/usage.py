@@ -14,6 +14,8 @@ from sleap_rtc.errors import QuotaExceeded
 class Usage(msgspec.Struct, frozen=True):
     """What a room has, what is on its way to it included.
 
+    What takes the place of something that is there counts once, as the larger of both.
+
     Attributes:
         size: Bytes.
         files: Objects, uploads, and contents that somebody has links for.
@@ -36,7 +38,7 @@ class Quota(msgspec.Struct, frozen=True):
 
 
 def check_quota(room: RoomId, quota: Quota, *, used: Usage, more: Usage) -> None:
-    """See that a room has no more than it may.
+    """See that a room gets no more than it may have; what adds nothing is never too much.
 
     Args:
         room: The room.
@@ -48,7 +50,7 @@ def check_quota(room: RoomId, quota: Quota, *, used: Usage, more: Usage) -> None
         QuotaExceeded: It would have more.
     """
     over = used.size + more.size - quota.size
-    if quota.size and over > 0:
+    if quota.size and more.size > 0 and over > 0:
         raise QuotaExceeded(
             room=room,
             limit=format_bytes(quota.size),
@@ -56,7 +58,7 @@ def check_quota(room: RoomId, quota: Quota, *, used: Usage, more: Usage) -> None
             need=format_bytes(over),
         )
     over = used.files + more.files - quota.files
-    if quota.files and over > 0:
+    if quota.files and more.files > 0 and over > 0:
         raise QuotaExceeded(
             room=room, limit=f"{quota.files} files", used=f"{used.files}", need=f"{over}"
         )
@@ -71,3 +73,23 @@ def used_by(connection: sqlite3.Connection, room: RoomId) -> Usage:
     """
     found = connection.execute("SELECT size, files FROM usage WHERE room = ?", (room,)).fetchone()
     return Usage() if found is None else Usage(size=found[0], files=found[1])
+
+
+def growth(connection: sqlite3.Connection, key: str, size: int) -> Usage:
+    """What a room would have more if something else were on its way to one of its keys.
+
+    Args:
+        connection: Within a transaction.
+        key: Where it goes to.
+        size: Bytes of it.
+    """
+    found = connection.execute(
+        "SELECT size, (SELECT max(size) FROM coming WHERE key = ?1) FROM objects WHERE key = ?1",
+        (key,),
+    ).fetchone()
+    if found is None:
+        return Usage(size=size, files=1)
+    there, coming = found
+    if coming is None:
+        return Usage(size=size - min(there, size))
+    return Usage(size=size - min(there, max(size, coming)) + min(there, coming), files=1)
