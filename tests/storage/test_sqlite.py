@@ -13,6 +13,7 @@ from typing import Any
 
 import platformdirs
 import pytest
+from loguru import logger
 
 from sleap_rtc.errors import Busy, NewerFormat, OutOfSpace
 from sleap_rtc.storage import sqlite
@@ -105,6 +106,26 @@ def test_a_full_disk_is_said(db: Database) -> None:
     with pytest.raises(OutOfSpace), db.write() as writer:
         writer.execute("INSERT INTO t VALUES (1, ?)", ("x" * 1_000_000,))
     assert rows(db) == []
+
+
+def test_where_it_has_a_name_its_path_is_in_the_log_alone(path: Path, schema: Path) -> None:
+    lines: list[str] = []
+    sink = logger.add(lambda line: lines.append(str(line)), format="{message}")
+    named = Database(path, schema, name="The server's database", wait_s=0.1)
+    with contextlib.closing(named), contextlib.closing(Database(path, schema)) as other:
+        with named.write() as writer:
+            pages = writer.execute("PRAGMA page_count").fetchone()[0]
+            writer.execute(f"PRAGMA max_page_count = {pages}")
+        full = pytest.raises(OutOfSpace, match="The server's database has")
+        with full as no_room, named.write() as writer:
+            writer.execute("INSERT INTO t VALUES (1, ?)", ("x" * 1_000_000,))
+        held = pytest.raises(Busy, match="The server's database is in use")
+        with other.write(), held as busy, named.write():
+            pass
+    logger.remove(sink)
+    for caught in (no_room, busy):
+        assert str(path.parent) not in caught.value.message
+    assert [line.startswith(f"{path}: ") for line in lines] == [True, True]
 
 
 def test_other_mistakes_are_passed_on(db: Database) -> None:

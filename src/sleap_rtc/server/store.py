@@ -119,7 +119,7 @@ class Store:
         schema = importlib.resources.files("sleap_rtc.server") / "schema"
         path = data_dir / FILE
         try:
-            self._database = Database(path, schema)
+            self._database = Database(path, schema, name="The server's database")
         except sqlite3.DatabaseError as error:
             hint = "Put back a copy of it, or move it away to begin anew."
             raise Damaged(what=str(path), why=str(error), hint=hint) from error

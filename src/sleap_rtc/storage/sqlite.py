@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 import platformdirs
+from loguru import logger
 
 from sleap_rtc.errors import Busy, NewerFormat, OutOfSpace
 from sleap_rtc.files.durable import sync_file
@@ -66,6 +67,7 @@ class Database:
         wait_s: float = 30.0,
         mapped: int = 0,
         log_pages: int = 1_000,
+        name: str = "",
     ) -> None:
         """Open the file, making it if need be, and bring its schema up to date.
 
@@ -79,12 +81,15 @@ class Database:
                 several times quicker; 0 for none.
             log_pages: Pages of the log after which a commit moves them into the file, and waits for
                 the disk; more where :meth:`checkpoint` is called now and then.
+            name: What errors call it, where those who hear them aren't to know its path, which is
+                then in the log.
 
         Raises:
             NewerFormat: A later sleap-rtc has changed the schema.
             sqlite3.DatabaseError: Not a database, or a damaged one.
         """
         self.path = path
+        self._name = name
         self._wait_s = wait_s
         self._mapped = mapped
         self._synchronous = synchronous
@@ -221,12 +226,18 @@ class Database:
         except sqlite3.OperationalError as error:
             primary = getattr(error, "sqlite_errorcode", 0) & 0xFF
             if primary == sqlite3.SQLITE_BUSY:
-                raise Busy(what=str(self.path), by=f" for more than {self._wait_s:g} s") from error
+                self._log(error)
+                what = self._name or str(self.path)
+                raise Busy(what=what, by=f" for more than {self._wait_s:g} s") from error
             if primary == sqlite3.SQLITE_FULL:
-                raise OutOfSpace(
-                    path=str(self.path.parent), free="too little", need="more bytes"
-                ) from error
+                self._log(error)
+                where = self._name or str(self.path.parent)
+                raise OutOfSpace(path=where, free="too little", need="more bytes") from error
             raise
+
+    def _log(self, error: sqlite3.Error) -> None:
+        if self._name:
+            logger.error("{}: {}", self.path, error)
 
     def _migrate(self, steps: list[tuple[int, str]]) -> None:
         newest = steps[-1][0]
