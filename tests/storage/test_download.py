@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sleap_rtc.domain.packages import BLOCK
-from sleap_rtc.errors import NotFound, SourceChanged, StorageRefused, StorageUnreachable
+from sleap_rtc.errors import Damaged, NotFound, SourceChanged, StorageRefused, StorageUnreachable
 from sleap_rtc.storage.download import RangeReader
 from sleap_rtc.storage.objects import StoredObject
 from sleap_rtc.storage.pausing import Patience, Pauses, Stopped
@@ -131,6 +131,17 @@ def test_what_keeps_failing_ends(
     with pytest.raises(expected):
         reader.read(0, 1)
     assert len(case.endpoint.requests) == 4
+
+
+def test_what_the_store_can_t_read_any_more_isn_t_asked_for_again(
+    case: Case, reader: RangeReader
+) -> None:
+    case.fails(None, "422")
+    reader.read(0, 1)
+    with pytest.raises(Damaged, match=r"best\.ckpt is damaged"):
+        reader.read(0, 1)
+    assert len(case.endpoint.requests) == 2
+    assert reader.read(0, 1) == case.data[:1]
 
 
 def test_nothing_there(case: Case, reader: RangeReader) -> None:

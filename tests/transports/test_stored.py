@@ -15,7 +15,7 @@ import pytest
 from sleap_rtc.domain import packages
 from sleap_rtc.domain.ids import PackageId
 from sleap_rtc.domain.packages import BLOCK, listing_of
-from sleap_rtc.errors import NotFound, StorageUnreachable
+from sleap_rtc.errors import Damaged, NotFound, StorageUnreachable
 from sleap_rtc.files.buffers import Content
 from sleap_rtc.files.packing import Packed, pack
 from sleap_rtc.storage.objects import SignedRequest
@@ -63,6 +63,10 @@ class Case:
     def source(self) -> StorageSource:
         contents = [self.packed.file_hashes[e.path] for e in self.packed.package.files]
         return StorageSource(self.ref.id, contents, self.ask, patience=QUICK)
+
+    def fault_from(self, first: int, fault: str) -> None:
+        """Have all requests go wrong from that one on."""
+        self.endpoint.fault = lambda _method, number: fault if number >= first else None
 
     @property
     def reads(self) -> int:
@@ -246,6 +250,34 @@ async def test_an_object_that_is_replaced_by_the_same_content_goes_on(
     case.endpoint.store.delete(key)
     assert case.endpoint.store.create(key, data)
     assert await source.block(case.ref.id, file, 0, 100) == data
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+async def test_what_the_store_can_t_read_any_more_is_blamed(
+    case: Case, source: StorageSource, replaced: bool
+) -> None:
+    content = case.packed.file_hashes["config.yaml"]
+    file = [entry.path for entry in case.packed.package.files].index("config.yaml")
+    if replaced:
+        await source.block(case.ref.id, file, 0, SIZES["config.yaml"])
+        case.endpoint.store.delete(case.key(content))
+        case.put(case.root / "source" / "config.yaml", content)
+        # The first question finds another object there, and the second one what can't be read.
+        case.fault_from(len(case.endpoint.requests) + 2, "422")
+    else:
+        case.fault_from(1, "422")
+    with pytest.raises(Damaged):
+        await source.block(case.ref.id, file, 0, SIZES["config.yaml"])
+    assert [*source.damaged] == [content]
+
+
+async def test_a_listing_that_the_store_can_t_read_is_blamed(
+    case: Case, source: StorageSource
+) -> None:
+    case.fault_from(1, "422")
+    with pytest.raises(Damaged):
+        await source.listing(case.ref)
+    assert source.damaged == {case.ref.id: ""}
 
 
 async def test_closed_it_lets_go_of_who_waits(case: Case, source: StorageSource) -> None:

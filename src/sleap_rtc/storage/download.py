@@ -17,6 +17,7 @@ from typing import Final
 
 from sleap_rtc.domain.packages import BLOCK
 from sleap_rtc.errors import (
+    Damaged,
     NetworkError,
     NotFound,
     SleapRtcError,
@@ -26,10 +27,10 @@ from sleap_rtc.errors import (
 )
 from sleap_rtc.files import buffers
 from sleap_rtc.net.retrying import AGAIN
-from sleap_rtc.storage import xml
 from sleap_rtc.storage.answers import Read
 from sleap_rtc.storage.objects import SignedRequest
 from sleap_rtc.storage.pausing import REFUSED, Patience, Pauses
+from sleap_rtc.storage.refusing import code_of, in_its_words
 from sleap_rtc.storage.wire import Connections, headers_of
 
 _EARLY: Final = 60.0
@@ -89,6 +90,7 @@ class RangeReader:
         Raises:
             SourceChanged: The object is another than before.
             NotFound: There is none.
+            Damaged: The store can't read it any more.
             StorageUnreachable: The store fails longer than patience lasts.
             StorageRefused: It says no.
         """
@@ -150,16 +152,20 @@ class RangeReader:
                 self._receive(response, offset, size, take)
                 return None
             body = response.read(65_536)
-        status, said = response.status, xml.error(body) or f"HTTP {response.status}"
+        status, said = response.status, code_of(response.status, body)
         if status == 412:
             raise SourceChanged(path=self._name)
         if status == 404:
             raise NotFound(message=f"There is no {self._name} in the storage.")
         if status == 416:
             raise SourceChanged(path=self._name)
+        if status == 422:
+            why = "the store can't read it any more"
+            raise in_its_words(Damaged(what=self._name, why=why), body)
         if status in AGAIN:
-            return StorageUnreachable(store="there", why=said)
-        return StorageRefused(store="there", what=f"give {self._name}", why=said)
+            return in_its_words(StorageUnreachable(store="there", why=said), body)
+        refused = StorageRefused(store="there", what=f"give {self._name}", why=said)
+        return in_its_words(refused, body)
 
     def _fresh(self) -> SignedRequest:
         # One thread asks, and the others wait for what it gets.

@@ -28,7 +28,7 @@ from sleap_rtc.errors import (
 )
 from sleap_rtc.net import backoff
 from sleap_rtc.net.retrying import AGAIN
-from sleap_rtc.storage import xml
+from sleap_rtc.storage.refusing import code_of, in_its_words
 from sleap_rtc.storage.wire import Answer
 
 REFUSED: Final = 3
@@ -229,11 +229,17 @@ def failure_of(answer: Answer, what: str) -> SleapRtcError:
     Raises:
         OutOfSpace: It is full, and will be so the next time.
     """
-    said = xml.error(answer.body) or f"HTTP {answer.status}"
+    said = code_of(answer.status, answer.body)
+    error: SleapRtcError
     if answer.status == 507:
-        raise OutOfSpace(path="the store", free="no room", need="more bytes")
-    if answer.status in _PASSING or said == "RequestTimeout":
-        return StorageUnreachable(store="there", why=said)
-    if answer.status in (400, 422):
-        return Damaged(what=what, why=f"the store found {said}")
-    return StorageRefused(store="there", what=f"take {what}", why=said)
+        error = OutOfSpace(path="the store", free="no room", need="more bytes")
+    elif answer.status in _PASSING or said == "RequestTimeout":
+        error = StorageUnreachable(store="there", why=said)
+    elif answer.status in (400, 422):
+        error = Damaged(what=what, why=f"the store found {said}")
+    else:
+        error = StorageRefused(store="there", what=f"take {what}", why=said)
+    error = in_its_words(error, answer.body)
+    if isinstance(error, OutOfSpace):
+        raise error
+    return error

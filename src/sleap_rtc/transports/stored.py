@@ -164,7 +164,11 @@ class StorageSource:
             SleapRtcError: The store says no.
         """
         self._check(ref.id)
-        listing = await self._in_thread(lambda: self._reader(ref.id).read(0, ref.listing))
+        try:
+            listing = await self._in_thread(lambda: self._reader(ref.id).read(0, ref.listing))
+        except Damaged:
+            self._blame(ref.id)
+            raise
         if blake3(listing).hexdigest() != ref.id:
             self._blame(ref.id)
             raise Damaged(what="The package's listing", why="it isn't what was stored")
@@ -177,6 +181,7 @@ class StorageSource:
             NotFound: The content isn't there, or another package is meant.
             StorageUnreachable: The store fails for too long, or this source was closed.
             SourceChanged: What is there keeps changing.
+            Damaged: The store can't read what is there any more.
             SleapRtcError: The store says no.
         """
         return (await self.bring(package, file, block, size))[0]
@@ -286,9 +291,12 @@ class StorageSource:
         except SourceChanged:
             # It may be another one with the same content: each block is checked.
             reader.pin(None)
+        except Damaged:  # as the store itself says
+            self._blame(self._contents[file])
+            raise
         try:
             return read(reader)
-        except SourceChanged:  # as also what ends too early is
+        except (SourceChanged, Damaged):  # as also what ends too early is
             self._blame(self._contents[file])
             raise
 
