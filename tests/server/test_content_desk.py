@@ -391,6 +391,23 @@ def test_what_is_damaged_is_replaced(lab: Lab) -> None:
     assert lab.path(b"one").read_bytes() == b"one"
 
 
+def test_what_the_disk_can_t_read_any_more_is_replaced(
+    make: Callable[..., Lab], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab = make()
+    lab.upload()
+
+    def lost(key: str) -> str:
+        raise Damaged(what=key, why="the server's disk can't read it any more")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(lab.desk._contents, "_digest", lost)
+        offered = lab.offer((b"one",), again=True)
+    assert lacking(offered) == [True]
+    lab.put(offered, (b"one",))
+    assert lab.confirm((b"one",)) == [3]
+
+
 def test_what_has_another_size_is_replaced(lab: Lab) -> None:
     lab.upload()
     lab.path(b"one").write_bytes(b"")

@@ -16,7 +16,14 @@ from msgspec.structs import replace
 
 from sleap_rtc.auth.certificates import Member
 from sleap_rtc.domain.ids import DeviceId, RoomId
-from sleap_rtc.errors import NotFound, NotTrusted, QuotaExceeded, SourceChanged, StorageUnreachable
+from sleap_rtc.errors import (
+    Damaged,
+    NotFound,
+    NotTrusted,
+    QuotaExceeded,
+    SourceChanged,
+    StorageUnreachable,
+)
 from sleap_rtc.server.comparing import GoingOn, digest_in_folder
 from sleap_rtc.server.content_table import ContentTable
 from sleap_rtc.server.doubt_desk import GOOD_FOR, DoubtDesk
@@ -346,7 +353,7 @@ def test_what_the_disk_cant_read_any_more_is_damaged(lab: Lab) -> None:
     lab.store_small()
     lab.failure = OSError(errno.EMFILE, "too many open files")
     assert lab.report(SMALL) == "open"
-    lab.failure = OSError(errno.EIO, "input/output error")
+    lab.failure = Damaged(what="it", why="the server's disk can't read it any more")
     assert lab.report(SMALL) == "damaged"
     assert lab.store_small()
 

@@ -21,6 +21,7 @@ from sleap_rtc.errors import (
     OutOfSpace,
     PartsMissing,
     PathNotPermitted,
+    StorageRefused,
     UnknownUpload,
 )
 from sleap_rtc.storage.folder import FolderStore
@@ -195,12 +196,12 @@ def test_a_disk_that_became_read_only(store: FolderStore) -> None:
     upload = store.begin("k", size=5, part_size=MIN_PART)
     part, data = part_of(upload, 1, b"12345")
     read_only = OSError(30, "Read-only file system")
-    denied = pytest.raises(PathNotPermitted, match="read-only")
+    denied = pytest.raises(StorageRefused, match="begin an upload to k: its disk is read-only")
     with mock.patch.object(Path, "mkdir", side_effect=read_only), denied:
         store.begin("k", size=5, part_size=MIN_PART)
     with store.receive(ticket_of(store, upload, part)) as writer:
         writer.write(data)
-        with mock.patch("os.fsync", side_effect=read_only), pytest.raises(PathNotPermitted):
+        with mock.patch("os.fsync", side_effect=read_only), pytest.raises(StorageRefused):
             writer.commit()
     assert store.parts(upload) == []
 

@@ -56,6 +56,7 @@ from sleap_rtc.server.limits import (
     network_of,
 )
 from sleap_rtc.server.responses import (
+    UNEXPECTED,
     Answer,
     Body,
     Receive,
@@ -315,7 +316,7 @@ class Api:
         except Exception:  # noqa: BLE001 - one request's failure must not end the server
             outcome = "error"
             logger.exception("failed at {}", endpoint.name)
-            return failed(SleapRtcError(message="The server failed at this; its log says more."))
+            return failed(UNEXPECTED)
         finally:
             self._hub.metrics.requests.labels(kind=f"http_{endpoint.name}", outcome=outcome).inc()
         return told(found)

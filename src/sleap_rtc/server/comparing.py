@@ -10,6 +10,7 @@ from blake3 import blake3
 from sleap_rtc.errors import SourceChanged
 from sleap_rtc.storage.download import RangeReader
 from sleap_rtc.storage.folder import FolderStore
+from sleap_rtc.storage.folder_refusals import refusals
 from sleap_rtc.storage.objects import SignedRequest, StoredObject
 from sleap_rtc.storage.pausing import Patience
 from sleap_rtc.storage.wire import Connections
@@ -39,13 +40,18 @@ def digest_in_folder(
     Raises:
         FileNotFoundError: It isn't there.
         SourceChanged: Another version is there.
-        OSError: It can't be read.
+        Damaged: The disk can't read it any more.
+        StorageUnreachable: The disk fails otherwise.
+        StorageRefused: The server's user may not read it.
     """
     digest = blake3()
     with folder.open(key) as found:
         if etag not in ("", found.about.etag):
             raise SourceChanged(path=key)
-        with open(found.fd, "rb", buffering=0, closefd=False) as file:
+        with (
+            refusals(f"read {key}", reads=key),
+            open(found.fd, "rb", buffering=0, closefd=False) as file,
+        ):
             while chunk := file.read(_CHUNK):
                 going_on()
                 digest.update(chunk)

@@ -26,7 +26,7 @@ import msgspec
 from loguru import logger
 
 from sleap_rtc.domain.ids import DeviceId
-from sleap_rtc.errors import Busy, DataError
+from sleap_rtc.errors import Busy, Damaged, DataError
 from sleap_rtc.server.content_table import ContentTable, ExpectedRow, Known
 from sleap_rtc.server.storage_rules import (
     LIFETIME,
@@ -257,7 +257,7 @@ class ContentDesk:
     def _keeps(self, digest: Callable[[str], str], key: str, blake3: str) -> bool:
         """Whether a folder's object is what its key says; one that isn't is removed."""
         with self._turns.of(key):
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(FileNotFoundError, Damaged):
                 if digest(key) == blake3:
                     return True
             self._remove(key)

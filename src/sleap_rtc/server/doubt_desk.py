@@ -19,7 +19,6 @@ sends it anew; what then takes its place is another version, and in no doubt.
 from __future__ import annotations
 
 import contextlib
-import errno
 import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -29,7 +28,7 @@ from loguru import logger
 from msgspec.structs import replace
 
 from sleap_rtc.domain.ids import DeviceId
-from sleap_rtc.errors import Cancelled, NotFound, SleapRtcError, SourceChanged
+from sleap_rtc.errors import Cancelled, Damaged, NotFound, SleapRtcError, SourceChanged
 from sleap_rtc.server.comparing import GoingOn
 from sleap_rtc.server.doubt_table import Doubt, DoubtTable
 from sleap_rtc.server.storage_rules import MustCompare, Rights, Turns
@@ -45,7 +44,7 @@ _KEPT: Final = 100_000
 
 Digest = Callable[[StoredObject, GoingOn], str]
 """BLAKE3 of the content of this version of an object; what it raises says that it can't be read,
-`NotFound` and `SourceChanged` that this version isn't there any more."""
+`Damaged` that it never will be, `NotFound` and `SourceChanged` that this version is gone."""
 
 
 class DoubtDesk:
@@ -163,9 +162,7 @@ class DoubtDesk:
             except (NotFound, SourceChanged, FileNotFoundError):
                 self._forget(doubt)
                 return None
-            except OSError as error:
-                if error.errno != errno.EIO:
-                    raise
+            except Damaged:
                 good = False  # the disk itself can't read it any more
             verdict: Final = "good" if good else "damaged"
             settled = replace(doubt, verdict=verdict, at=self._now().timestamp())

@@ -12,6 +12,10 @@ something else or too old, 404 for what is gone, 400 for other bytes than were
 announced, 412 for another object than ``If-Match`` names, or for a content in
 one piece that is here, 416 behind its end.
 
+The first bytes are read before an answer begins, so that what the disk can't give is said, with
+422 where its bytes are lost; where it fails later the connection is cut, and no short answer looks
+whole.
+
 Who holds a ticket may go on on the same connection, as long as its next request comes
 soon; what it sent is always read to its end before.
 """
@@ -21,11 +25,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 from loguru import logger
@@ -45,6 +48,7 @@ from sleap_rtc.server.limits import MAX_TRANSFERS, MAX_TRANSFERS_EACH, network_o
 from sleap_rtc.server.metrics import ServerMetrics
 from sleap_rtc.server.ranges import Changed, NotModified, Piece, Unsatisfiable, wanted
 from sleap_rtc.server.responses import (
+    UNEXPECTED,
     Answer,
     Body,
     Receive,
@@ -106,7 +110,13 @@ class Objects:
         """Answer one request below ``/storage/``."""
         method = scope["method"]
         kind = "put_part" if method == "PUT" else "get_object"
-        outcome, body = "ok", Body(receive)
+        outcome, body, begun = "ok", Body(receive), False
+
+        async def noted(event: MutableMapping[str, Any]) -> None:
+            nonlocal begun
+            begun = True
+            await send(event)
+
         # Who holds a ticket hears the answer, however much has been sent by then; a stranger
         # is read for a moment.
         unwanted, patience = _UNWANTED, _MOMENT_S
@@ -118,21 +128,30 @@ class Objects:
             give_time(scope, 2 * STALL_S)
             with self._turn(network_of(str((scope.get("client") or ("unknown",))[0]))):
                 if method == "PUT":
-                    await self._put(ticket, scope, body, send)
+                    await self._put(ticket, scope, body, noted)
                 else:
-                    await self._get(ticket, scope, send)
+                    await self._get(ticket, scope, noted)
         except SleapRtcError as error:
             outcome = error.code
+            if begun:  # the server cuts what isn't answered to its end
+                logger.warning("cut {}: {}", kind, error.message)
+                return
             logger.debug("refused {}: {}", kind, error.message)
             await body.skip(unwanted, within=patience)
             refusal = failed(error, status=_status(error, method))
             if isinstance(error, AlreadyExists) and not body.more:
                 refusal = msgspec.structs.replace(refusal, headers=_ON)
             await respond(send, refusal)
-        except OSError as error:
+        except ConnectionError as error:
             # The other side went away, or was too slow; what it sent counts for nothing.
             outcome = "gone"
             logger.debug("{} ended: {}", kind, error)
+        except Exception:  # noqa: BLE001 - one request's failure is told as any other's
+            outcome = "error"
+            logger.exception("failed at {}", kind)
+            if not begun:
+                await body.skip(unwanted, within=patience)
+                await respond(send, failed(UNEXPECTED))
         finally:
             self._metrics.requests.labels(kind=f"http_{kind}", outcome=outcome).inc()
 
@@ -226,24 +245,24 @@ class Objects:
                 start, end, status = piece.start, piece.end, 206
                 headers["content-range"] = f"bytes {start}-{end - 1}/{about.size}"
         headers["content-length"] = str(end - start)
-        await begin(send, status, headers)
-        if scope["method"] == "HEAD":
+        if scope["method"] == "HEAD" or start == end:
+            await begin(send, status, headers)
             await send({"type": "http.response.body", "body": b""})
             return
-        await self._stream(found.fd, start, end, scope, send)
-
-    async def _stream(self, fd: int, start: int, end: int, scope: Scope, send: SendAsgi) -> None:
-        at = start
-        while at < end:
+        data, at = await self._read(found, start, end), start
+        await begin(send, status, headers)
+        while True:
             give_time(scope, STALL_S)
-            data = await self._do(functools.partial(os.pread, fd, min(_CHUNK, end - at), at))
-            if not data:
-                raise ConnectionAbortedError("the object ends too early")
             at += len(data)
             await send({"type": "http.response.body", "body": data, "more_body": at < end})
-        if start == end:
-            await send({"type": "http.response.body", "body": b""})
+            if at == end:
+                break
+            data = await self._read(found, at, end)
         self._metrics.stored_bytes.labels(direction="out").inc(end - start)
+
+    async def _read(self, found: OpenObject, start: int, end: int) -> bytes:
+        """The next piece of what begins and ends there."""
+        return await self._do(functools.partial(found.read, min(_CHUNK, end - start), start))
 
 
 def _write(writer: PartWriter | WholeWriter, pieces: list[bytes]) -> None:
@@ -253,7 +272,7 @@ def _write(writer: PartWriter | WholeWriter, pieces: list[bytes]) -> None:
 
 def _status(error: SleapRtcError, method: str) -> int:
     """S3's statuses, where they differ from the error's own."""
-    if isinstance(error, DataError):
+    if isinstance(error, DataError) and method == "PUT":
         return 400
     if isinstance(error, AlreadyExists):
         return 412

@@ -17,6 +17,8 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 SendAsgi = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 JSON: Final = "application/json"
+UNEXPECTED: Final = SleapRtcError(message="The server failed at this; its log says more.")
+"""What is told of a failure that nobody has thought of."""
 RETRY_AFTER_S: Final = 5
 """Seconds that whoever asks too often is told to wait."""
 

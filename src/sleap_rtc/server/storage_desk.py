@@ -493,9 +493,10 @@ class StorageDesk:
         return False
 
     def _content(self, key: str) -> str | None:
+        """What an object's content is; None where it isn't there, or can't be read any more."""
         try:
             return self._digest(key) if self._digest else None
-        except FileNotFoundError:
+        except (FileNotFoundError, Damaged):
             return None
 
     def _told(self, area: Area, found: StoredObject) -> ObjectTold:

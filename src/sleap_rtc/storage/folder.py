@@ -29,6 +29,7 @@ Parts and contents come in through :meth:`FolderStore.receive` and objects go ou
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
@@ -41,6 +42,7 @@ from pathlib import Path
 from typing import Final, Self
 
 import msgspec
+from loguru import logger
 
 from sleap_rtc.errors import (
     AlreadyExists,
@@ -61,6 +63,7 @@ from sleap_rtc.files.durable import (
 )
 from sleap_rtc.files.space import check_space, reserve
 from sleap_rtc.storage.checksums import QUICK
+from sleap_rtc.storage.folder_refusals import refusals
 from sleap_rtc.storage.folder_writers import PartWriter, WholeWriter, locked, mark_at
 from sleap_rtc.storage.objects import (
     PART_SECONDS,
@@ -98,6 +101,24 @@ class OpenObject:
     def __init__(self, fd: int, about: StoredObject) -> None:
         self.fd = fd
         self.about = about
+
+    def read(self, size: int, offset: int) -> bytes:
+        """Some bytes of it, one or more of as many as are asked for.
+
+        Args:
+            size: How many; more than 0.
+            offset: Where they begin.
+
+        Raises:
+            Damaged: The disk can't read them any more, or it ends before.
+            StorageUnreachable: The disk fails otherwise.
+        """
+        key = self.about.key
+        with refusals(f"read {key}", reads=key):
+            data = os.pread(self.fd, size, offset)
+        if not data:
+            raise Damaged(what=key, why=f"it ends before its {self.about.size} bytes")
+        return data
 
     def close(self) -> None:
         """Close it; twice is once."""
@@ -153,7 +174,7 @@ class FolderStore:
         try:
             with self.open(key) as found:
                 return found.about
-        except (FileNotFoundError, NotADirectoryError, UnsafePath):
+        except FileNotFoundError:
             return None
 
     def begin(
@@ -162,7 +183,6 @@ class FolderStore:
         """Begin an upload, whose room on the disk is taken at once."""
         check_key(key)
         check_sizes(size, part_size)
-        check_space(self._uploads, size + _KEEP_FREE)
         upload = Upload(
             key=key,
             id=secrets.token_hex(16),
@@ -171,7 +191,8 @@ class FolderStore:
             checksum=checksum or ("crc32c" if QUICK else "sha256"),
         )
         folder = self._uploads / upload.id
-        with disk_errors(folder / "data", need=size):
+        with refusals(f"begin an upload to {key}"), disk_errors(folder / "data", need=size):
+            check_space(self._uploads, size + _KEEP_FREE)
             folder.mkdir()
             try:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -204,18 +225,19 @@ class FolderStore:
 
     def parts(self, upload: Upload) -> list[StoredPart]:
         """The parts that are here."""
-        folder = self._folder(upload.id, upload.key)
-        found = []
-        for path in sorted(folder.iterdir()):
-            mark = mark_at(path) if path.name.isdigit() else None
-            if mark is not None:
-                found.append(mark.part(int(path.name)))
-        return found
+        with refusals(f"list the parts of {upload.key}"):
+            folder = self._folder(upload.id, upload.key)
+            found = []
+            for path in sorted(folder.iterdir()):
+                mark = mark_at(path) if path.name.isdigit() else None
+                if mark is not None:
+                    found.append(mark.part(int(path.name)))
+            return found
 
     def complete(self, upload: Upload, parts: Sequence[Part]) -> StoredObject:
         """Make the object of its parts, by one rename."""
         check_parts(upload, parts, every=True)
-        with contextlib.ExitStack() as held:
+        with refusals(f"complete {upload.key}"), contextlib.ExitStack() as held:
             try:
                 folder = self._folder(upload.id, upload.key)
                 what = f"The upload to {upload.key}"
@@ -236,9 +258,13 @@ class FolderStore:
 
     def abort(self, upload: Upload) -> None:
         """Give an upload up."""
-        with contextlib.suppress(UnknownUpload, FileNotFoundError):
+        what = f"The upload to {upload.key}"
+        with (
+            refusals(f"give up the upload to {upload.key}"),
+            contextlib.suppress(UnknownUpload, FileNotFoundError),
+        ):
             folder = self._folder(upload.id, upload.key)
-            with locked(folder / "lock", fcntl.LOCK_EX, what=f"The upload to {upload.key}"):
+            with locked(folder / "lock", fcntl.LOCK_EX, what=what):
                 shutil.rmtree(folder, ignore_errors=True)
 
     def offer(
@@ -295,7 +321,7 @@ class FolderStore:
     def create(self, key: str, data: bytes) -> bool:
         """Make a small object that must not be there yet."""
         path = self._objects / check_key(key)
-        with self._placing(key):
+        with refusals(f"create {key}"), self._placing(key):
             make_directory(path.parent)
             return write_new(path, data)
 
@@ -303,9 +329,13 @@ class FolderStore:
         """The content of a small object; None when there is none."""
         try:
             found = self.open(key)
-        except (FileNotFoundError, NotADirectoryError, UnsafePath):
+        except FileNotFoundError:
             return None
-        with found, open(found.fd, "rb", closefd=False) as file:
+        with (
+            found,
+            refusals(f"read {key}", reads=key),
+            open(found.fd, "rb", closefd=False) as file,
+        ):
             data = file.read(limit + 1)
         if len(data) > limit:
             raise DataError(what=key, why=f"it has more than the {limit} bytes allowed")
@@ -321,7 +351,7 @@ class FolderStore:
     def delete(self, key: str) -> None:
         """Remove an object; one that isn't there is no error."""
         path = self._objects / check_key(key)
-        with disk_errors(path), contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        with refusals(f"delete {key}"), contextlib.suppress(FileNotFoundError, NotADirectoryError):
             path.unlink()
             sync_directory(path.parent)
 
@@ -338,8 +368,15 @@ class FolderStore:
 
         Raises:
             FileNotFoundError: There is none.
+            StorageRefused: The server's user may not read it.
+            StorageUnreachable: The disk fails.
         """
-        fd = open_file(self._objects / check_key(key))
+        try:
+            with refusals(f"open {key}"):
+                fd = open_file(self._objects / check_key(key))
+        except UnsafePath as error:
+            logger.debug("{}", error)
+            raise FileNotFoundError(errno.ENOENT, "there is no such object", key) from None
         found = os.fstat(fd)
         # Another content is another file, so this changes when the content does.
         etag = f"{found.st_ino:x}-{found.st_mtime_ns:x}-{found.st_size:x}"
@@ -355,12 +392,14 @@ class FolderStore:
             Busy: Somebody is sending the same part, or the upload is being completed.
             AlreadyExists: The content is here, and isn't to be replaced.
             OutOfSpace: There is no room for it.
+            StorageRefused: The server's user may not write there.
         """
-        if ticket.upload:
-            return PartWriter(self._folder(ticket.upload, ticket.key), ticket)
-        check_space(self._arriving, ticket.size + _KEEP_FREE)
-        with self._placing(ticket.key):
-            return WholeWriter(self._objects / ticket.key, ticket, arriving=self._arriving)
+        with refusals(f"take {ticket.what}"):
+            if ticket.upload:
+                return PartWriter(self._folder(ticket.upload, ticket.key), ticket)
+            check_space(self._arriving, ticket.size + _KEEP_FREE)
+            with self._placing(ticket.key):
+                return WholeWriter(self._objects / ticket.key, ticket, arriving=self._arriving)
 
     def sweep(
         self, *, seconds: float = UPLOAD_SECONDS, objects: tuple[str, float] | None = None

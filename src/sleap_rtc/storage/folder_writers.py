@@ -12,6 +12,7 @@ import fcntl
 import hashlib
 import os
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Self
 
@@ -28,6 +29,7 @@ from sleap_rtc.files.durable import (
     written_whole,
 )
 from sleap_rtc.storage.checksums import new_digest
+from sleap_rtc.storage.folder_refusals import refusals
 from sleap_rtc.storage.objects import Sha256, StoredPart, Upload
 from sleap_rtc.storage.tickets import Ticket
 
@@ -107,7 +109,7 @@ class PartWriter:
         if self._etag is not None:
             self._etag.update(data)
         if not self._there:
-            with disk_errors(self._mark, need=len(data)):
+            with self._refusals(), disk_errors(self._mark, need=len(data)):
                 rest, at = memoryview(data), self._offset + self._got
                 while rest:
                     written = os.pwrite(self._fd, rest, at)
@@ -125,24 +127,27 @@ class PartWriter:
         announced = ticket.sha256 if ticket.crc32c is None else ticket.crc32c
         if self._got != ticket.size or self._digest.digest() != announced:
             why = f"{self._got} bytes came that aren't the {ticket.size} announced"
-            raise Damaged(what=f"part {ticket.number} of {ticket.key}", why=why)
+            raise Damaged(what=ticket.what, why=why)
         if self._etag is None:
             mark = Mark(size=ticket.size, sha256=ticket.sha256)
         else:
             mark = Mark(size=ticket.size, etag=self._etag.digest().hex())
         if not self._there:
-            with disk_errors(self._mark):
+            with self._refusals(), disk_errors(self._mark):
                 sync_file(self._fd)
-            write_replacing(self._mark, msgspec.json.encode(mark))
+                write_replacing(self._mark, msgspec.json.encode(mark))
             self._there = True
         return mark.part(ticket.number)
 
     def close(self) -> None:
         """Let others send this part; twice is once."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-        self._locks.close()
+        fd, self._fd = self._fd, -1
+        with self._locks, self._refusals():
+            if fd >= 0:
+                os.close(fd)
+
+    def _refusals(self) -> AbstractContextManager[None]:
+        return refusals(f"take {self._ticket.what}")
 
     def __enter__(self) -> Self:
         return self
@@ -167,7 +172,7 @@ class WholeWriter:
     def __init__(self, path: Path, ticket: Ticket, *, arriving: Path) -> None:
         if not ticket.replacing and path.exists():
             raise AlreadyExists(what=ticket.key)
-        self._ticket = ticket
+        self._ticket, self._path = ticket, path
         self._sha256, self._blake3 = hashlib.sha256(), blake3()
         self._got = 0
         make_directory(path.parent)
@@ -188,7 +193,8 @@ class WholeWriter:
             raise DataError(what=self._ticket.key, why=why)
         self._sha256.update(data)
         self._blake3.update(data)
-        self._file.write(data)
+        with self._refusals(), disk_errors(self._path, need=len(data)):
+            self._file.write(data)
         self._got += len(data)
 
     def commit(self) -> StoredPart:
@@ -208,7 +214,8 @@ class WholeWriter:
             why = f"{self._got} bytes came that aren't the {ticket.size} announced"
             raise Damaged(what=ticket.key, why=why)
         try:
-            self._placing.close()
+            with self._refusals():
+                self._placing.close()
         except AlreadyExists:
             raise AlreadyExists(what=ticket.key) from None
         return StoredPart(number=1, size=ticket.size, etag=found.hex(), sha256=found)
@@ -216,8 +223,11 @@ class WholeWriter:
     def close(self) -> None:
         """Forget what wasn't kept; twice is once."""
         discarded = _Discarded()
-        with contextlib.suppress(_Discarded), self._placing:
+        with contextlib.suppress(_Discarded), self._refusals(), self._placing:
             raise discarded
+
+    def _refusals(self) -> AbstractContextManager[None]:
+        return refusals(f"take {self._ticket.what}")
 
     def __enter__(self) -> Self:
         return self

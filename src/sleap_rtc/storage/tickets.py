@@ -59,6 +59,11 @@ class Ticket(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     blake3: Annotated[str, Meta(pattern=r"\A([0-9a-f]{64})?\Z")] = ""
     replacing: bool = False
 
+    @property
+    def what(self) -> str:
+        """Names what may be sent, or read: ``part 3 of KEY``."""
+        return f"part {self.number} of {self.key}" if self.upload else self.key
+
 
 def seal(ticket: Ticket, key: bytes) -> str:
     """The ticket as a token for a URL."""
