@@ -56,7 +56,8 @@ def ours(options: dict[str, Any]) -> Moves:
     """The product's uploader, and what a worker fetches with: see :mod:`bench.fetched`."""
     from bench.fetched import bring
     from sleap_rtc.domain.packages import FileEntry
-    from sleap_rtc.storage.s3 import Bucket, S3Store
+    from sleap_rtc.storage.bucket import Bucket
+    from sleap_rtc.storage.s3 import S3Store
     from sleap_rtc.storage.signing import Credentials
     from sleap_rtc.storage.upload import upload_file
     from sleap_rtc.storage.upload_many import SmallFile, upload_contents

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
 from sleap_rtc.testing.seaweed import SeaweedServer, find_weed
 from sleap_rtc.testing.store_endpoint import StoreEndpoint
+
+from .scripted import Script
 
 
 @pytest.fixture(scope="module")
@@ -34,3 +37,16 @@ def big_file(tmp_path: Path) -> Path:
     path = tmp_path / "best.ckpt"
     path.write_bytes(os.urandom(12 * 1024 * 1024 + 17))
     return path
+
+
+@pytest.fixture
+def script() -> Iterator[Script]:
+    """A store that answers as it is told."""
+    made = Script()
+    thread = Thread(target=made.server.serve_forever, args=(0.02,))
+    thread.start()
+    yield made
+    made.connections.close()
+    made.server.shutdown()
+    thread.join()
+    made.server.server_close()

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from sleap_rtc.errors import InvalidConfig, StorageRefused
-from sleap_rtc.storage.s3 import Bucket
+from sleap_rtc.storage.bucket import Bucket
 from sleap_rtc.storage.setup import (
     Wishes,
     _documents,
@@ -35,9 +35,9 @@ def test_buckets_are_set_up_and_again_with_the_same_end(seaweed: SeaweedServer) 
         assert {"old versions kept", f"CORS for {ORIGIN}"} <= done, lacking
         assert all(lacking.values())
     store = seaweed.store("lab-rooms")
-    answer = store.ask("GET", "", query={"versioning": ""}, what="look")
+    answer = store.requests.ask("GET", "", query={"versioning": ""}, what="look")
     assert b"<Status>Enabled</Status>" in answer.body
-    answer = store.ask("GET", "", query={"lifecycle": ""}, what="look")
+    answer = store.requests.ask("GET", "", query={"lifecycle": ""}, what="look")
     assert b"sleap-rtc-old-versions" in answer.body or b"NoncurrentDays>30" in answer.body
     uploads = init_bucket(seaweed.store("lab-uploads"), "uploads")
     assert "everything gone after 1 day" in {step.what for step in uploads if step.done}

@@ -443,7 +443,8 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from sleap_rtc.storage.upload import upload_file
-from sleap_rtc.storage.s3 import Bucket, S3Store
+from sleap_rtc.storage.bucket import Bucket
+from sleap_rtc.storage.s3 import S3Store
 from sleap_rtc.testing.seaweed import ADMIN
 path, endpoint = Path(sys.argv[1]), sys.argv[2]
 store = S3Store(Bucket(name="kills", endpoint=endpoint), lambda: ADMIN)

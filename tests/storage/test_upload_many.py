@@ -385,7 +385,8 @@ import sys
 from pathlib import Path
 from blake3 import blake3
 from sleap_rtc.storage.upload_many import SmallFile, upload_contents
-from sleap_rtc.storage.s3 import Bucket, S3Store
+from sleap_rtc.storage.bucket import Bucket
+from sleap_rtc.storage.s3 import S3Store
 from sleap_rtc.testing.seaweed import ADMIN
 folder, endpoint = Path(sys.argv[1]), sys.argv[2]
 store = S3Store(Bucket(name="many", endpoint=endpoint), lambda: ADMIN)

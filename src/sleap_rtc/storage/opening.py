@@ -9,6 +9,7 @@ from typing import Final, TypeVar
 from urllib.parse import urlsplit
 
 from sleap_rtc.config import Settings, StorageSettings
+from sleap_rtc.storage.bucket import Bucket
 from sleap_rtc.storage.cache import FileCache
 from sleap_rtc.storage.credentials import CredentialChain
 from sleap_rtc.storage.objects import (
@@ -22,7 +23,7 @@ from sleap_rtc.storage.objects import (
     StoredPart,
     Upload,
 )
-from sleap_rtc.storage.s3 import Bucket, S3Store
+from sleap_rtc.storage.s3 import S3Store
 from sleap_rtc.storage.setup import check_production
 from sleap_rtc.storage.wire import Connections
 

@@ -28,6 +28,7 @@ from xml.sax.saxutils import escape
 import msgspec
 
 from sleap_rtc.errors import InvalidConfig, StorageRefused, StorageUnreachable
+from sleap_rtc.storage.bucket import BucketRequests
 from sleap_rtc.storage.s3 import S3Store
 
 UPLOAD_DAYS: Final = 1
@@ -87,9 +88,9 @@ def init_bucket(store: S3Store, kind: Kind, wishes: Wishes = Wishes()) -> list[S
         StorageRefused: The bucket can't be made, or belongs to somebody else.
         StorageUnreachable: The store doesn't answer.
     """
-    steps = [_make(store)]
+    steps = [_make(store.requests)]
     for what, name, document in _documents(kind, wishes):
-        steps.append(_put(store, what, name, document))
+        steps.append(_put(store.requests, what, name, document))
     return steps
 
 
@@ -153,29 +154,29 @@ def policies(uploads: str, rooms: str, *, partition: str = "aws") -> dict[str, d
     }
 
 
-def _make(store: S3Store) -> Step:
-    bucket = store.bucket
+def _make(requests: BucketRequests) -> Step:
+    bucket = requests.bucket
     body = b""
     # Amazon takes the region everywhere but in its first, where it must not be named.
     if bucket.region != "us-east-1" and bucket.endpoint is None:
         region = f"<LocationConstraint>{escape(bucket.region)}</LocationConstraint>"
         body = _xml("CreateBucketConfiguration", region)
     try:
-        store.ask("PUT", "", data=body, what=f"make the bucket {bucket.name}")
+        requests.ask("PUT", "", data=body, what=f"make the bucket {bucket.name}")
     except StorageRefused as error:
         if error.details.get("why") not in _THERE:
             raise
         # It may be somebody else's: only who may list it goes on.
-        store.ask("GET", "", query={"list-type": "2", "max-keys": "1"}, what="use the bucket")
+        requests.ask("GET", "", query={"list-type": "2", "max-keys": "1"}, what="use the bucket")
         return Step(bucket=bucket.name, what="bucket (was there)", done=True)
     return Step(bucket=bucket.name, what="bucket", done=True)
 
 
-def _put(store: S3Store, what: str, name: str, document: bytes) -> Step:
+def _put(requests: BucketRequests, what: str, name: str, document: bytes) -> Step:
     """Set one thing of a bucket."""
     digest = base64.b64encode(hashlib.sha256(document).digest()).decode()
     try:
-        store.ask(
+        requests.ask(
             "PUT",
             "",
             query={name: ""},
@@ -189,8 +190,8 @@ def _put(store: S3Store, what: str, name: str, document: bytes) -> Step:
         )
     except (StorageRefused, StorageUnreachable) as error:
         why = str(error.details.get("why", error))
-        return Step(bucket=store.bucket.name, what=what, done=False, why=why)
-    return Step(bucket=store.bucket.name, what=what, done=True)
+        return Step(bucket=requests.bucket.name, what=what, done=False, why=why)
+    return Step(bucket=requests.bucket.name, what=what, done=True)
 
 
 def _documents(kind: Kind, wishes: Wishes) -> Sequence[tuple[str, str, bytes]]:

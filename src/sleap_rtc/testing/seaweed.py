@@ -19,7 +19,8 @@ import time
 from pathlib import Path
 from typing import Final, Self
 
-from sleap_rtc.storage.s3 import Bucket, S3Store
+from sleap_rtc.storage.bucket import Bucket
+from sleap_rtc.storage.s3 import S3Store
 from sleap_rtc.storage.signing import Credentials
 from sleap_rtc.storage.wire import Connections
 
@@ -98,7 +99,7 @@ class SeaweedServer:
     def make_bucket(self, name: str) -> S3Store:
         """Make a bucket."""
         store = self.store(name)
-        store.ask("PUT", "", what="make a bucket")
+        store.requests.ask("PUT", "", what="make a bucket")
         return store
 
     def start(self) -> None:
