@@ -54,8 +54,6 @@ TESTED_BY: Final = {
     "client/api_models.py": "client/test_shipping.py",
     "client/api_rooms.py": "endtoend/test_admission.py",
     "client/following.py": "endtoend/test_training.py",
-    "client/pulling.py": "client/test_shipping.py",
-    "client/pushing.py": "client/test_shipping.py",
     "client/rooms.py": "endtoend/test_admission.py",
     "client/tending.py": "client/test_online.py",
     "demo/launch.py": "endtoend/test_demo.py",
