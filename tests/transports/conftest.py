@@ -36,6 +36,7 @@ from sleap_rtc.transports.peer import Peer, ended
 from sleap_rtc.transports.shells import shell
 from sleap_rtc.transports.switchboard import Switchboard
 
+from .linking import Pair
 from .places import MakePlace, Place
 
 
@@ -288,3 +289,9 @@ def make_place(tmp_path: Path) -> MakePlace:
         return Place(root, pack({name: source / name for name in sizes}, root=source))
 
     return make
+
+
+@pytest.fixture
+def pair(rig: Rig) -> Pair:
+    """A client's link to a worker, both ready."""
+    return Pair(rig)
