@@ -257,7 +257,7 @@ def breaking(tmp_path: Path) -> Iterator[tuple[Path, Callable[[Path, int], None]
             os.fsync(file.fileno())
             asked = struct.pack("i", offset // _BLOCK)
             (block,) = struct.unpack("i", fcntl.ioctl(file.fileno(), _FIBMAP, asked))
-            os.sync()
+            subprocess.run(["sync", "--file-system", str(disk)], check=True)
             os.truncate(image, block * _BLOCK)
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
