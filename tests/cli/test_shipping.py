@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 from types import SimpleNamespace
 
 import pytest
 
+from sleap_rtc.auth.store import DeviceStore, RoomEntry
 from sleap_rtc.cli import shipping
 from sleap_rtc.client.api import AsyncClient
 from sleap_rtc.client.moving import Came, Clash, Moved, Planned
 from sleap_rtc.client.shipping import Failed, Offer, Shipped
 from sleap_rtc.errors import AliasTaken, AlreadyExists, LinkLost
+from sleap_rtc.testing.made_room import MadeRoom
 from sleap_rtc.transfer.choice import Situation, plan
 from sleap_rtc.transfer.progress import OfFile, Progress
 from sleap_rtc.transports.connection import Packets
@@ -341,6 +345,31 @@ def test_what_isnt_here_is_said_before_anybody_is_asked(cli, home) -> None:
     done = cli("push-model", "fly", "--worker", "gpu-1")
     assert done.code == 3
     assert "There is no model 'fly' here." in done.err
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.ENOSPC])
+def test_a_home_that_can_not_be_written_is_said_before_anybody_is_asked(
+    cli, home, monkeypatch, number
+) -> None:
+    made = MadeRoom()
+    server, chain = "http://127.0.0.1:9", made.owner_chain
+    DeviceStore(home.root).save_room(
+        RoomEntry(room=made.room, name="lab", server=server, role="owner", chain=chain)
+    )
+    command = ("pull-model", "fly", "--worker", "gpu-1")
+    assert "127.0.0.1:9" in cli(*command).err  # this is who would be asked
+
+    def refuses(_fd: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", refuses)
+    done = cli(*command)
+    assert "127.0.0.1:9" not in done.err
+    what = f"{home.root}: the file system is read-only"
+    if number == errno.ENOSPC:
+        what = f"{home.root} has"
+    assert what in done.err
+    assert "hint: M" in done.err
 
 
 def test_what_was_read_on_one_machine_has_moved(cli, ships) -> None:

@@ -198,6 +198,35 @@ def test_a_disk_that_refuses_is_named_and_the_old_file_stands(
     assert (tmp_path / "f").read_bytes() == b"old"
 
 
+def test_what_can_be_written_is_tried_and_left_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"old")
+    durable.check_writable(tmp_path)
+    durable.check_writable(tmp_path / "new" / "one")
+    assert names(tmp_path) == ["f", "new"]
+    assert names(tmp_path / "new" / "one") == []
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [
+        (errno.ENOSPC, (OutOfSpace, "{} has .* free, and 4.1 KB are needed")),
+        (errno.EROFS, (PathNotPermitted, "{}: the file system is read-only")),
+        (errno.EACCES, (PathNotPermitted, "{}: this user may not write here")),
+    ],
+)
+def test_a_directory_that_can_not_be_written_is_named(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+    expected: tuple[type[Exception], str],
+) -> None:
+    monkeypatch.setattr(os, "fsync", failing(number))
+    with pytest.raises(expected[0], match=expected[1].format(tmp_path)) as caught:
+        durable.check_writable(tmp_path)
+    assert caught.value.hint_text  # type: ignore[attr-defined]
+    assert names(tmp_path) == []
+
+
 def test_other_errors_are_passed_on(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         durable.write_new(tmp_path / "no" / "f", b"x")

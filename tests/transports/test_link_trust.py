@@ -73,11 +73,17 @@ async def test_a_server_in_the_middle_with_certificates_of_its_own_is_noticed(ri
 async def test_somebody_without_the_rooms_trust_is_refused(rig):
     worker = rig.add("worker", accepts=True)
     eve = rig.add("eve", trust=rig.stranger("eve"))
+    states = []
     async with Link(
-        eve.switchboard, room=rig.room, locate=lambda: worker.presence, name="worker"
+        eve.switchboard,
+        room=rig.room,
+        locate=lambda: worker.presence,
+        name="worker",
+        on_state=states.append,
     ) as link:
         with pytest.raises(NotPermitted):
             await link.request(Describe(), within_s=60)
+        assert states == ["closed"]  # nobody is told to wait for it
     assert worker.channels == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
@@ -20,6 +21,7 @@ from sleap_rtc.client.supplying import Ways
 from sleap_rtc.client.tracking import Resolved, resolve_models, track_here
 from sleap_rtc.client.transfers import IfExistsWish
 from sleap_rtc.engines.base import EngineEvent
+from sleap_rtc.files.durable import check_writable
 from sleap_rtc.protocol.link import FindModel, ModelTold
 
 
@@ -82,8 +84,13 @@ class ModelsApi(RoomsApi):
             UnknownWorker: It isn't online.
             UsageError: None is named, and several might be meant.
             PeerUnreachable: It can't be reached.
+            OutOfSpace: There is no room here, for anything at all; nobody was asked.
+            PathNotPermitted: Nothing can be written here; nobody was asked.
         """
         entry = self.room(room)
+        # A push writes as well: what goes on, and in the record where else the model is.
+        for folder in (self.settings.home, self.library.models_dir):
+            await asyncio.to_thread(check_writable, folder)
         storage = RoomStorage(self.settings, entry, "rooms")
         async with (
             self.online(entry) as online,

@@ -46,6 +46,8 @@ from sleap_rtc.errors import AlreadyExists, OutOfSpace, PathNotPermitted
 TEMPORARY: Final = ".tmp-"
 """How the names of unfinished files begin; readers of a directory skip them."""
 
+_TRIED: Final = 4_096
+"""Bytes that are written to see whether any can be: an empty file may need no room."""
 _NO_HARD_LINKS: Final = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS})
 _NO_LOCKS: Final = frozenset(
     {errno.ENOLCK, errno.EBADF, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS}
@@ -196,6 +198,28 @@ def make_directory(path: Path) -> None:
             make_directory(path.parent)
         path.mkdir(exist_ok=True)
         sync_directory(path.parent)
+
+
+def check_writable(directory: Path) -> None:
+    """See that files can be written to a directory now: a small one is, and is gone again.
+
+    Args:
+        directory: Made when it isn't there.
+
+    Raises:
+        OutOfSpace: The disk or the quota is full.
+        PathNotPermitted: This user may not write there.
+    """
+    make_directory(directory)
+    try:
+        with (
+            disk_errors(directory / TEMPORARY, need=_TRIED),
+            _temporary(directory, bytes(_TRIED), 0o600),
+        ):
+            pass
+    except PathNotPermitted as error:  # about the directory, whatever the file's name was
+        why, hint = error.details["why"], error.hint_text
+        raise PathNotPermitted(path=str(directory), why=why, hint=hint) from None
 
 
 def sync_file(fd: int) -> None:

@@ -11,6 +11,8 @@ block, so a transfer goes on where it was.
         ▲          │          │
         └── down ◄─┴──────────┘        lost; dialled again, 0.5 s to 15 s apart
 
+    any ──► closed                     it isn't wanted any more, or waiting can't mend it
+
 Content has a connection of its own, and on a long line more of them while that
 makes it faster (``widening.py``).
 
@@ -474,7 +476,7 @@ class Link:
     def _fail(self, error: SleapRtcError) -> None:
         """Nothing that waiting could mend: whoever asks is told."""
         self._final = error
-        self._set("down")
+        self._set("closed")
         self._changed.set()
 
 
