@@ -191,6 +191,26 @@ def test_a_server_that_does_not_know_this_device(app, host, monkeypatch):
     assert "sleap-rtc login" in found.hint
 
 
+@pytest.mark.parametrize(
+    ("server", "said", "hint"),
+    [
+        ("not an address", "its host is neither a name nor an address", "Give it as https://host"),
+        ("https://", "it names no host", "Give it as https://host"),
+        ("http://127.0.0.1:99999", "its port is no number", "Give it as https://host"),
+        ("http://127.0.0.1:9", "can't be reached: nothing listens there", "Check the address"),
+        ("http://{other}", "what answers there is no sleap-rtc server", "Check the address"),
+        ("https://{other}", "it doesn't speak TLS there", "Check the address"),
+    ],
+)
+def test_what_is_no_server(app, told_time, server, said, hint):
+    server = server.format(other=told_time[1].dialled)
+    app.flags["server"] = server
+    found = look(app)[f"server {server}"]
+    assert found.status == "broken"
+    assert said in found.message
+    assert found.hint.startswith(hint)
+
+
 @pytest.fixture
 def told_time():
     """A server that tells the time that it is told to tell."""

@@ -60,8 +60,8 @@ async def websocket_server(
 @pytest.mark.parametrize(
     ("data", "why"),
     [
-        (b"SSH-2.0-OpenSSH_9.2\r\n", "no HTTP server"),
-        (b"", "broke|closed|no HTTP|answer"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "no sleap-rtc server"),
+        (b"", "broke|closed|no sleap-rtc|answer"),
         (HTTP_404, "HTTP 404"),
         (ELSEWHERE, "HTTP 302"),
     ],
@@ -83,7 +83,31 @@ async def test_nothing_listens() -> None:
 
 async def test_a_name_that_does_not_exist() -> None:
     address = ServerAddress(host="nowhere.invalid", port=443, secure=True)
-    with pytest.raises(ServerUnreachable, match=r"nowhere\.invalid"):
+    why = r"nowhere\.invalid cannot be reached: its name can't be looked up"
+    with pytest.raises(ServerUnreachable, match=why):
+        await WebSocket.open(address, "/x")
+
+
+@pytest.mark.parametrize(
+    ("number", "why"),
+    [(errno.ECONNREFUSED, "nothing listens there"), (errno.EHOSTUNREACH, "No route to host")],
+)
+async def test_several_addresses_of_a_name_fail_as_one(
+    monkeypatch: pytest.MonkeyPatch, number: int, why: str
+) -> None:
+    loop = asyncio.get_running_loop()
+
+    async def two(*_: object, **__: object) -> list[object]:
+        kind = (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "")
+        return [(*kind, ("127.0.0.1", port)) for port in (9, 10)]
+
+    async def fails(_: socket.socket, address: object) -> None:
+        raise OSError(number, f"Connect call failed {address}")
+
+    monkeypatch.setattr(loop, "getaddrinfo", two)
+    monkeypatch.setattr(loop, "sock_connect", fails)
+    address = ServerAddress(host="localhost", port=9, secure=False)
+    with pytest.raises(ServerUnreachable, match=f"cannot be reached: {why}"):
         await WebSocket.open(address, "/x")
 
 

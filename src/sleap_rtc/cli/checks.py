@@ -38,7 +38,15 @@ from sleap_rtc.cli.text import count
 from sleap_rtc.config import Settings
 from sleap_rtc.domain.units import format_bytes, format_duration
 from sleap_rtc.engines import registry as engines
-from sleap_rtc.errors import DataError, EngineMissing, NotTrusted, SleapRtcError, UsageError
+from sleap_rtc.errors import (
+    DataError,
+    EngineMissing,
+    InvalidConfig,
+    NotTrusted,
+    ServerUnreachable,
+    SleapRtcError,
+    UsageError,
+)
 from sleap_rtc.files.drives import Kind, drive_of
 from sleap_rtc.files.durable import TEMPORARY
 from sleap_rtc.files.space import free_space
@@ -57,7 +65,7 @@ SKEW_S: Final = 60.0
 MUCH_SKEW_S: Final = 300.0
 """Seconds from which certificates are refused."""
 ASK_S: Final = 10.0
-
+CHECK: Final = "Check the address, and that a sleap-rtc server runs there."
 
 _DRIVES: Final[dict[Kind, str]] = {
     "ssd": "an SSD",
@@ -270,11 +278,17 @@ def _server(app: App, settings: Settings, server: str) -> Iterator[CheckShown]:
     try:
         address = parse_server(server, insecure=settings.insecure)
         app.run(_within(app.client().login(server)))
+    except ServerUnreachable as error:
+        yield _check(name, "broken", f"can't be reached: {error.details['why']}", CHECK)
+        return
+    except InvalidConfig as error:
+        yield _check(name, "broken", error.details["why"], error.hint_text)
+        return
     except SleapRtcError as error:
         yield _failed(name, error)
         return
     except TimeoutError:
-        yield _check(name, "broken", f"no answer within {ASK_S:g} s", "Check the address.")
+        yield _check(name, "broken", f"no answer within {ASK_S:g} s", CHECK)
         return
     took = format_duration(time.monotonic() - began)
     yield _check(name, "ok", f"signed in, in {took}")

@@ -82,12 +82,17 @@ def parse_server(text: str, *, insecure: bool = False, where: str = "The server"
     scheme, separator, rest = stripped.partition("://")
     try:
         parts = urlsplit(stripped if separator else f"//{stripped}")
-        host, port = parts.hostname or "", parts.port
     except ValueError as error:
         raise _invalid(where, stripped, str(error)) from None
+    try:
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        raise _invalid(where, stripped, "its port is no number from 1 to 65535") from None
     if parts.username is not None or parts.password is not None:
         raise _invalid(where, f"{scheme}://…", "it has a user name or password in it")
-    if parts.path not in ("", "/") or parts.query or parts.fragment or (separator and not rest):
+    if not host and not rest.strip("/"):
+        raise _invalid(where, stripped, "it names no host")
+    if parts.path not in ("", "/") or parts.query or parts.fragment:
         raise _invalid(where, stripped, "it is more than a host and a port")
     host = _host(host, where, stripped)
     if separator:
@@ -99,7 +104,7 @@ def parse_server(text: str, *, insecure: bool = False, where: str = "The server"
         secure = not is_loopback(host)
         port = (443 if secure else DEFAULT_PORT) if port is None else port
     if port == 0:
-        raise _invalid(where, stripped, "its port is 0")
+        raise _invalid(where, stripped, "its port is no number from 1 to 65535")
     found = ServerAddress(host=host, port=port, secure=secure)
     if not (secure or insecure or found.on_this_machine):
         raise InvalidConfig(

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 import msgspec
+from loguru import logger
 
 from sleap_rtc.domain.ids import DeviceId
-from sleap_rtc.errors import DeadlineExceeded, ProtocolError, VersionMismatch
+from sleap_rtc.errors import DeadlineExceeded, ProtocolError, ServerUnreachable, VersionMismatch
 from sleap_rtc.net.address import ServerAddress
 from sleap_rtc.net.events import Connected
 from sleap_rtc.net.websocket import WebSocket
@@ -29,6 +30,7 @@ from sleap_rtc.protocol.signaling import (
 
 DEADLINE: Final = 10.0
 """Seconds that the exchange may take."""
+_CHECK: Final = "Check the address, and that a sleap-rtc server runs there."
 
 M = TypeVar("M", bound=Message)
 
@@ -62,7 +64,7 @@ async def sign_in(server: ServerAddress, credentials: Credentials) -> tuple[WebS
     """Connect to a server and sign in.
 
     Raises:
-        ServerUnreachable: No server there.
+        ServerUnreachable: No server there, or none of sleap-rtc.
         NotSignedIn: The server doesn't know the device.
         NotPermitted: The set-up code or the invite is no good.
         NotTrusted: The signature isn't accepted.
@@ -78,7 +80,8 @@ async def sign_in(server: ServerAddress, credentials: Credentials) -> tuple[WebS
     except BaseException as error:
         await socket.close()
         if isinstance(error, TimeoutError):
-            raise DeadlineExceeded(what="Signing in", seconds=f"{DEADLINE:g}") from None
+            what, seconds = f"Signing in at {server.url}", f"{DEADLINE:g}"
+            raise DeadlineExceeded(what=what, seconds=seconds, hint=_CHECK) from None
         raise
     return socket, Connected(
         connection=told.connection,
@@ -88,7 +91,12 @@ async def sign_in(server: ServerAddress, credentials: Credentials) -> tuple[WebS
 
 
 async def _exchange(socket: WebSocket, server: ServerAddress, who: Credentials) -> SignedIn:
-    challenge = await _expect(socket, Challenge)
+    try:
+        challenge = await _expect(socket, Challenge)
+    except ProtocolError as error:
+        logger.debug("{}", error)
+        why = "it answers, but not as a sleap-rtc server"
+        raise ServerUnreachable(url=server.url, why=why, hint=_CHECK) from None
     if SIGNALING_VERSION not in challenge.versions:
         theirs = ", ".join(str(version) for version in challenge.versions)
         raise VersionMismatch(peer="The server", theirs=theirs, ours=str(SIGNALING_VERSION))

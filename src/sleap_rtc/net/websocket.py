@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
+import re
+import socket
 import ssl
 from typing import Final
 
@@ -144,17 +147,20 @@ def _why(error: Exception, within: float) -> str:
         case TimeoutError() | asyncio.TimeoutError():
             return f"no answer within {within:g} s"
         case ssl.SSLCertVerificationError():
-            return f"its certificate is not trusted ({error.verify_message})"
+            return f"its certificate is not trusted ({error.verify_message.rstrip('.')})"
         case ssl.SSLError():
-            return "it doesn't speak TLS there, or not as we do"
+            return "it doesn't speak TLS there, or not as we do: perhaps it wants http://"
         case InvalidStatus():
             return f"it answers, but not as a sleap-rtc server (HTTP {error.response.status_code})"
         case InvalidMessage():
-            return "what answers there is no HTTP server, or it wants https://"
+            return "what answers there is no sleap-rtc server, or it wants https://"
         case ProxyError():
             return f"the proxy on the way refuses ({error})"[:300]
-        case OSError() if error.errno == errno.ECONNREFUSED:
-            return "nothing listens there"
-        case OSError():
-            return (error.strerror or str(error) or type(error).__name__)[:300]
+        case socket.gaierror():
+            return f"its name can't be looked up ({error.strerror})"
+        case OSError() if found := re.search(r"\[Errno (\d+)\]", str(error)):
+            # asyncio says that a call failed, and of several addresses it strings that together.
+            number = int(found[1])
+            refused = number == errno.ECONNREFUSED
+            return "nothing listens there" if refused else os.strerror(number)
     return (str(error) or type(error).__name__)[:300]

@@ -68,7 +68,9 @@ class Codec(Generic[M]):
         try:
             return from_plain(kind, plain, what=f"message {tag!r}")
         except DataError as error:
-            raise ProtocolError(peer=peer, why=f"a bad message: {error}") from None
+            raise ProtocolError(
+                peer=peer, why=f"a bad message: {error.message.rstrip('.')}"
+            ) from None
 
     def encode(self, message: M) -> bytes:
         """Write one message.
