@@ -187,7 +187,7 @@ class TestPush:
         assert lab.told == []
 
 
-async def test_storage_that_fails_is_replaced_by_the_link_and_that_is_said(lab) -> None:
+async def test_storage_that_fails_is_replaced_and_that_is_said(lab) -> None:
     def fails():
         raise StorageUnreachable(store="lab", why="it hung up")
 
@@ -200,9 +200,9 @@ async def test_storage_that_fails_is_replaced_by_the_link_and_that_is_said(lab) 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(pushing, "in_storage", nothing_stored)
         [moved] = (await lab.push(entry.id)).moved
-    assert (moved.how, [c.way for c in moved.came]) == ("added", ["webrtc"])
+    assert (moved.how, [c.way for c in moved.came]) == ("added", ["local"])
     [text] = said
-    assert text.startswith("Storage fails, so it goes over the link: ")
+    assert text.startswith("Storage fails, so gpu-1 fetches it from here: ")
 
 
 async def nothing_stored(*_):

@@ -77,12 +77,26 @@ class TestNear:
         [moved] = (await lab.push(entry.id)).moved
         assert moved.how == "added"
 
-    @pytest.mark.parametrize("wish", ["webrtc", "direct", "s3"])
+    @pytest.mark.parametrize("wish", ["webrtc", "direct"])
     async def test_another_way_is_asked_for(self, lab, wish) -> None:
         lab.mover.ways = Ways(wish=wish)
         entry = lab.put(lab.mine, best=b"12345")
         [moved] = (await lab.push(entry.id)).moved
         assert [(c.way, c.source, c.size) for c in moved.came] == [("webrtc", "laptop", 5)]
+
+    async def test_it_takes_the_place_of_storage_that_can_not_be_had(self, lab) -> None:
+        said = []
+        lab.mover.say = said.append
+        lab.mover.ways = Ways(wish="s3")
+        mine = lab.put(lab.mine, best=b"12345")
+        lab.put(lab.theirs, best=b"54321", name="theirs", alias="flies")
+        [pushed] = (await lab.push(mine.id)).moved
+        [pulled] = (await lab.pull("flies")).moved
+        assert [[c.way for c in moved.came] for moved in (pushed, pulled)] == [["local"]] * 2
+        assert len(said) == 2
+        for text in said:
+            assert text.startswith("s3 is not used: what asks for it isn't installed here")
+            assert text.endswith(" In its place: local, then webrtc.")
 
     async def test_a_stranger_is_not_believed(self, lab, monkeypatch) -> None:
         monkeypatch.setattr(nearby.os, "geteuid", lambda: 4711)

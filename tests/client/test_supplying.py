@@ -157,7 +157,7 @@ async def test_alone_until_it_fails(case) -> None:
     await case.fetch(supply)
     assert case.ways(supply) == {"webrtc"}
     [said] = case.said
-    assert said.startswith("Storage fails, so it comes over the link: there is no content")
+    assert said.startswith("Storage fails, so it comes from the worker: there is no content")
 
 
 class Rotten(Store):
@@ -188,7 +188,9 @@ async def test_what_is_damaged_in_storage_comes_from_a_peer(case) -> None:
         await case.fetch(supply)
         assert case.ways(supply) == {"s3", "webrtc"}
         if alone:
-            assert said == ["Some of what storage has is damaged: it comes over the link as well."]
+            assert said == [
+                "Some of what storage has is damaged: it comes from the worker as well."
+            ]
             assert supply.damaged == {"0": "etag"}
     assert Supply([], None, size=1, say=said.append).damaged == {}
 

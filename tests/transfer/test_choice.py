@@ -76,7 +76,7 @@ def test_nothing_is_fetched_from_storage_that_it_lacks(situation):
 @given(SITUATIONS)
 def test_who_wants_no_direct_way_gets_none(situation):
     direct = plan(situation).uses("direct") or plan(situation).uses("local")
-    if situation.wish in ("webrtc", "s3") or situation.reach in ("old", "refused", "failed"):
+    if situation.wish == "webrtc" or situation.reach in ("old", "refused", "failed"):
         assert not direct
 
 
@@ -117,6 +117,20 @@ def test_storage_helps_with_large_files_and_when_nobody_is_online():
     assert order(size=SMALL, stored=SMALL, reach="failed") == ("webrtc", "s3")
     assert order(size=SMALL, stored=SMALL, online=False) == ("s3",)
     assert order(size=SMALL, stored=0, online=False, sends=True) == ("s3",)
+
+
+def test_who_asks_for_storage_has_the_quickest_way_after_it():
+    asked = {"wish": "s3", "reach": "open"}
+    assert order(size=SMALL, stored=SMALL, same_machine=False, **asked) == (
+        "s3",
+        "direct",
+        "webrtc",
+    )
+    assert order(size=SMALL, stored=SMALL, same_machine=True, **asked) == ("s3", "local", "webrtc")
+    assert order(size=SMALL, stored=0, sends=True, **asked)[0] == "s3"
+    assert order(size=SMALL, stored=0, same_machine=False, **asked) == ("direct", "webrtc")
+    # What is little has come over the link before another way is made.
+    assert order(size=SMALL - 1, stored=SMALL - 1, wish="s3") == ("s3", "webrtc")
 
 
 def test_the_setting_knows_the_same_words():

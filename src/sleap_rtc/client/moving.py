@@ -409,10 +409,11 @@ def telling(worker: str, say: Say) -> Callable[[State], None]:
 
 
 def say_not_planned(mover: Mover, plan: Plan) -> None:
-    """Say why the way that was asked for isn't used."""
+    """Say why the way that was asked for isn't used, and which ones are in its place."""
     for way in plan.without:
         if way.kind == mover.ways.wish:
-            mover.say(f"{way.kind} is not used: {way.why}.")
+            others = ", then ".join(other.kind for other in plan.ways)
+            mover.say(f"{way.kind} is not used: {way.why}. In its place: {others}.")
 
 
 def say_other_ways(mover: Mover, came: Sequence[Came]) -> None:

@@ -185,7 +185,7 @@ async def pull_model(
                     destination=_destination(registry, wanted),
                     incoming=registry.incoming,
                     held=(registry.models_dir,),
-                    near=near,
+                    near=None if kinds[0] == "s3" else near,
                     on_near=lambda size: supply.counted.add_near(mover.worker, size),
                     cache=mover.cache,
                     on_progress=progress,

@@ -193,7 +193,7 @@ async def _by_storage(
         # What the worker says of the model itself, it would say again.
         if asked and not isinstance(error, _STORAGE_FAILS):
             raise
-        mover.say(f"Storage fails, so it goes over the link: {error.message}")
+        mover.say(f"Storage fails, so {mover.worker} fetches it from here: {error.message}")
         return None, stored
 
 

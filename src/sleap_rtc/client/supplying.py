@@ -34,7 +34,7 @@ from sleap_rtc.domain.models import ModelFile
 from sleap_rtc.domain.packages import PackageRef
 from sleap_rtc.errors import NetworkError, SleapRtcError
 from sleap_rtc.protocol.moving import MAX_STORED
-from sleap_rtc.transfer.choice import LARGE, Plan, Reach, Situation, Wish, plan
+from sleap_rtc.transfer.choice import LARGE, Plan, Reach, Situation, Wish, leaves_open, plan
 from sleap_rtc.transports.base import BlockSource, Sources
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class Ways(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def takes_near(self) -> bool:
         """Whether files may be read where they are."""
-        return self.wish in ("auto", "local")
+        return leaves_open(self.wish, "local")
 
     def plan(
         self,
@@ -272,7 +272,7 @@ class Supply:
             return
         self._failing = True
         if self._alone:
-            self._say(f"Storage fails, so it comes over the link: {_clause(error)}.")
+            self._say(f"Storage fails, so it comes from the worker: {_clause(error)}.")
             self._use_links()
         elif not isinstance(error, NetworkError):
             self._say(f"Storage isn't used any more: {_clause(error)}.")
@@ -282,7 +282,7 @@ class Supply:
 
     def _was_wrong(self, source: BlockSource) -> None:
         if source is self._stored and self._alone:
-            self._say("Some of what storage has is damaged: it comes over the link as well.")
+            self._say("Some of what storage has is damaged: it comes from the worker as well.")
             self._use_links()
 
     def _use_links(self) -> None:

@@ -11,7 +11,8 @@ The ways, as ``--transport`` names them:
 
 A plan puts each of them on one of two lists, with its reason: those that are
 used, the first of them before all others, and those that are not. A way that
-fails is replaced by the next one. While a direct way is being made content
+fails is replaced by the next one; storage that was asked for, too, by the
+quickest one that there is. While a direct way is being made content
 already goes over the link: a plan never means waiting, unless the user asked
 for just that way.
 
@@ -95,6 +96,15 @@ class Plan(msgspec.Struct, frozen=True):
         return "\n".join(lines if self.ways else ["No way leads there.", *lines])
 
 
+def leaves_open(wish: Wish, kind: Kind) -> bool:
+    """Whether what a user asked for leaves a way between the peers open.
+
+    Who names one of these wants no other one of them. Who names storage says nothing about them:
+    they are for what it can't do.
+    """
+    return wish in ("auto", "s3", kind)
+
+
 def plan(given: Situation) -> Plan:
     """The ways to use, best first, and the others, each with its reason."""
     ways, without = [], []
@@ -129,14 +139,14 @@ def _against(kind: Kind, given: Situation) -> Iterator[str]:
                 yield "storage doesn't have all of it"
             elif given.wish in ("webrtc", "direct", "local") and given.online:
                 yield f"{given.wish} was asked for"
-        case _:
+        case "local" | "direct":
             yield from _against_direct(kind, given)
 
 
-def _against_direct(kind: Kind, given: Situation) -> Iterator[str]:
+def _against_direct(kind: Literal["local", "direct"], given: Situation) -> Iterator[str]:
     if not given.online:
         yield "the other side is not online"
-    if given.wish not in ("auto", kind):
+    if not leaves_open(given.wish, kind):
         yield f"{given.wish} was asked for"
     if given.reach == "old":
         yield "the other side is too old for it"
@@ -150,7 +160,7 @@ def _against_direct(kind: Kind, given: Situation) -> Iterator[str]:
         yield "both sides are on one machine"
     # Who is sent files looks whether it can read them where they are, however few they are.
     there = kind == "local" and (given.same_machine or given.sends)
-    if given.wish == "auto" and given.reach != "open" and given.size < SMALL and not there:
+    if given.wish != kind and given.reach != "open" and given.size < SMALL and not there:
         yield f"{given.what} are over the link sooner than it is made"
 
 

@@ -114,12 +114,17 @@ async def test_who_asks_for_it_waits_for_it(two, made):
     await made.fetch_from(lane)
 
 
-@pytest.mark.parametrize("wish", ["webrtc", "s3"])
-async def test_who_wants_none_makes_none_and_lets_nobody_in(two, wish):
-    pair = two(wish=wish)
+async def test_who_wants_storage_has_one_for_what_storage_does_not_give(two, made):
+    pair = two(wish="s3", peer="s3")
+    assert await pair.fetcher.source(SMALL) is None  # nobody waits for it
+    await made.fetch_from(await pair.opened())
+
+
+async def test_who_wants_none_makes_none_and_lets_nobody_in(two):
+    pair = two(wish="webrtc")
     assert await pair.fetcher.source(10 * SMALL) is None
     assert not pair.asked
-    pair = two(peer=wish)
+    pair = two(peer="webrtc")
     await pair.fetcher.source(SMALL)
     await pair.settled()
     assert len(pair.asked) == 1
@@ -280,7 +285,7 @@ async def test_both_sides_make_their_identity_before_it_is_asked_for(two):
     assert made[0].certificate != made[1].certificate
 
 
-@pytest.mark.parametrize("options", [{"wish": "webrtc"}, {"wish": "s3"}, {"able": False}])
+@pytest.mark.parametrize("options", [{"wish": "webrtc"}, {"able": False}])
 async def test_none_is_made_where_none_is_used(two, options):
     pair = two(**options)
     assert pair.fetcher._preparing is None

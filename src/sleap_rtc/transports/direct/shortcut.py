@@ -27,7 +27,7 @@ from sleap_rtc.errors import (
     SleapRtcError,
 )
 from sleap_rtc.protocol import direct
-from sleap_rtc.transfer.choice import Kind, Reach, Situation, Wish, plan
+from sleap_rtc.transfer.choice import Kind, Reach, Situation, Wish, leaves_open, plan
 from sleap_rtc.transports.blocks import Shelf
 from sleap_rtc.transports.direct.fetching import FetchLane
 from sleap_rtc.transports.direct.identity import Identity
@@ -61,12 +61,12 @@ class Ways:
     @property
     def tcp(self) -> bool:
         """Whether direct connections over a network are wanted."""
-        return self.wish in ("auto", "direct")
+        return leaves_open(self.wish, "direct")
 
     @property
     def local(self) -> bool:
         """Whether connections within one machine are."""
-        return self.wish in ("auto", "local")
+        return leaves_open(self.wish, "local")
 
     @property
     def required(self) -> bool:
