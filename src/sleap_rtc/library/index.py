@@ -44,12 +44,14 @@ from sleap_rtc.files.drives import drive_of
 from sleap_rtc.files.durable import disk_errors, write_replacing
 from sleap_rtc.library import building, layout, marks, rows
 from sleap_rtc.library.entries import Page, Query
+from sleap_rtc.library.outgrown import remove_outgrown
 from sleap_rtc.library.remembering import Shown
 from sleap_rtc.library.telling import Told, unseen
 from sleap_rtc.storage.sqlite import Database, local_folder
 
 SCHEMA: Final = 5
-"""Part of the folder's name: an older and a newer sleap-rtc never share an index."""
+"""Part of the folder's name: an older and a newer sleap-rtc never share an index. Those of earlier
+formats are removed once nobody uses them (``outgrown.py``)."""
 
 LOOK_EVERY_S: Final = 600.0
 """Seconds between looks through the whole tree."""
@@ -318,7 +320,7 @@ class Index:
                 writer, names, self._load, readers=drive_of(self._models).streams, told=told
             )
             _note(writer, "tree")
-        marks.prune(self._models)
+        self._prune()
         return len(names)
 
     def _forget(self, path: Path) -> None:
@@ -398,7 +400,12 @@ class Index:
         told(len(differing), len(differing))
         with db.write() as writer:
             _note(writer, "tree")
+        self._prune()
+
+    def _prune(self) -> None:
+        """Remove what nobody needs any more: old marks, and indexes of earlier formats."""
         marks.prune(self._models)
+        remove_outgrown(self._place())
 
     def _take_in_marks(self, db: Database, *, load: bool = True, looked_at: float = 0.0) -> bool:
         """Read the models again that marks name, and remember the marks that are final.
