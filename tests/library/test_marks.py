@@ -1,4 +1,5 @@
 import errno
+import fcntl
 import os
 import time
 from pathlib import Path
@@ -59,7 +60,7 @@ def test_without_locks_nobody_is_taken_for_dead(
     def none(*_: Any) -> None:
         raise OSError(errno.ENOLCK, "none")
 
-    monkeypatch.setattr(marks.fcntl, "flock", none)
+    monkeypatch.setattr(fcntl, "flock", none)
     with marks.changing(tmp_path, [marks.ALL]):
         (name,) = marks.names(tmp_path)
         mark = marks.parse(name)

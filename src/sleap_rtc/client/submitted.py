@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import fcntl
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -26,6 +25,7 @@ from sleap_rtc.domain.models import Line, Utc
 from sleap_rtc.domain.values import Document, decode, encode_pretty
 from sleap_rtc.errors import AmbiguousName, DataError, UnknownJob
 from sleap_rtc.files.durable import disk_errors, write_new, write_replacing
+from sleap_rtc.files.locking import wait_for_lock
 from sleap_rtc.jobs.spec import JobSpec
 
 LocalPath = Annotated[str, Meta(max_length=4096)]
@@ -143,7 +143,7 @@ class SubmittedJobs:
             fd = os.open(self._root / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             with contextlib.suppress(OSError):
-                fcntl.flock(fd, fcntl.LOCK_EX)
+                wait_for_lock(fd)
             yield
         finally:
             os.close(fd)

@@ -7,8 +7,6 @@ ends, however it ends. The file says who holds it.
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import os
 import shutil
 import socket
@@ -17,10 +15,9 @@ from typing import Final, Self
 
 from sleap_rtc.errors import Busy
 from sleap_rtc.files.durable import disk_errors
+from sleap_rtc.files.locking import try_lock
 
 LOCK: Final = "lock"
-
-_NO_LOCKS: Final = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP})
 
 
 class Claim:
@@ -91,17 +88,12 @@ class Claim:
 
 
 def _lock(fd: int, what: str) -> None:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    # Without locks two processes that write the same package write the same bytes, and everything
+    # is checked before it is used.
+    if try_lock(fd) == "taken":
         said = os.pread(fd, 200, 0).decode("utf-8", "replace")
         who = "".join(c for c in said if c.isprintable())
-        raise Busy(what=what, by=f" ({who})" if who else "") from None
-    except OSError as error:
-        # Some network file systems have no locks. Two processes that write the same package
-        # write the same bytes, and everything is checked before it is used.
-        if error.errno not in _NO_LOCKS:
-            raise
+        raise Busy(what=what, by=f" ({who})" if who else "")
 
 
 def _still_at(fd: int, path: Path) -> bool:

@@ -42,6 +42,7 @@ from typing import BinaryIO, Final
 
 from sleap_rtc.domain.units import format_bytes
 from sleap_rtc.errors import AlreadyExists, OutOfSpace, PathNotPermitted
+from sleap_rtc.files.locking import wait_for_lock
 
 TEMPORARY: Final = ".tmp-"
 """How the names of unfinished files begin; readers of a directory skip them."""
@@ -49,9 +50,6 @@ TEMPORARY: Final = ".tmp-"
 _TRIED: Final = 4_096
 """Bytes that are written to see whether any can be: an empty file may need no room."""
 _NO_HARD_LINKS: Final = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS})
-_NO_LOCKS: Final = frozenset(
-    {errno.ENOLCK, errno.EBADF, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS}
-)
 _NO_DIRECTORY_SYNC: Final = frozenset({errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS})
 
 
@@ -331,20 +329,19 @@ def _lock(directory: Path) -> int:
     """A descriptor that holds the lock; on another file system, where this one has no locks."""
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-    except OSError as error:
+        if wait_for_lock(fd):
+            return fd
+    except BaseException:
         os.close(fd)
-        if error.errno not in _NO_LOCKS:
-            raise
-    else:
-        return fd
+        raise
+    os.close(fd)
     folder = Path(tempfile.gettempdir()) / f"sleap-rtc-locks-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.stat(follow_symlinks=False).st_uid != os.getuid():
         raise PathNotPermitted(path=str(folder), why="it belongs to another user")
     name = hashlib.blake2b(os.fsencode(directory.resolve()), digest_size=16).hexdigest()
     fd = os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    fcntl.flock(fd, fcntl.LOCK_EX)
+    fcntl.flock(fd, fcntl.LOCK_EX)  # a file system without locks here, too, is an error
     return fd
 
 

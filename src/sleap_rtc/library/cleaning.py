@@ -25,7 +25,6 @@ name is not looked at, and a file that a model links to stays where it is.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
 import shutil
@@ -43,6 +42,7 @@ from sleap_rtc.domain.models import ModelRecord
 from sleap_rtc.errors import DataError, SleapRtcError, UnknownModel
 from sleap_rtc.files.claim import LOCK, Claim
 from sleap_rtc.files.durable import disk_errors, sync_directory
+from sleap_rtc.files.locking import try_lock
 from sleap_rtc.library import deleting, layout, records
 from sleap_rtc.library.checking import looks_like
 from sleap_rtc.library.marks import changing
@@ -175,14 +175,11 @@ def _is_claimed(path: Path) -> bool:
     except OSError:
         return True  # who may not look may not remove either
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+        return try_lock(fd) == "taken"
     except OSError:
-        return False  # there are no locks there
+        return False
     finally:
         os.close(fd)
-    return False
 
 
 def _old_trash(models: Path, now: datetime) -> Iterator[Found]:

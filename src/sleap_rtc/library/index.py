@@ -20,7 +20,6 @@ marks are kept, and every 10 minutes; on a large library in the background.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
 import secrets
@@ -42,6 +41,7 @@ from loguru import logger
 from sleap_rtc.errors import NewerFormat, SleapRtcError
 from sleap_rtc.files.drives import drive_of
 from sleap_rtc.files.durable import disk_errors, write_replacing
+from sleap_rtc.files.locking import try_lock
 from sleap_rtc.library import building, layout, marks, rows
 from sleap_rtc.library.entries import Page, Query
 from sleap_rtc.library.outgrown import remove_outgrown
@@ -508,19 +508,10 @@ def _locked(path: Path, told: Told) -> Iterator[None]:
     with disk_errors(path):
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        while not _is_free(fd):
+        while try_lock(fd) == "taken":
             told(0, 1)  # how far the other process is, it doesn't say
             time.sleep(_WAIT_S)
         told(1, 1)
         yield
     finally:
         os.close(fd)
-
-
-def _is_free(fd: int) -> bool:
-    """Whether nobody else has the lock, which is then had."""
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

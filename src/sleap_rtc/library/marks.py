@@ -18,7 +18,6 @@ Nothing but an index's freshness rests on them, so they are not synced.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
 import secrets
@@ -30,6 +29,7 @@ from typing import Final
 import msgspec
 
 from sleap_rtc.files.durable import TEMPORARY, disk_errors
+from sleap_rtc.files.locking import try_lock
 from sleap_rtc.library.layout import CHANGES, listing
 
 KEPT_S: Final = 3_600.0
@@ -107,8 +107,8 @@ def _make_locked(path: str) -> int:
     unnamed = f"{os.path.dirname(path)}/{TEMPORARY}{secrets.token_hex(8)}"  # noqa: PTH120 - text
     fd = _make(unnamed)
     try:
-        with contextlib.suppress(OSError):  # without locks nobody knows, and waits for a look
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with contextlib.suppress(OSError):  # without a lock nobody knows, and waits for a look
+            try_lock(fd)
         os.rename(unnamed, path)  # noqa: PTH104 - text
     except BaseException:
         os.close(fd)
@@ -139,11 +139,9 @@ def is_over(models: Path, mark: Mark) -> bool:
     except OSError:  # it was done just now, and has its other name
         return False
     try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return try_lock(fd, shared=True) == "had"
     except OSError:
         return False
-    else:
-        return True
     finally:
         os.close(fd)
 

@@ -16,8 +16,6 @@ Anything in it may be deleted at any time, by hand too.
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import os
 import re
 import shutil
@@ -28,12 +26,12 @@ from typing import Final
 
 from sleap_rtc.errors import Busy, DeadlineExceeded
 from sleap_rtc.files.durable import disk_errors, make_directory
+from sleap_rtc.files.locking import try_lock, wait_for_lock
 
 PARTIAL_SECONDS: Final = 7 * 86_400.0
 """Seconds that what was left unfinished stays."""
 
 _NAME: Final = re.compile(r"[0-9a-f]{64}")
-_NO_LOCKS: Final = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP})
 _LOOK_AGAIN: Final = 0.1
 
 Fetch = Callable[[Path, Path], None]
@@ -168,7 +166,7 @@ def _held(path: Path, size: int) -> int | None:
     except FileNotFoundError:
         return None
     try:
-        _flock(fd, fcntl.LOCK_SH)
+        wait_for_lock(fd, shared=True)  # without one, who has the file open reads on
         found = os.fstat(fd)
         if found.st_nlink and found.st_size == size:
             return fd
@@ -188,9 +186,10 @@ def _remove(path: Path) -> bool:
     except OSError:
         return False
     try:
-        _flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if try_lock(fd) == "taken":
+            return False
         path.unlink()
-    except (BlockingIOError, FileNotFoundError):
+    except FileNotFoundError:
         return False
     finally:
         os.close(fd)
@@ -203,7 +202,7 @@ def _lock(path: Path) -> Iterator[None]:
     with disk_errors(path):
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
     try:
-        _flock(fd, fcntl.LOCK_EX)
+        wait_for_lock(fd)
         yield
     finally:
         os.close(fd)
@@ -214,21 +213,8 @@ def _unclaimed(path: Path) -> Iterator[None]:
     """While nobody holds a claim's lock."""
     fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        try:
-            _flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Busy(what=str(path), by="") from None
+        if try_lock(fd) == "taken":
+            raise Busy(what=str(path), by="")
         yield
     finally:
         os.close(fd)
-
-
-def _flock(fd: int, how: int) -> None:
-    try:
-        fcntl.flock(fd, how)
-    except BlockingIOError:
-        raise
-    except OSError as error:
-        # Without locks a file may be removed while it is used: who has it open reads on.
-        if error.errno not in _NO_LOCKS:
-            raise
