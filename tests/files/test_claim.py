@@ -113,6 +113,13 @@ def test_a_file_in_the_way_is_an_error(tmp_path: Path) -> None:
         Claim(tmp_path / "file", what="it")
 
 
+def test_a_link_to_nowhere_is_an_error_also_above_it(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "unplugged")
+    for folder in (tmp_path / "link", tmp_path / "link" / "folder"):
+        with pytest.raises(FileExistsError):
+            Claim(folder, what="it")
+
+
 def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(code: int) -> None:
         def flock(fd: int, operation: int) -> None:

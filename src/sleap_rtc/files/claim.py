@@ -10,6 +10,7 @@ import contextlib
 import os
 import shutil
 import socket
+import stat
 from pathlib import Path
 from typing import Final, Self
 
@@ -43,7 +44,7 @@ class Claim:
                     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
                     self._fd = os.open(path, flags, 0o666)
                 except (FileNotFoundError, FileExistsError):
-                    if os.path.lexists(directory) and not directory.is_dir():
+                    if _is_in_the_way(directory) or not directory.parent.is_dir():
                         raise
                     continue  # who held the folder has just removed it
             try:
@@ -85,6 +86,14 @@ class Claim:
 
     def __exit__(self, *_: object) -> None:
         self.release()
+
+
+def _is_in_the_way(directory: Path) -> bool:
+    """Whether something else is there. Looked at once: it may be removed and made at any time."""
+    try:
+        return not stat.S_ISDIR(directory.stat().st_mode)
+    except FileNotFoundError:
+        return directory.is_symlink()
 
 
 def _lock(fd: int, what: str) -> None:
