@@ -26,7 +26,6 @@ SPEAKING: Final = {
 # that need real processes around them, and declarations that the tests of messages make and read.
 TESTED_BY: Final = {
     "__main__.py": "endtoend/test_demo.py",
-    "cli/asking.py": "endtoend/test_library.py",
     "cli/care_documents.py": "cli/test_documents.py",
     "cli/import_documents.py": "cli/test_documents.py",
     "cli/imports.py": "cli/test_importing.py",

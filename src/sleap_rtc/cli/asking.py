@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Coroutine, Iterable
+from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
@@ -25,6 +25,8 @@ from sleap_rtc.errors import SleapRtcError, UnknownModel, from_wire
 from sleap_rtc.library.entries import Entry
 from sleap_rtc.library.registry import Registry
 from sleap_rtc.protocol.library import ListedModel, ListModels
+
+T = TypeVar("T")
 
 
 def list_remote(
@@ -57,7 +59,7 @@ def list_remote(
         found, as_of = known.told, known.as_of
         app.tell_kept(as_of, f"these were the models of {name}")
     else:
-        name, found = app.run(ask())
+        name, found = _asking(app, worker, ask())
         client.known.keep_models(entry, name, query, limit, found)
     shown = tuple(_listed(model, name, client.library) for model in found.models)
     document = WorkerModelsDocument(
@@ -70,6 +72,15 @@ def list_remote(
     if not narrowed and filters["location"] == "any":
         none = f"{name} has no models: it trains some, or sleap-rtc push-model puts them there."
     show_models(app, document, shown, more=found.more, csv=csv, none=none)
+
+
+def _asking(app: App, worker: str | None, work: Coroutine[Any, Any, T]) -> T:
+    """Ask a worker, and say so meanwhile: one that is silent is waited for half a minute."""
+    app.out.live.update([f"asking {worker or 'the worker'}"])
+    try:
+        return app.run(work)
+    finally:
+        app.out.live.clear()
 
 
 def show_remote_info(app: App, name: str, *, worker: str | None, room: str | None) -> None:
@@ -95,7 +106,7 @@ def show_remote_info(app: App, name: str, *, worker: str | None, room: str | Non
         app.tell_kept(as_of, f"this was the model on {at}")
     else:
         try:
-            at, model = app.run(ask())
+            at, model = _asking(app, worker, ask())
         except UnknownModel as error:
             # Its sentence is the worker's, whose "here" is there.
             there = worker or "the worker"

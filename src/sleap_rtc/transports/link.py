@@ -38,6 +38,7 @@ from sleap_rtc.auth.handshake import Authenticated
 from sleap_rtc.domain.ids import PackageId, RoomId
 from sleap_rtc.domain.places import MAY_WORK, Presence
 from sleap_rtc.errors import (
+    DeadlineExceeded,
     LinkLost,
     NetworkError,
     NotFound,
@@ -62,6 +63,7 @@ RETRY_FIRST_S: Final = 0.5
 RETRY_MOST_S: Final = 15.0
 FINISH_S: Final = 10.0
 """Seconds that a connection which isn't wanted any more has for what it is sending."""
+_SILENT: Final = "It may be busy, or stopped: try again, and look at its machine if that stays so."
 
 
 class Link:
@@ -215,6 +217,11 @@ class Link:
                 if channel.open:
                     raise
                 logger.debug("asking {} again over a new connection", self.name)
+            except DeadlineExceeded as error:
+                if time.monotonic() < end:  # it is the peer's own
+                    raise
+                what, seconds = f"An answer of {self.name}", f"{within_s:g}"
+                raise DeadlineExceeded(what=what, seconds=seconds, hint=_SILENT) from error
 
     async def _channel(self, end: float, within_s: float) -> Channel:
         while True:
