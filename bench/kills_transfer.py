@@ -32,7 +32,7 @@ from bench.wire import MB
 from sleap_rtc.domain.packages import Package
 from sleap_rtc.files.packing import pack
 from sleap_rtc.files.partial import PartialStore, claim_partial
-from sleap_rtc.transfer.machine import WINDOW
+from sleap_rtc.transfer.events import WINDOW
 
 WAYS: Final = ("webrtc", "direct", "local")
 ALLOWED: Final = WINDOW + 8 * MB

@@ -101,6 +101,7 @@ TESTED_BY: Final = {
     "testing/seaweed.py": "storage/test_s3.py",
     "testing/store_conformance.py": "storage/test_folder.py",
     "testing/store_endpoint.py": "storage/test_folder.py",
+    "transfer/events.py": "transfer/test_machine.py",
     "transports/connection.py": "transports/test_link.py",
     "transports/direct/fetching.py": "transports/direct/test_lanes.py",
     "transports/direct/lane.py": "transports/direct/test_lanes.py",

@@ -20,7 +20,7 @@ from sleap_rtc.domain.models import ModelFile, ModelRecord
 from sleap_rtc.domain.packages import BLOCK
 from sleap_rtc.files.packing import pack
 from sleap_rtc.library.registry import Registry
-from sleap_rtc.transfer.machine import WINDOW
+from sleap_rtc.transfer.events import WINDOW
 from sleap_rtc.transports.stored import RUN
 
 pytestmark = [pytest.mark.slow, pytest.mark.webrtc]

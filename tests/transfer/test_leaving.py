@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from sleap_rtc.domain.packages import BLOCK
-from sleap_rtc.transfer.machine import (
+from sleap_rtc.transfer.events import (
     Arrived,
     Blame,
     Complete,
-    Phase,
     Request,
     SourceAdded,
     SourceLeaves,
@@ -15,6 +14,7 @@ from sleap_rtc.transfer.machine import (
     Stored,
     Withdraw,
 )
+from sleap_rtc.transfer.machine import Phase
 
 from .test_machine import A, B, C, asked, deliver, download
 

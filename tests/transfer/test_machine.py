@@ -11,20 +11,17 @@ from sleap_rtc.domain import packages
 from sleap_rtc.domain.layout import Layout
 from sleap_rtc.domain.packages import BLOCK, HASH, FileEntry
 from sleap_rtc.errors import DataError, NotFound, SourceChanged
-from sleap_rtc.transfer.machine import (
+from sleap_rtc.transfer.events import (
     MAX_ASKED,
-    MAX_FAILURES,
     MAX_SEVERAL,
     WINDOW,
     Arrived,
     Blame,
     Complete,
-    Download,
     Drop,
     Effect,
     Event,
     Fail,
-    Phase,
     Rejected,
     Request,
     Rotten,
@@ -37,6 +34,7 @@ from sleap_rtc.transfer.machine import (
     Stored,
     Withdraw,
 )
+from sleap_rtc.transfer.machine import MAX_FAILURES, Download, Phase
 
 A, B, C = SourceId(1), SourceId(2), SourceId(3)
 

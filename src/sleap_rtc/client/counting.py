@@ -13,7 +13,7 @@ from sleap_rtc.domain.packages import PackageRef
 from sleap_rtc.errors import SleapRtcError
 from sleap_rtc.files.buffers import Content
 from sleap_rtc.transfer.choice import Kind
-from sleap_rtc.transfer.machine import SourceId
+from sleap_rtc.transfer.events import SourceId
 from sleap_rtc.transports.base import (
     Blamed,
     BlockSource,

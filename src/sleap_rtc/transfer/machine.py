@@ -1,7 +1,8 @@
 """Which block is asked of which source, and what happens when it doesn't come.
 
 A download knows its missing blocks and its sources. Every event gives effects, which the shell
-carries out in their order. Blocks go by their numbers (:class:`~sleap_rtc.domain.layout.Layout`)::
+carries out in their order (``events.py``). Blocks go by their numbers
+(:class:`~sleap_rtc.domain.layout.Layout`)::
 
     missing ──Request──► asked ──Arrived──► storing ──Stored──► done
        ▲                   │                   │                 │
@@ -49,27 +50,37 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import IntEnum, StrEnum
-from typing import Final, NewType, assert_never
-
-import msgspec
+from typing import Final, assert_never
 
 from sleap_rtc.domain.layout import Layout
 from sleap_rtc.domain.packages import BLOCK
 from sleap_rtc.errors import Damaged, DataError, SleapRtcError
+from sleap_rtc.transfer.events import (
+    WINDOW,
+    Arrived,
+    Blame,
+    Complete,
+    Drop,
+    Effect,
+    Event,
+    Fail,
+    Rejected,
+    Request,
+    Rotten,
+    SourceAdded,
+    SourceId,
+    SourceLeaves,
+    SourceLost,
+    SourceRefused,
+    Store,
+    Stored,
+    Withdraw,
+)
 
-SourceId = NewType("SourceId", int)
-
-WINDOW: Final = 12 * 1024 * 1024
-"""Bytes that may be under way from one source."""
 MOST_PARTS: Final = 4
 """Into so many parts the window goes at most that a peer's connections have."""
 BEGUN: Final = 2
 """Blocks, and large ones' bytes, that a connection which owes several is taken to be sending."""
-MAX_ASKED: Final = 256
-"""Blocks that may be under way from one source that gives one for each question: small files have
-small blocks."""
-MAX_SEVERAL: Final = 2_048
-"""The same where one question is for several."""
 MAX_FAILURES: Final = 3
 
 
@@ -80,122 +91,6 @@ class Phase(StrEnum):
     RECEIVING = "receiving"
     COMPLETE = "complete"
     FAILED = "failed"
-
-
-class SourceAdded(msgspec.Struct, frozen=True):
-    """A source is there. Its id was never used before.
-
-    Attributes:
-        source: Its id.
-        window: Bytes that may be under way from it.
-        run: Bytes of neighbouring blocks that it is asked for at a time, where a question costs
-            much; it is asked again once there is room for so many.
-        peer: Whose connection it is, if it has several.
-        most: Blocks that may be under way from it.
-    """
-
-    source: SourceId
-    window: int = WINDOW
-    run: int = 0
-    peer: str = ""
-    most: int = MAX_ASKED
-
-
-class SourceLost(msgspec.Struct, frozen=True):
-    """A source is gone, through no fault of the package."""
-
-    source: SourceId
-
-
-class SourceLeaves(msgspec.Struct, frozen=True):
-    """A source is to be asked for nothing more; it ends the answers that it has begun."""
-
-    source: SourceId
-
-
-class SourceRefused(msgspec.Struct, frozen=True):
-    """A source answered with an error instead of a block."""
-
-    source: SourceId
-    error: SleapRtcError
-
-
-class Arrived(msgspec.Struct, frozen=True):
-    """A source sent a block; it is not checked yet."""
-
-    source: SourceId
-    block: int
-
-
-class Stored(msgspec.Struct, frozen=True):
-    """A block that arrived had the right hash and was written."""
-
-    block: int
-
-
-class Rejected(msgspec.Struct, frozen=True):
-    """A block that arrived had the wrong hash or length."""
-
-    block: int
-
-
-class Rotten(msgspec.Struct, frozen=True):
-    """Blocks that were stored are wrong on the disk."""
-
-    blocks: tuple[int, ...]
-
-
-Event = (
-    SourceAdded | SourceLost | SourceLeaves | SourceRefused | Arrived | Stored | Rejected | Rotten
-)
-
-
-class Request(msgspec.Struct, frozen=True):
-    """Ask the source for the block."""
-
-    source: SourceId
-    block: int
-
-
-class Withdraw(msgspec.Struct, frozen=True):
-    """The source needn't answer for the block any more: another one has."""
-
-    source: SourceId
-    block: int
-
-
-class Store(msgspec.Struct, frozen=True):
-    """Check the block that this source sent, write it, and say `Stored` or `Rejected`."""
-
-    source: SourceId
-    block: int
-
-
-class Drop(msgspec.Struct, frozen=True):
-    """Use the source no more; what it still sends is ignored."""
-
-    source: SourceId
-    error: SleapRtcError
-
-
-class Blame(msgspec.Struct, frozen=True):
-    """This source sent the block wrong; whoever runs it may want to look into that."""
-
-    source: SourceId
-    block: int
-
-
-class Complete(msgspec.Struct, frozen=True):
-    """Every block is stored: check them all, and say `Rotten` if some are wrong."""
-
-
-class Fail(msgspec.Struct, frozen=True):
-    """The download has failed. What is stored stays useful for another attempt."""
-
-    error: SleapRtcError
-
-
-Effect = Request | Withdraw | Store | Drop | Blame | Complete | Fail
 
 
 class _Block(IntEnum):

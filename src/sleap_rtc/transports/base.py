@@ -13,7 +13,7 @@ from sleap_rtc.domain.ids import PackageId
 from sleap_rtc.domain.packages import PackageRef
 from sleap_rtc.files.buffers import Content
 from sleap_rtc.transfer.choice import Kind
-from sleap_rtc.transfer.machine import SourceId
+from sleap_rtc.transfer.events import SourceId
 
 
 class BlockSource(Protocol):
@@ -171,7 +171,7 @@ def leaves(source: BlockSource) -> bool:
 
 
 class Manner(msgspec.Struct, frozen=True):
-    """How a source is asked; see :class:`~sleap_rtc.transfer.machine.SourceAdded`.
+    """How a source is asked; see :class:`~sleap_rtc.transfer.events.SourceAdded`.
 
     Attributes:
         window: Bytes that may be under way from it; None for what the transfer has for all.

@@ -38,7 +38,7 @@ from sleap_rtc.files.hashcache import HashCache
 from sleap_rtc.files.partial import PartialStore, claim_partial, known_listing
 from sleap_rtc.files.partial_files import is_small
 from sleap_rtc.files.staged import Staged
-from sleap_rtc.transfer.machine import WINDOW, SourceId
+from sleap_rtc.transfer.events import WINDOW, SourceId
 from sleap_rtc.transfer.progress import Meter
 from sleap_rtc.transports.base import Sources
 from sleap_rtc.transports.receiving import REPORT_SECONDS, OnProgress, Receiving

@@ -18,19 +18,16 @@ from sleap_rtc.errors import Cancelled, LinkLost, NetworkError, ProtocolError, S
 from sleap_rtc.files import buffers
 from sleap_rtc.files.buffers import Content
 from sleap_rtc.files.partial import PartialStore
-from sleap_rtc.transfer.grouping import grouped, in_runs
-from sleap_rtc.transfer.machine import (
+from sleap_rtc.transfer.events import (
     MAX_ASKED,
     MAX_SEVERAL,
     Arrived,
     Blame,
     Complete,
-    Download,
     Drop,
     Effect,
     Event,
     Fail,
-    Phase,
     Rejected,
     Request,
     Rotten,
@@ -43,6 +40,8 @@ from sleap_rtc.transfer.machine import (
     Stored,
     Withdraw,
 )
+from sleap_rtc.transfer.grouping import grouped, in_runs
+from sleap_rtc.transfer.machine import Download, Phase
 from sleap_rtc.transfer.progress import Meter, OfFile, Progress
 from sleap_rtc.transports.base import Blamed, BlockSource, Pouring, Several, Sources, leaves
 from sleap_rtc.transports.gate import Gate

@@ -49,7 +49,7 @@ from sleap_rtc.storage.cache import FileCache
 from sleap_rtc.storage.objects import SignedRequest
 from sleap_rtc.storage.pausing import Patience
 from sleap_rtc.transfer.choice import Kind
-from sleap_rtc.transfer.machine import SourceId
+from sleap_rtc.transfer.events import SourceId
 from sleap_rtc.transports.base import BlockSource, Keep, Place, Several, Sources
 from sleap_rtc.transports.stored import AT_ONCE, StorageSource
 from sleap_rtc.worker.shared import SharedFolders
