@@ -2,15 +2,44 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+
 import pytest
 
+from sleap_rtc.demo import machines
+from sleap_rtc.demo.interrupts import Interrupts
 from sleap_rtc.demo.machines import Machine
 from sleap_rtc.errors import SleapRtcError
 
 
 @pytest.fixture
-def machine(tmp_path):
-    return Machine(tmp_path / "home", tmp_path / "logs")
+def interrupts():
+    return Interrupts()
+
+
+@pytest.fixture
+def machine(tmp_path, interrupts):
+    return Machine(tmp_path / "home", tmp_path / "logs", interrupts)
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """Processes that were started; an interrupt comes before anybody knows of each."""
+    found: list[subprocess.Popen] = []
+
+    class Interrupted(subprocess.Popen):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            found.append(self)
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(machines.subprocess, "Popen", Interrupted)
+    return found
+
+
+def serving(tmp_path):
+    return ("server", "--data-dir", str(tmp_path / "data"), "--port", "0", "--stun-port", "0")
 
 
 def test_a_command_runs_with_a_home_of_its_own(machine):
@@ -24,8 +53,7 @@ def test_a_command_that_fails_is_named(machine):
 
 
 def test_a_program_goes_on_until_it_is_stopped(machine, tmp_path):
-    arguments = ("server", "--data-dir", str(tmp_path / "data"), "--port", "0", "--stun-port", "0")
-    server = machine.start("server", *arguments, until="http://127.0.0.1:")
+    server = machine.start("server", *serving(tmp_path), until="http://127.0.0.1:")
     assert "http://127.0.0.1:" in server.said()
     server.stop()
     server.stop()
@@ -36,3 +64,39 @@ def test_a_program_that_ends_at_once_is_told_with_its_words(machine, tmp_path):
     arguments = ("server", "--data-dir", str(tmp_path / "file"), "--port", "0")
     with pytest.raises(SleapRtcError, match=r"(?s)The server ended with \d.*It said:.*error:"):
         machine.start("server", *arguments, until="http://")
+
+
+def test_a_command_does_not_outlive_an_interrupt_that_comes_while_it_is_started(
+    machine, interrupts, started, tmp_path
+):
+    with interrupts, pytest.raises(KeyboardInterrupt):
+        machine.run(*serving(tmp_path))
+    assert [process.poll() for process in started] == [-signal.SIGKILL]
+
+
+def test_a_program_does_not_outlive_an_interrupt_that_comes_while_it_is_started(
+    machine, interrupts, started, tmp_path
+):
+    with interrupts:
+        with pytest.raises(KeyboardInterrupt):
+            machine.start("server", *serving(tmp_path), until="http://127.0.0.1:")
+        machine.stop()
+    (process,) = started
+    assert process.poll() is not None
+
+
+def test_whoever_interrupts_twice_waits_for_nobody(machine, interrupts, tmp_path, monkeypatch):
+    monkeypatch.setattr(machines, "STOP_S", 3_600.0)
+
+    def stop_twice():
+        with interrupts.held():
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+            machine.stop()
+
+    with interrupts:
+        server = machine.start("server", *serving(tmp_path), until="http://127.0.0.1:")
+        server._process.send_signal(signal.SIGSTOP)  # it does not hear that it is to end
+        with pytest.raises(KeyboardInterrupt):
+            stop_twice()
+    assert server._process.poll() == -signal.SIGKILL

@@ -8,14 +8,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
+from sleap_rtc.demo.interrupts import Interrupts
 from sleap_rtc.errors import SleapRtcError
 
 READY_S: Final = 60.0
 STOP_S: Final = 20.0
+_LOOK_S: Final = 0.05
 _TAIL: Final = 15
 
 
@@ -25,14 +27,19 @@ class Machine:
     Args:
         home: The home.
         logs: Folder of the logs of what runs in the background.
+        interrupts: Held back while a program is started.
     """
 
-    def __init__(self, home: Path, logs: Path) -> None:
+    def __init__(self, home: Path, logs: Path, interrupts: Interrupts) -> None:
         self.home = home
         self._logs = logs
+        self._interrupts = interrupts
+        self._running: list[Background] = []
 
     def run(self, *arguments: str, secret: str | None = None) -> str:
         """Run a command; its progress is shown, its output is returned.
+
+        It is ended when that is interrupted.
 
         Args:
             arguments: What follows ``sleap-rtc``.
@@ -41,31 +48,40 @@ class Machine:
         Raises:
             SleapRtcError: It failed; what it said is on the terminal already.
         """
-        done = subprocess.run(
-            self._command(arguments),
-            env=self._environment(),
-            input=secret,
-            stdin=subprocess.DEVNULL if secret is None else None,
-            stdout=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
+        process: subprocess.Popen[str] | None = None
+        try:
+            with self._interrupts.held():
+                process = subprocess.Popen(
+                    self._command(arguments),
+                    env=self._environment(),
+                    stdin=subprocess.DEVNULL if secret is None else subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                )
+            output, _ = process.communicate(secret)
+        except BaseException:
+            if process is not None:
+                with process:
+                    process.kill()
+            raise
+        if process.returncode:
             raise SleapRtcError(
-                message=f"`sleap-rtc {' '.join(arguments)}` ended with {done.returncode}.",
+                message=f"`sleap-rtc {' '.join(arguments)}` ended with {process.returncode}.",
                 hint=f"The logs are in {self._logs}.",
             )
-        return done.stdout
+        return output
 
     def start(self, name: str, *arguments: str, until: str) -> Background:
         """Start something that goes on; returns when ``until`` is in what it prints.
+
+        :meth:`stop` ends it, also when this raises.
 
         Raises:
             SleapRtcError: It ended, or wasn't ready in time.
         """
         self._logs.mkdir(parents=True, exist_ok=True)
         log = self._logs / f"{name}.log"
-        with log.open("wb") as file:
+        with log.open("wb") as file, self._interrupts.held():
             process = subprocess.Popen(
                 self._command(arguments),
                 env=self._environment(),
@@ -73,9 +89,15 @@ class Machine:
                 stdout=file,
                 stderr=subprocess.STDOUT,
             )
-        background = Background(name, process, log)
+            background = Background(name, process, log)
+            self._running.append(background)
         background.wait_for(until)
         return background
+
+    def stop(self) -> None:
+        """End what was started, the last one first; at once when somebody is in a hurry."""
+        for background in reversed(self._running):
+            background.stop(lambda: self._interrupts.urgent)
 
     def _command(self, arguments: Sequence[str]) -> list[str]:
         return [sys.executable, "-m", "sleap_rtc", *arguments]
@@ -115,7 +137,7 @@ class Background:
                 return
             if self._process.poll() is not None:
                 raise self._failed(f"ended with {self._process.returncode}")
-            time.sleep(0.05)
+            time.sleep(_LOOK_S)
         self.stop()
         raise self._failed(f"wasn't ready after {READY_S:g} s")
 
@@ -123,15 +145,17 @@ class Background:
         """What it has printed so far."""
         return self._log.read_text(encoding="utf-8", errors="replace")
 
-    def stop(self) -> None:
-        """End it: asked first, and made to after 20 s."""
+    def stop(self, urgent: Callable[[], bool] = lambda: False) -> None:
+        """End it: asked first, and made to after 20 s, or as soon as it is urgent."""
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
-            try:
-                self._process.wait(STOP_S)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
+            end = time.monotonic() + STOP_S
+            while self._process.poll() is None:
+                if urgent() or time.monotonic() > end:
+                    self._process.kill()
+                    self._process.wait()
+                else:
+                    time.sleep(_LOOK_S)
 
     def _failed(self, how: str) -> SleapRtcError:
         last = "\n".join(self.said().splitlines()[-_TAIL:])

@@ -15,7 +15,8 @@ from typing import Any, Final
 
 import sleap_rtc
 from sleap_rtc.demo.configs import write_configs
-from sleap_rtc.demo.machines import Background, Machine
+from sleap_rtc.demo.interrupts import Interrupts
+from sleap_rtc.demo.machines import Machine
 from sleap_rtc.engines.registry import engine as find_engine
 from sleap_rtc.errors import EngineMissing, SleapRtcError
 from sleap_rtc.files.durable import write_replacing
@@ -41,10 +42,10 @@ class Demo:
         self._engine = engine
         self._say = say
         self._logs = root / "logs"
-        self._laptop = Machine(root / "laptop", self._logs)
-        self._box = Machine(root / "gpu-box", self._logs)
-        self._host = Machine(root / "server", self._logs)
-        self._running: list[Background] = []
+        self._interrupts = Interrupts()
+        self._laptop = Machine(root / "laptop", self._logs, self._interrupts)
+        self._box = Machine(root / "gpu-box", self._logs, self._interrupts)
+        self._host = Machine(root / "server", self._logs, self._interrupts)
         self._step = 0
         self._summary: dict[str, Any] = {
             "sleap_rtc": sleap_rtc.__version__,
@@ -59,7 +60,12 @@ class Demo:
 
         Raises:
             SleapRtcError: A step failed.
+            KeyboardInterrupt: It was interrupted; what it had started is ended.
         """
+        with self._interrupts:
+            return self._run()
+
+    def _run(self) -> Path:
         self._root.mkdir(parents=True, exist_ok=True)
         began = time.monotonic()
         try:
@@ -77,12 +83,13 @@ class Demo:
             self._summary["outcome"] = f"failed: {error}"
             raise
         finally:
-            for background in reversed(self._running):
-                background.stop()
-            self._summary["seconds"] = round(time.monotonic() - began, 2)
-            path = self._root / "summary.json"
-            text = json.dumps(self._summary, indent=2, ensure_ascii=False) + "\n"
-            write_replacing(path, text.encode("utf-8"))
+            with self._interrupts.held():
+                for machine in (self._box, self._host):
+                    machine.stop()
+                self._summary["seconds"] = round(time.monotonic() - began, 2)
+                path = self._root / "summary.json"
+                text = json.dumps(self._summary, indent=2, ensure_ascii=False) + "\n"
+                write_replacing(path, text.encode("utf-8"))
         self._tell_more(alias)
         return path
 
@@ -113,9 +120,8 @@ class Demo:
             port = self._port()
             url = f"http://127.0.0.1:{port}"
             serving = ("server", "--data-dir", str(self._root / "server" / "data"))
-            self._begin(
-                self._host, "server", *serving, "--port", str(port), "--stun-port", "0", until=url
-            )
+            ports = ("--port", str(port), "--stun-port", "0")
+            self._host.start("server", *serving, *ports, until=url)
             if not (self._root / "laptop" / "rooms").is_dir():
                 code = self._host.run("server-code", *serving[1:], "--quiet").strip()
                 self._laptop.run("login", url, "--code-file", "-", "--quiet", secret=code)
@@ -123,8 +129,7 @@ class Demo:
             room = ROOM
             if not (self._root / "gpu-box" / "devices").is_dir():
                 room = self._laptop.run("room", "invite", ROOM, "--role", "worker", "-q").strip()
-            self._begin(
-                self._box,
+            self._box.start(
                 WORKER,
                 *("worker", "--room", room, "--name", WORKER, "--dir", str(self._box.home)),
                 until="online",
@@ -193,9 +198,6 @@ class Demo:
 
     def _note(self, **figures: Any) -> None:
         self._summary["steps"][-1].update(figures)
-
-    def _begin(self, machine: Machine, name: str, *arguments: str, until: str) -> None:
-        self._running.append(machine.start(name, *arguments, until=until))
 
     def _port(self) -> int:
         """The server's port: a free one the first time, and then the same, as its room knows it."""
