@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import msgspec
 import pytest
 
@@ -47,6 +49,20 @@ def test_an_owner_needs_no_invite_and_ctrl_c_stops_it(room, own_home, start, tmp
     assert "here, online in room lab" in first, process.end().err
     process.interrupt()
     assert process.end().code == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_is_stopped_while_no_server_can_be_reached(room, host, start, tmp_path, number):
+    where = ("--name", "gpu-1", "--dir", tmp_path / "w")
+    first = start(tmp_path / "machine", "worker", "--room", room, *where, "--json")
+    first.first_document()
+    assert first.terminate() == 0
+    assert host.process.terminate() == 0
+    process = start(tmp_path / "machine", "worker", "--room", "lab", *where)
+    process.until("cannot be reached")
+    process.popen.send_signal(number)
+    assert process.end().code == 0
+    assert "The worker has stopped." in "".join(process.said)
 
 
 def test_a_room_that_it_is_not_in(cli, tmp_path):

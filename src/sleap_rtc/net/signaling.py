@@ -213,6 +213,8 @@ class SignalingClient:
                 if not patient or isinstance(error, _FINAL):
                     raise
                 attempt += 1
+                if attempt == 1:
+                    logger.warning("offline: {}", error.message)
                 await self._wait(attempt, error)
         self._credentials = msgspec.structs.replace(self._credentials, setup_code=None, invite=None)
         self._keeper = asyncio.create_task(self._keep(socket, connected))

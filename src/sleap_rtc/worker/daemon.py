@@ -191,46 +191,45 @@ class _Worker:
         self._answers = answers
 
     async def run(self, on_ready: Callable[[WorkerReady], None]) -> None:
-        """Work until told to stop."""
+        """Work until told to stop, which may be before the server was ever reached."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
-        jobs = asyncio.create_task(self._jobs.run())
+        stop = asyncio.create_task(self._stop.wait())
+        serving = asyncio.create_task(self._serve(on_ready))
         sweeping = asyncio.create_task(self._sweep())
+        jobs = asyncio.create_task(self._jobs.run())
         try:
-            online = Online(
-                self._settings,
-                self._room.server,
-                accept=self._answers.peers.accept,
-                patient=True,
-                on_lost=self._room_lost,
-                on_list=self._new_list,
-            )
-            self._answers.peers.ways = online.switchboard.ways
-            async with online:
-                info = await asyncio.to_thread(self._describe)
-                await online.enter(self._room, name=self._name, kind="worker", worker=info)
-                device = online.store.device_key().device
-                on_ready(WorkerReady(name=self._name, device=device, room=self._room, info=info))
-                report = asyncio.create_task(self._report(online))
-                try:
-                    await self._stopped(jobs)
-                finally:
-                    await _end(report)
+            await asyncio.wait((stop, serving, jobs), return_when=asyncio.FIRST_COMPLETED)
         finally:
-            await _end(sweeping)
-            await _end(jobs)
+            for task in (stop, serving, sweeping, jobs):
+                task.cancel()
+                await asyncio.wait([task])
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
+        for task in (serving, sweeping, jobs):
+            if not task.cancelled():
+                task.result()
         if self._lost is not None:
             raise self._lost
 
-    async def _stopped(self, jobs: asyncio.Task[None]) -> None:
-        stop = asyncio.create_task(self._stop.wait())
-        await asyncio.wait((stop, jobs), return_when=asyncio.FIRST_COMPLETED)
-        stop.cancel()
-        if jobs.done():
-            jobs.result()
+    async def _serve(self, on_ready: Callable[[WorkerReady], None]) -> None:
+        """Be online until it is cancelled."""
+        online = Online(
+            self._settings,
+            self._room.server,
+            accept=self._answers.peers.accept,
+            patient=True,
+            on_lost=self._room_lost,
+            on_list=self._new_list,
+        )
+        self._answers.peers.ways = online.switchboard.ways
+        async with online:
+            info = await asyncio.to_thread(self._describe)
+            await online.enter(self._room, name=self._name, kind="worker", worker=info)
+            device = online.store.device_key().device
+            on_ready(WorkerReady(name=self._name, device=device, room=self._room, info=info))
+            await self._report(online)
 
     def _room_lost(self, event: RoomLost) -> None:
         self._lost = event.error
@@ -267,10 +266,10 @@ class _Worker:
                 async with asyncio.timeout(REPORT_EVERY_S):
                     await self._changed.wait()
             self._changed.clear()
-            info = await asyncio.to_thread(self._describe)
             try:
+                info = await asyncio.to_thread(self._describe)
                 await online.signaling.update_worker(self._room.room, info)
-            except SleapRtcError as error:
+            except (SleapRtcError, OSError) as error:
                 logger.debug("not reported: {}", error)
 
     def _describe(self) -> WorkerInfo:
@@ -311,12 +310,6 @@ async def _place_in_room(
         name=entry.name,
         hint="Ask an owner for `sleap-rtc room invite --role worker`, and give the link as --room.",
     )
-
-
-async def _end(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
 
 
 def _now() -> datetime:
