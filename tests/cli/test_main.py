@@ -242,6 +242,20 @@ def test_a_reader_that_has_read_enough_is_no_error(tmp_path):
     assert b"Exception" not in said
 
 
+def test_an_error_that_nobody_reads_is_no_other_error():
+    writer = subprocess.Popen(
+        [sys.executable, "-m", "sleap_rtc", "room", "list", "--jsn", "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    writer.stdout.close()
+    _, said = writer.communicate(timeout=60)
+    assert writer.returncode == 2
+    assert said.startswith("error: No such option")
+    assert "Traceback" not in said
+
+
 def test_json_anywhere(cli):
     for arguments in (("--json", "room", "list"), ("room", "--json", "list")):
         assert cli(*arguments).document == {"rooms": []}
@@ -272,3 +286,23 @@ main.main([])
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
     )
     assert (done.returncode, done.stdout) == (errors.Cancelled.exit_code, "said\n"), done.stderr
+
+
+def test_whoever_interrupts_again_sees_no_traceback():
+    program = """
+import signal
+from sleap_rtc.cli import main
+
+def interrupted(_):
+    try:
+        signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.raise_signal(signal.SIGINT)
+
+main.run = interrupted
+main.main([])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (errors.Cancelled.exit_code, "")

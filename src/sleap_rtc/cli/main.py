@@ -53,13 +53,18 @@ EXTRAS: Final = {
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """The program: run a command and exit with its code."""
-    code = run(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = run(sys.argv[1:] if arguments is None else arguments)
+    except KeyboardInterrupt:  # once more, while it was told what the first one ended
+        code = INTERRUPTED
     if code == INTERRUPTED:
         # Python would wait for threads, and they for a server that may never answer.
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError):
-                stream.flush()
-        os._exit(code)
+        try:
+            for stream in (sys.stdout, sys.stderr):
+                with contextlib.suppress(OSError, ValueError):
+                    stream.flush()
+        finally:
+            os._exit(code)
     sys.exit(code)
 
 
@@ -132,7 +137,10 @@ def _interrupted(app: App) -> int:
 def _report(app: App, error: SleapRtcError, arguments: Sequence[str]) -> int:
     # A mistake in the command line may be found before --json is.
     app.out.as_json = app.out.as_json or "--json" in arguments
-    app.out.error(error)
+    try:
+        app.out.error(error)
+    except BrokenPipeError:
+        _read_enough()
     return error.exit_code
 
 
