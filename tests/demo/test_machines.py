@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import select
 import signal
 import subprocess
+import sys
 
 import pytest
 
@@ -100,3 +103,32 @@ def test_whoever_interrupts_twice_waits_for_nobody(machine, interrupts, tmp_path
         with pytest.raises(KeyboardInterrupt):
             stop_twice()
     assert server._process.poll() == -signal.SIGKILL
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from sleap_rtc.demo.interrupts import Interrupts
+from sleap_rtc.demo.machines import Machine
+
+root = Path(sys.argv[1])
+machine = Machine(root / "home", root / "logs", Interrupts())
+server = machine.start("server", *sys.argv[2:], until="http://127.0.0.1:")
+print(server._process.pid, flush=True)
+input()
+"""
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="only Linux tells a process of its parent's end"
+)
+def test_a_program_does_not_outlive_a_demo_that_is_killed(tmp_path):
+    command = [sys.executable, "-c", KILLED, str(tmp_path), *serving(tmp_path)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, **pipes) as demo:
+        server = os.pidfd_open(int(demo.stdout.readline()))
+        demo.kill()
+    try:
+        assert select.select([server], [], [], 60)[0] == [server], "the server goes on"
+    finally:
+        os.close(server)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from sleap_rtc.demo.interrupts import Interrupts
+from sleap_rtc.engines.process import guarded
 from sleap_rtc.errors import SleapRtcError
 
 READY_S: Final = 60.0
@@ -100,7 +101,8 @@ class Machine:
             background.stop(lambda: self._interrupts.urgent)
 
     def _command(self, arguments: Sequence[str]) -> list[str]:
-        return [sys.executable, "-m", "sleap_rtc", *arguments]
+        # A demo that is killed can't stop them.
+        return guarded([sys.executable, "-m", "sleap_rtc", *arguments])
 
     def _environment(self) -> dict[str, str]:
         kept = {k: v for k, v in os.environ.items() if not k.startswith("SLEAP_RTC_")}

@@ -187,6 +187,17 @@ class _Streams(asyncio.subprocess.SubprocessStreamProtocol):
         self.exited.set()
 
 
+def guarded(command: Sequence[str]) -> list[str]:
+    """A command that is told to end, by SIGTERM, when this process is gone; on Linux.
+
+    Args:
+        command: An absolute path and arguments. It is to be started by the main thread.
+    """
+    if sys.platform != "linux":
+        return list(command)
+    return [sys.executable, "-I", "-c", _GUARD, str(os.getpid()), *command]
+
+
 class ProcessRun:
     """A program of an engine; see :class:`sleap_rtc.engines.base.Run`."""
 
@@ -233,13 +244,10 @@ class ProcessRun:
         Raises:
             OSError: It can't be started.
         """
-        guarded = list(command)
-        if sys.platform == "linux":
-            guarded = [sys.executable, "-I", "-c", _GUARD, str(os.getpid()), *command]
         loop = asyncio.get_running_loop()
         transport, streams = await loop.subprocess_exec(
             lambda: _Streams(loop),
-            *guarded,
+            *guarded(command),
             cwd=directory,
             env=dict(environment),
             stdin=asyncio.subprocess.PIPE,
