@@ -12,8 +12,12 @@ import pytest
 
 from sleap_rtc.demo import machines
 from sleap_rtc.demo.interrupts import Interrupts
-from sleap_rtc.demo.machines import Machine
+from sleap_rtc.demo.machines import Machine, end_trainings
+from sleap_rtc.domain.values import encode_pretty
+from sleap_rtc.engines.process import identify
 from sleap_rtc.errors import SleapRtcError
+from sleap_rtc.worker.job_directory import JobDirectory
+from sleap_rtc.worker.runner.plan import RunnerFile
 
 
 @pytest.fixture
@@ -105,11 +109,25 @@ def test_whoever_interrupts_twice_waits_for_nobody(machine, interrupts, tmp_path
     assert server._process.poll() == -signal.SIGKILL
 
 
+def test_trainings_that_go_on_without_their_worker_are_ended(tmp_path):
+    job = JobDirectory(root=tmp_path / "jobs" / "one")
+    job.root.mkdir(parents=True)
+    (tmp_path / "jobs" / "ended").mkdir()
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as runner:
+        known = RunnerFile(process=identify(runner.pid), socket=str(tmp_path / "socket"))
+        job.runner.write_bytes(encode_pretty(known))
+        end_trainings(tmp_path)
+        assert runner.wait(60) == -signal.SIGTERM
+    end_trainings(tmp_path)
+
+
 KILLED = """
 import os, signal, sys
 from pathlib import Path
 from sleap_rtc.demo.interrupts import Interrupts
-from sleap_rtc.demo.machines import Machine
+from sleap_rtc.demo.machines import Machine, end_trainings
+from sleap_rtc.domain.values import encode_pretty
+from sleap_rtc.engines.process import identify
 
 root = Path(sys.argv[1])
 machine = Machine(root / "home", root / "logs", Interrupts())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -162,3 +163,22 @@ class Background:
     def _failed(self, how: str) -> SleapRtcError:
         last = "\n".join(self.said().splitlines()[-_TAIL:])
         return SleapRtcError(message=f"The {self.name} {how}. It said:\n{last}")
+
+
+def end_trainings(box: Path) -> None:
+    """Have the trainings of a worker that has stopped end too: they go on without one.
+
+    Each keeps its checkpoint, as when its machine is shut down, and goes on from there with the
+    next worker.
+
+    Args:
+        box: The worker's folder.
+    """
+    from sleap_rtc.worker.job_directory import JobDirectory  # noqa: PLC0415 - seldom needed
+    from sleap_rtc.worker.runner.client import attach  # noqa: PLC0415
+
+    for root in sorted(box.glob("jobs/*")):
+        runner = attach(JobDirectory(root=root))
+        if runner is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(runner.process.pid, signal.SIGTERM)

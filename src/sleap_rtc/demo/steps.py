@@ -16,7 +16,7 @@ from typing import Any, Final
 import sleap_rtc
 from sleap_rtc.demo.configs import write_configs
 from sleap_rtc.demo.interrupts import Interrupts
-from sleap_rtc.demo.machines import Machine
+from sleap_rtc.demo.machines import Machine, end_trainings
 from sleap_rtc.engines.registry import engine as find_engine
 from sleap_rtc.errors import EngineMissing, SleapRtcError
 from sleap_rtc.files.durable import write_replacing
@@ -86,6 +86,8 @@ class Demo:
             with self._interrupts.held():
                 for machine in (self._box, self._host):
                     machine.stop()
+                if self._summary.get("outcome") != "completed":
+                    end_trainings(self._box.home)
                 self._summary["seconds"] = round(time.monotonic() - began, 2)
                 path = self._root / "summary.json"
                 text = json.dumps(self._summary, indent=2, ensure_ascii=False) + "\n"
