@@ -42,9 +42,17 @@ def run(root: Path, *, engine: str, say: Say) -> None:
     else:
         network = "this computer's interfaces: a namespace can't be made here"
     say(f"Network: {network}.")
+    _close_keyboard()
     # On few cores, more threads than the engine needs make it slower.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     Demo(root, engine=engine, say=say, network=network).run()
+
+
+def _close_keyboard() -> None:
+    """Ask nobody: programs that read frames listen to a keyboard, and stop in the background."""
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
 
 
 def _install(say: Say) -> None:
