@@ -55,7 +55,6 @@ TESTED_BY: Final = {
     "client/following.py": "endtoend/test_training.py",
     "client/rooms.py": "endtoend/test_admission.py",
     "client/tending.py": "client/test_online.py",
-    "demo/launch.py": "endtoend/test_demo.py",
     "demo/steps.py": "endtoend/test_demo.py",
     "engines/base.py": "engines/tiny/test_engine.py",
     "engines/sleap_nn/places.py": "engines/sleap_nn/test_environment.py",

@@ -122,9 +122,9 @@ class App:
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run asynchronous work to its end."""
-        import asyncio  # noqa: PLC0415 - half of what --help would import
+        from sleap_rtc.client.loop import run  # noqa: PLC0415 - half of what --help would import
 
-        return asyncio.run(work)
+        return run(work)
 
     def fail(self, error: SleapRtcError) -> NoReturn:
         """End with an error whose document was shown already."""
