@@ -29,13 +29,13 @@ class Machine:
     Args:
         home: The home.
         logs: Folder of the logs of what runs in the background.
-        interrupts: Held back while a program is started.
+        interrupts: Held back while a program is started; None where nobody takes them.
     """
 
-    def __init__(self, home: Path, logs: Path, interrupts: Interrupts) -> None:
+    def __init__(self, home: Path, logs: Path, interrupts: Interrupts | None = None) -> None:
         self.home = home
         self._logs = logs
-        self._interrupts = interrupts
+        self._interrupts = interrupts or Interrupts()
         self._running: list[Background] = []
 
     def run(self, *arguments: str, secret: str | None = None) -> str:
