@@ -16,8 +16,8 @@ from sleap_rtc.testing.programs import close, running
 ENDLESS = """
 import subprocess, sys, threading
 child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-print(child.pid, flush=True)
 def for_ever():
+    print(child.pid, flush=True)
     threading.Event().wait()
 for_ever()
 """

@@ -10,6 +10,7 @@ import contextlib
 import http.client
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -31,6 +32,8 @@ READER: Final = Credentials(access_key="reader", secret_key="secret-of-the-reade
 _START_WITHIN: Final = 30.0
 _GRPC: Final = 10_000
 """Each of its ports has a second one so much higher."""
+_ANY: Final = 32_768
+"""The first port that Linux gives to whoever asks for any; elsewhere they begin higher."""
 _IDENTITIES: Final = {
     "identities": [
         {
@@ -177,15 +180,17 @@ class SeaweedServer:
 
 
 def _free_ports(count: int, address: str) -> list[int]:
-    """Free ports whose second ones are free too."""
+    """Free ports whose second ones are free too.
+
+    Both are below those that systems give to who connects, or to who asks for any: until the server
+    has them, nobody else takes them by chance.
+    """
     found: list[int] = []
     with contextlib.ExitStack() as held:
         while len(found) < count:
-            with contextlib.suppress(OSError, OverflowError):
-                sock = held.enter_context(socket.socket())
-                sock.bind((address, 0))
-                port = sock.getsockname()[1]
-                second = held.enter_context(socket.socket())
-                second.bind((address, port + _GRPC))
+            port = random.SystemRandom().randrange(_GRPC, _ANY - _GRPC)
+            with contextlib.suppress(OSError):
+                for each in (port, port + _GRPC):
+                    held.enter_context(socket.socket()).bind((address, each))
                 found.append(port)
     return found
