@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import random
 import shutil
 import socket
 import sys
@@ -207,7 +208,11 @@ class Demo:
         if kept.is_file():
             return int(kept.read_text(encoding="ascii"))
         with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
+            # Best one below those that connections get: it is free when the demo is run again.
+            for port in (*random.sample(range(20_000, 32_768), 50), 0):
+                with contextlib.suppress(OSError):
+                    free.bind(("127.0.0.1", port))
+                    break
             port = int(free.getsockname()[1])
         kept.write_text(str(port), encoding="ascii")
         return port
