@@ -67,9 +67,21 @@ def test_what_does_not(text: str) -> None:
         parse_server(text, insecure=True)
 
 
-def test_passwords_in_an_address_are_not_repeated() -> None:
+@pytest.mark.parametrize(
+    "text",
+    [
+        "https://ada:hunter2@lab.org",
+        "ada:hunter2@lab.org",
+        "ada:hunter2@lab.org://",
+        "https://ada:hunter2@lab.org:port",
+        "https://ada:hunter2@[::1",
+        "https://ada:hunter2@la℀b.org",
+        "https://ada:hunter2@" + "a" * 3_000,
+    ],
+)
+def test_passwords_in_an_address_are_not_repeated(text: str) -> None:
     with pytest.raises(InvalidConfig) as caught:
-        parse_server("https://ada:hunter2@lab.org")
+        parse_server(text)
     assert "hunter2" not in caught.value.message
 
 

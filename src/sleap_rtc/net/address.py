@@ -28,6 +28,7 @@ MAX_URL: Final = 2_048
 
 _SECURE: Final = {"https": True, "wss": True, "http": False, "ws": False}
 _LABEL: Final = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
+_NO_HOST: Final = "its host is neither a name nor an address"
 
 
 class ServerAddress(msgspec.Struct, frozen=True):
@@ -77,34 +78,37 @@ def parse_server(text: str, *, insecure: bool = False, where: str = "The server"
         InvalidConfig: It isn't one, or it has no TLS and isn't on this machine.
     """
     stripped = text.strip()
-    if len(stripped) > MAX_URL:
-        raise _invalid(where, stripped, f"it is longer than {MAX_URL} characters")
     scheme, separator, rest = stripped.partition("://")
+    shown = stripped
+    if "@" in stripped:  # there may be a password before it, whatever else is wrong
+        shown = f"{scheme}://…" if separator and "@" not in scheme else "…"
+    if len(stripped) > MAX_URL:
+        raise _invalid(where, shown, f"it is longer than {MAX_URL} characters")
     try:
         parts = urlsplit(stripped if separator else f"//{stripped}")
-    except ValueError as error:
-        raise _invalid(where, stripped, str(error)) from None
+    except ValueError:  # its words may repeat the address
+        raise _invalid(where, shown, _NO_HOST) from None
     try:
         host, port = parts.hostname or "", parts.port
     except ValueError:
-        raise _invalid(where, stripped, "its port is no number from 1 to 65535") from None
+        raise _invalid(where, shown, "its port is no number from 1 to 65535") from None
     if parts.username is not None or parts.password is not None:
-        raise _invalid(where, f"{scheme}://…", "it has a user name or password in it")
+        raise _invalid(where, shown, "it has a user name or password in it")
     if not host and not rest.strip("/"):
-        raise _invalid(where, stripped, "it names no host")
+        raise _invalid(where, shown, "it names no host")
     if parts.path not in ("", "/") or parts.query or parts.fragment:
-        raise _invalid(where, stripped, "it is more than a host and a port")
-    host = _host(host, where, stripped)
+        raise _invalid(where, shown, "it is more than a host and a port")
+    host = _host(host, where, shown)
     if separator:
         if scheme.lower() not in _SECURE:
-            raise _invalid(where, stripped, "it doesn't begin with https:// or http://")
+            raise _invalid(where, shown, "it doesn't begin with https:// or http://")
         secure = _SECURE[scheme.lower()]
         port = (443 if secure else 80) if port is None else port
     else:
         secure = not is_loopback(host)
         port = (443 if secure else DEFAULT_PORT) if port is None else port
     if port == 0:
-        raise _invalid(where, stripped, "its port is no number from 1 to 65535")
+        raise _invalid(where, shown, "its port is no number from 1 to 65535")
     found = ServerAddress(host=host, port=port, secure=secure)
     if not (secure or insecure or found.on_this_machine):
         raise InvalidConfig(
@@ -143,7 +147,7 @@ def _host(host: str, where: str, shown: str) -> str:
         name = ""
     if 0 < len(name) <= 253 and all(_LABEL.fullmatch(label) for label in name.split(".")):
         return name
-    raise _invalid(where, shown, "its host is neither a name nor an address")
+    raise _invalid(where, shown, _NO_HOST)
 
 
 def _invalid(where: str, shown: str, why: str) -> InvalidConfig:
