@@ -10,7 +10,6 @@ import contextlib
 import http.client
 import json
 import os
-import random
 import shutil
 import signal
 import socket
@@ -24,6 +23,7 @@ from sleap_rtc.storage.bucket import Bucket
 from sleap_rtc.storage.s3 import S3Store
 from sleap_rtc.storage.signing import Credentials
 from sleap_rtc.storage.wire import Connections
+from sleap_rtc.testing.ports import free_ports
 
 REGION: Final = "us-east-1"
 ADMIN: Final = Credentials(access_key="admin", secret_key="secret-of-the-admin")  # noqa: S106 - for a store of a test
@@ -32,8 +32,6 @@ READER: Final = Credentials(access_key="reader", secret_key="secret-of-the-reade
 _START_WITHIN: Final = 30.0
 _GRPC: Final = 10_000
 """Each of its ports has a second one so much higher."""
-_ANY: Final = 32_768
-"""The first port that Linux gives to whoever asks for any; elsewhere they begin higher."""
 _IDENTITIES: Final = {
     "identities": [
         {
@@ -70,7 +68,7 @@ class SeaweedServer:
     def __init__(self, folder: Path, *, address: str = "127.0.0.1") -> None:
         self._folder = folder
         self._address = address
-        self._ports = _free_ports(5, address)
+        self._ports = free_ports(5, address, second=_GRPC)
         self._connections = Connections()
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -177,20 +175,3 @@ class SeaweedServer:
             return False
         finally:
             connection.close()
-
-
-def _free_ports(count: int, address: str) -> list[int]:
-    """Free ports whose second ones are free too.
-
-    Both are below those that systems give to who connects, or to who asks for any: until the server
-    has them, nobody else takes them by chance.
-    """
-    found: list[int] = []
-    with contextlib.ExitStack() as held:
-        while len(found) < count:
-            port = random.SystemRandom().randrange(_GRPC, _ANY - _GRPC)
-            with contextlib.suppress(OSError):
-                for each in (port, port + _GRPC):
-                    held.enter_context(socket.socket()).bind((address, each))
-                found.append(port)
-    return found

@@ -15,6 +15,8 @@ import time
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
+from sleap_rtc.testing.ports import free_ports
+
 USER: Final = "lab"
 
 _PROGRAM: Final = "turnserver"
@@ -61,7 +63,7 @@ class TurnServer:
         self._folder, self._address, self._ports = folder, address, ports
         self._password = secrets.token_urlsafe(16)
         self._process: subprocess.Popen[bytes] | None = None
-        self.port = _free_port(address)
+        (self.port,) = free_ports(1, address)
 
     def ice(self, *transports: Literal["udp", "tcp"]) -> dict[str, Any]:
         """An item of the setting ``ice_servers``, for these ways to this server."""
@@ -144,16 +146,3 @@ class TurnServer:
         except OSError:
             return False
         return True
-
-
-def _free_port(address: str) -> int:
-    """A port that is free for TCP and UDP."""
-    while True:
-        with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
-            tcp.bind((address, 0))
-            port: int = tcp.getsockname()[1]
-            try:
-                udp.bind((address, port))
-            except OSError:
-                continue
-            return port
