@@ -22,6 +22,7 @@ from loguru import logger
 
 # Where the trainer's environment and pip's cache are is asked before the home moves below.
 from sleap_rtc.config import load
+from sleap_rtc.testing import netns
 
 # Test processes share the cores: how long an example takes says nothing.
 _COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
@@ -81,6 +82,16 @@ def _guard(event: str, arguments: tuple[Any, ...]) -> None:
         raise NetworkUsed(f"a test used {event} for {host!r}; 127.0.0.1 is all there is")
 
 
+def _have_a_network_alone() -> None:
+    """Have a namespace for this process, of those that share one and run tests side by side.
+
+    The fast WebRTC library follows the machine's network: when a test's cable or router comes and
+    goes, connections of all tests in its namespace try that way, and are silent for ten seconds.
+    """
+    if netns.inside() is not None and "PYTEST_XDIST_WORKER" in os.environ:
+        netns.enter()
+
+
 def _move_home(home: Path) -> None:
     home.mkdir(parents=True, exist_ok=True)
     os.environ["HOME"] = str(home)
@@ -100,6 +111,7 @@ def pytest_configure(config: pytest.Config) -> None:
         ours = name.startswith("SLEAP_RTC_") and name not in kept
         if ours or name.startswith("XDG_"):
             del os.environ[name]
+    _have_a_network_alone()
     home = tempfile.TemporaryDirectory(prefix="sleap-rtc-home-", ignore_cleanup_errors=True)
     config.add_cleanup(home.cleanup)
     _move_home(Path(home.name))

@@ -296,14 +296,12 @@ class Network:
     """The cables of one machine: ``server`` to the server, ``peer`` to the other machine."""
 
     _made = itertools.count()
-    # Test processes that run side by side are in one network.
-    _process = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 
     def __init__(self, number: int, tag: int) -> None:
-        self._net = f"10.77.{10 + 4 * self._process + number}"
-        self._own = f"10.77.{10 + 4 * self._process}.{number}"
-        self._here = f"up{self._process}-{tag}-{number}"
-        self._peer = f"pr{self._process}-{tag}-{number}"
+        self._net = f"10.77.{10 + number}"
+        self._own = f"10.77.10.{number}"
+        self._here = f"up{tag}-{number}"
+        self._peer = f"pr{tag}-{number}"
         self._pid = 0
 
     @classmethod

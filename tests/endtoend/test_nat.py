@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -23,8 +22,7 @@ from sleap_rtc.testing.turn import TurnServer, find_coturn
 
 pytestmark = [pytest.mark.slow, pytest.mark.webrtc]
 
-PROCESS = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
-NUMBERS = (100 + 2 * PROCESS, 101 + 2 * PROCESS)
+NUMBERS = (100, 101)
 
 
 @pytest.fixture
@@ -57,7 +55,7 @@ def behind(lab) -> Callable[..., tuple[Router, Router]]:
 def turn(lab) -> Iterator[TurnServer]:
     if find_coturn() is None:
         pytest.skip("coturn is not installed (apt install coturn)")
-    first = 40_000 + 1_000 * PROCESS
+    first = 40_000
     with TurnServer(lab.root / "turn", lab.host.address, ports=(first, first + 999)) as server:
         yield server
 

@@ -92,7 +92,6 @@ def namespace():
 
 
 @pytest.mark.webrtc
-@pytest.mark.xdist_group("line")  # there is one in the namespace, at one address
 async def test_tcp_over_it_takes_its_time(namespace):
     content = os.urandom(100_000)
 

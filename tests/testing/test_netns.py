@@ -121,3 +121,10 @@ def test_other_systems_are_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_outside_there_is_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(netns.VARIABLE, raising=False)
     assert netns.inside() is None
+
+
+def test_processes_that_run_tests_side_by_side_have_one_each() -> None:
+    if netns.inside() is None or "PYTEST_XDIST_WORKER" not in os.environ:
+        pytest.skip("tests run in one process, or without a namespace")
+    ours, others = (Path(f"/proc/{pid}/ns/net").readlink() for pid in ("self", os.getppid()))
+    assert ours != others
