@@ -64,15 +64,24 @@ async def test_silence_unsettles_and_then_ends_it(ends, monkeypatch):
     assert "nothing came from it" in await until_closed(ends.offerer)
 
 
+def the_next_packet(sctp):
+    sctp._last_received_tsn += 1
+
+
+def one_behind_a_lost_one(sctp):
+    sctp._sack_misordered.add(sctp._last_received_tsn + 2)
+
+
 @PORTABLE_DIALS
-async def test_what_came_of_a_long_message_is_a_sign_of_life(ends, monkeypatch):
+@pytest.mark.parametrize("arrive", [the_next_packet, one_behind_a_lost_one])
+async def test_what_came_of_a_long_message_is_a_sign_of_life(ends, monkeypatch, arrive):
     monkeypatch.setattr(portable, "TICK_S", 0.05)
     told = asyncio.Queue()
     ends.offerer.when_unsettled(told.put_nowait)
     await ends.open()
     async with asyncio.timeout(60):
         assert await told.get() is True
-        ends.offerer._connection.sctp._last_received_tsn += 1
+        arrive(ends.offerer._connection.sctp)
         assert await told.get() is False
     assert "nothing came from it" in await until_closed(ends.offerer)
 

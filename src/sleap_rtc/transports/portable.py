@@ -72,7 +72,7 @@ class PortableWebRtc(Peer):
         self._gathering: asyncio.Future[None] | None = None
         self._ticking: asyncio.TimerHandle | None = None
         self._silence = 0
-        self._heard: tuple[int | None, int] | None = None
+        self._heard: tuple[int | None, int, int] | None = None
         super().__init__(**given)
 
     # ── what a shell does ────────────────────────────────────────────────────
@@ -240,7 +240,9 @@ class PortableWebRtc(Peer):
         self._ticking = self._loop.call_later(TICK_S, self._tick)
         sctp = self._connection.sctp
         # A long message takes its time on a slow line: what has come of it, or was taken, is heard.
-        heard = (sctp._last_received_tsn, sctp._last_sacked_tsn)
+        # So is what comes behind a packet that was lost, and waits for that.
+        behind = len(sctp._sack_misordered)
+        heard = (sctp._last_received_tsn, behind, sctp._last_sacked_tsn)
         if heard != self._heard:
             self._heard = heard
             self._lives()
