@@ -5,16 +5,19 @@ from __future__ import annotations
 import math
 from collections import deque
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sleap_rtc.transports import pacing
 from sleap_rtc.transports.pacing import (
+    CLIMB,
     CRAWL,
     CRAWL_S,
     FIRST,
     IN_VAIN,
+    LATER_S,
     NEAR_S,
     WORTH,
     Look,
@@ -76,6 +79,21 @@ class MadeLine:
         )
 
 
+class Bursty(MadeLine):
+    """One that is heard of in bursts: every other round nothing, and then of both."""
+
+    _told = 0.0
+
+    def look(self):
+        seen = super().look()
+        if (self.now // self.round_trip_s) % 2:
+            self._told = seen.arrived
+        held_back = seen.arrived - int(self._told)
+        return msgspec.structs.replace(
+            seen, arrived=int(self._told), waiting=seen.waiting + held_back
+        )
+
+
 def run(pace, line, *, seconds, wants=math.inf):
     """Send for so long; the most that was allowed to be on its way in the last half."""
     pace.look(line.look())  # the handshakes had the line for themselves
@@ -101,6 +119,13 @@ def test_a_line_is_filled_within_three_seconds_and_not_overfilled(rate, round_tr
     assert line.arrived - before >= 0.95 * rate * 2.0
     held = rate * round_trip_s
     assert most <= 2.5 * held + rate * 0.03 + FIRST
+
+
+@pytest.mark.parametrize("rate", [1e6, 12.5e6, 50e6])
+def test_what_comes_in_bursts_is_not_taken_for_a_line_of_twice_the_rate(rate):
+    pace, line = Pace(), Bursty(rate=rate, round_trip_s=0.04)
+    most = run(pace, line, seconds=4.0)
+    assert most <= FIRST + 1.5 * rate * (CLIMB * line.round_trip_s + LATER_S)
 
 
 def test_a_queue_that_ran_over_is_not_filled_again_soon():

@@ -10,10 +10,12 @@ speed. So what is on its way is bounded before that::
     may be on its way   |■■■■■■■■■■■■■■■■■■■■■■■■|■■■■■■■■■■■■|■■■■|
                           rate by round trip       more of it   some messages
 
-The rate is the best of the last rounds, so the bound grows with it as long as the
-line takes more: to twice what it holds while that helps, and to half as much again
-then. What is lost all the same shows how much the line and its queue hold: from
-then on no more than its content is sent, and only bit by bit more again.
+The rate is the best of the last rounds, each taken together with the one before it: what a
+line or a busy machine holds back for one round comes with the next one's, and would look
+like a line of twice the rate. The bound grows with it as long as the line takes more: to
+twice what it holds while that helps, and to half as much again then. What is lost all the
+same shows how much the line and its queue hold: from then on no more than its content is
+sent, and only bit by bit more again.
 
 The idea is BBR's (draft-ietf-ccwg-bbr): to look at what arrives, not at what is lost.
 
@@ -102,6 +104,7 @@ class Pace:
         self._base = math.inf
         self._rates: deque[float] = deque(maxlen=ROUNDS)
         self._round: Look | None = None
+        self._earlier: Look | None = None
         self._ceiling = math.inf
         self._rise_at = math.inf
         self._rise_s = RISE_S
@@ -127,13 +130,14 @@ class Pace:
             return
         begun = self._round
         if begun is None or not now.waiting:
-            self._round = now
+            self._round, self._earlier = now, None
             return
         passed = now.at - begun.at
         if math.isinf(self._base) or passed < max(self._base, ROUND_S):
             return
         self._round = now
-        rate = (now.arrived - begun.arrived) / passed
+        earlier, self._earlier = self._earlier or begun, begun
+        rate = (now.arrived - earlier.arrived) / (now.at - earlier.at)
         more = CLIMB if rate >= FASTER * max(self._rates, default=0.0) else MORE
         self._rates.append(rate)
         self._bear_losses(now, begun)
@@ -142,7 +146,7 @@ class Pace:
 
     def pause(self) -> None:
         """Nothing is on its way: what lies between this and the next look is no rate."""
-        self._round = None
+        self._round = self._earlier = None
 
     def _bear_losses(self, now: Look, begun: Look) -> None:
         again, packets = now.again - begun.again, now.packets - begun.packets

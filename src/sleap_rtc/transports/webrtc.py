@@ -401,7 +401,8 @@ class WebRtc(Peer):
             pace = self._pace
             if stats is None or self._channel is None or pace is None:
                 return
-            waiting = self._buffered() + stats.unacked_chunks * CHUNK
+            # The library counts what is queued in packets that aren't acknowledged, too.
+            waiting = max(self._buffered(), stats.unacked_chunks * CHUNK)
             self._acknowledged = max(self._acknowledged, self._sent - waiting)
             pace.look(
                 Look(
