@@ -401,8 +401,7 @@ class WebRtc(Peer):
             pace = self._pace
             if stats is None or self._channel is None or pace is None:
                 return
-            # The library counts what is queued in packets that aren't acknowledged, too.
-            waiting = max(self._buffered(), stats.unacked_chunks * CHUNK)
+            waiting = self._buffered() + stats.unacked_chunks * CHUNK
             self._acknowledged = max(self._acknowledged, self._sent - waiting)
             pace.look(
                 Look(
