@@ -376,6 +376,8 @@ async def test_a_guest_who_does_not_listen_does_not_hold_up_the_end(tmp_path: Pa
         await writer.drain()
         assert await asyncio.to_thread(process.terminate) == 0
         writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
         assert isinstance(reader, asyncio.StreamReader)
 
 
